@@ -1,0 +1,17 @@
+"""Errors a user can mend. The command line prints them as one message, without a traceback."""
+
+
+class RLMRecError(Exception):
+    """Base of every error whose message says what was found, where, what was expected and how to mend it."""
+
+
+class SettingError(RLMRecError, ValueError):
+    """A setting is unknown, missing or out of range, or a model's name is."""
+
+
+class DataError(RLMRecError, ValueError):
+    """A data file is missing, malformed, or does not belong to the dataset."""
+
+
+class CheckpointError(RLMRecError, ValueError):
+    """A checkpoint cannot be read, or belongs to another model."""
