@@ -1,0 +1,246 @@
+"""RLMRecConfig: RecBole's configuration with our property files, known keys and safe parsing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Iterable, Mapping, Optional, Sequence, Union
+
+import recbole
+import torch
+import yaml
+from recbole.config import Config
+from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
+
+from recbole_rlmrec import compat
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.registry import get_model
+from recbole_rlmrec.resources import resource_folder
+from recbole_rlmrec.settings import SETTINGS, check_value
+
+EMBEDDED_DATASET = "ml-100k"
+
+#: Keys that RecBole 1.2.1 reads although none of its property files lists them.
+_UNLISTED_KEYS = frozenset(
+    """cin contrast encoding eta feature_num has_residual model dataset norm sim tail_ratio token_num_threshold
+    use_filter xgb_early_stopping_rounds config_files""".split()
+)
+
+#: RecBole pickles datasets and unpickles them when the path exists; reading a pickle runs whatever is in it.
+_PICKLE_SETTINGS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
+
+
+class _SafeLoader(yaml.SafeLoader):
+    """YAML's safe loader that also reads 1e-5 as a number, as RecBole's loader does."""
+
+
+_SafeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_value(text: str) -> Any:
+    """Read a command-line value as YAML: numbers, True, False, lists, mappings; anything else stays text."""
+    if text in ("None", "~", "null", ""):
+        return None
+    try:
+        value = yaml.load(text, Loader=_SafeLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        return text
+    return text if value is None else value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a property file.
+
+    Raises:
+        SettingError: the file is missing, is not YAML, or is not a mapping of settings.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_SafeLoader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise SettingError(f"There is no property file '{path}'. Check the path given with --config_files.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise SettingError(f"'{path}' is not a readable YAML file: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingError(f"'{path}' holds {type(content).__name__}; expected lines such as `learning_rate: 0.001`.")
+    return content
+
+
+class RLMRecConfig(Config):
+    """RecBole's ``Config`` for this package's models and for RecBole's own.
+
+    Layers, each over the one before: RecBole's property files, then ``properties/overall.yaml``,
+    ``properties/model/<Class>.yaml`` along the class's bases, ``properties/dataset/<name>.yaml``,
+    ``properties/protocol/<eval_protocol>.yaml``, ``properties/tuned/<dataset>/<Class>.yaml``; then what the user
+    gives: configuration files, ``config_dict`` (the command line is put there by the runner). Neither the process's
+    arguments nor any value is evaluated as Python.
+
+    Args:
+        model: a model's name or class.
+        dataset: the dataset's name.
+        config_file_list: YAML files, later ones over earlier ones.
+        config_dict: settings as Python values, over the files.
+        command_line: settings from the command line as parsed values, over everything.
+
+    Attributes:
+        settings: every setting as layered, before RecBole derives more from them; plain values only. A checkpoint
+            stores these, and a configuration made from them alone is the same configuration.
+        notes: ``(level, message)`` for the log, which does not exist yet while a configuration is read.
+
+    Raises:
+        SettingError: unknown model, unknown or ill-valued setting, unreadable property file.
+    """
+
+    def __init__(
+        self,
+        model: Union[str, type],
+        dataset: str,
+        config_file_list: Optional[Sequence[Union[str, Path]]] = None,
+        config_dict: Optional[Mapping[str, Any]] = None,
+        command_line: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        compat.apply()
+        self.notes: list[tuple[str, str]] = []
+        self._command_line = dict(command_line or {})
+        self._origins: dict[str, str] = {}
+        super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
+
+    # ------------------------------------------------------------------ what RecBole's constructor calls, in order
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return _SafeLoader
+
+    def _load_config_files(self, file_list: Optional[Sequence[Union[str, Path]]]) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for path in file_list or ():
+            content = read_yaml(Path(path))
+            self._origins.update(dict.fromkeys(content, f"'{path}'"))
+            merged.update(content)
+        return merged
+
+    def _load_variable_config_dict(self, config_dict: Mapping[str, Any]) -> dict[str, Any]:
+        self._origins.update(dict.fromkeys(config_dict, "config_dict"))
+        return dict(config_dict)
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        self._origins.update(dict.fromkeys(self._command_line, "the command line"))
+        return self._command_line
+
+    def _get_model_and_dataset(self, model: Union[str, type], dataset: str) -> tuple[str, type, str]:
+        model_class = get_model(model) if isinstance(model, str) else model
+        return model_class.__name__, model_class, dataset
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        bases = [base.__name__ for base in model_class.__mro__ if base.__module__.startswith("recbole.model.")]
+        recbole_name = next((name for name in bases if (_recbole_properties() / f"model/{name}.yaml").is_file()), model)
+        super()._load_internal_config_dict(recbole_name, model_class, dataset)
+        folder = resource_folder("properties")
+        own_classes = [base for base in reversed(model_class.__mro__) if base.__module__.startswith("recbole_rlmrec.")]
+        paths = [folder / "overall.yaml"]
+        paths += [folder / "model" / f"{base.__name__}.yaml" for base in own_classes]
+        paths.append(folder / "dataset" / f"{dataset}.yaml")
+        self._add_layers(paths)
+        self._add_layers([folder / "protocol" / f"{self._effective('eval_protocol')}.yaml"])
+        tuned = folder / "tuned" / dataset / f"{model}.yaml"
+        if self._effective("tuned") and tuned.is_file():
+            self._add_layers([tuned])
+            shown = tuned.relative_to(folder.parent)
+            self.notes.append(("info", f"Tuned settings of {model} on {dataset}: {shown} (off with --tuned=False)."))
+        self._check_external(model)
+
+    def _set_default_parameters(self) -> None:
+        self.settings = {key: _plain(value) for key, value in self.final_config_dict.items() if key != "MODEL_TYPE"}
+        self.settings.update(model=self.model, dataset=self.dataset)
+        user_folder = Path(str(self.final_config_dict["data_path"])) / self.dataset
+        super()._set_default_parameters()
+        if (user_folder / f"{self.dataset}.inter").is_file():
+            # RecBole looks for ml-100k inside itself even where the user has files of that name.
+            self.final_config_dict["data_path"] = str(user_folder)
+        self.data_folders = (user_folder, resource_folder("dataset") / self.dataset)
+
+    def _init_device(self) -> None:
+        super()._init_device()
+        if not self.final_config_dict["use_gpu"]:
+            # RecBole 1.2.1 reads use_gpu for its memory display only.
+            self.final_config_dict["device"] = torch.device("cpu")
+
+    # ------------------------------------------------------------------ our own
+
+    def find_data_file(self, name: str) -> Optional[Path]:
+        """Return the first of the dataset's folders' files of this name: the user's, then the embedded one."""
+        return next((folder / name for folder in self.data_folders if (folder / name).is_file()), None)
+
+    def non_default_settings(self) -> dict[str, Any]:
+        """Return what the user's files, dictionary and command line set to something else than the defaults."""
+        missing = object()
+        return {
+            key: _plain(value)
+            for key, value in self.external_config_dict.items()
+            if self.internal_config_dict.get(key, missing) != value
+        }
+
+    def _add_layers(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path.is_file():
+                content = read_yaml(path)
+                self._origins = {**dict.fromkeys(content, f"'{path}'"), **self._origins}
+                self.internal_config_dict.update(content)
+
+    def _effective(self, key: str) -> Any:
+        value = self.external_config_dict.get(key, self.internal_config_dict.get(key))
+        check_value(key, value, self._origins.get(key, ""))
+        return value
+
+    def _check_external(self, model: str) -> None:
+        """Refuse unknown keys and ill values; note settings that this model does not read."""
+        for key, value in self.external_config_dict.items():
+            if key not in self.internal_config_dict and key not in _UNLISTED_KEYS:
+                if key not in _known_keys():
+                    raise SettingError(_unknown_key_message(key, self._origins[key]))
+                self.notes.append(("warning", f"{model} does not use the setting '{key}' ({self._origins[key]})."))
+            elif key in _PICKLE_SETTINGS and value:
+                raise SettingError(
+                    f"{key}={value!r} (from {self._origins[key]}): RecBole saves datasets as pickles, and reading a "
+                    "pickle runs whatever code is in it. Leave the setting out; datasets are built anew in each run."
+                )
+        for key in self.internal_config_dict:
+            if key in SETTINGS:
+                self._effective(key)
+
+
+def _recbole_properties() -> Path:
+    return Path(recbole.__file__).parent / "properties"
+
+
+@lru_cache(maxsize=1)
+def _known_keys() -> frozenset[str]:
+    """Every key of RecBole's and our property files, whichever model reads it."""
+    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *SETTINGS}
+    own, theirs = resource_folder("properties"), _recbole_properties()
+    paths = [theirs / "overall.yaml", theirs / "dataset/sample.yaml", *theirs.glob("quick_start_config/*.yaml")]
+    paths += [*theirs.glob("model/*.yaml"), *own.rglob("*.yaml")]
+    for path in paths:
+        keys.update(read_yaml(path))
+    return frozenset(keys | _UNLISTED_KEYS)
+
+
+def _unknown_key_message(key: str, origin: str) -> str:
+    near = difflib.get_close_matches(key, sorted(_known_keys()), n=1, cutoff=0.6)
+    advice = f" Did you mean '{near[0]}'?" if near else " The README lists all settings."
+    return f"There is no setting '{key}' (from {origin}).{advice}"
+
+
+def _plain(value: Any) -> Any:
+    """Reduce a setting to what YAML, JSON and a weights-only checkpoint can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,1 @@
+"""Datasets, splits, semantic embeddings and the import of released files."""

@@ -1,0 +1,240 @@
+"""RLMRecDataset: RecBole's dataset with ready-made splits, checks of the training split, and semantic embeddings."""
+
+from __future__ import annotations
+
+from logging import getLogger
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import numpy as np
+import torch
+from recbole.data.dataset import Dataset
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_rlmrec.data.release import RELEASE_URL
+from recbole_rlmrec.data.semantic_embedding import (
+    JoinedEmbedding,
+    SemanticEmbedding,
+    check_metadata,
+    check_same_dimension,
+    metadata_path,
+    read_metadata,
+)
+from recbole_rlmrec.data.split import LEFT_OUT, SPLIT_NAMES, pairs_sha256, read_split, split_column_codes
+from recbole_rlmrec.errors import DataError
+
+#: Datasets of the RLMRec paper. RecBole has other datasets of some of these names and would download those.
+RELEASED_DATASETS = ("amazon-book", "yelp", "steam")
+
+#: The feature fields of the semantic embeddings, by side; RecBole's suffixes of such files.
+SEMANTIC_FIELDS: dict[str, Literal["user", "item"]] = {"useremb": "user", "itememb": "item"}
+
+#: Internal column of the interactions that says where each belongs; dropped when the dataset is split.
+_SPLIT_COLUMN = "rlmrec_split"
+
+
+class RLMRecDataset(Dataset):
+    """RecBole's dataset for general recommenders.
+
+    Adds to it: a split from ``split_file`` or a ``split`` column; one warning (or error) about users and items
+    without a training interaction; semantic embeddings as the feature fields ``useremb`` and ``itememb``.
+
+    Raises:
+        DataError: the dataset or a file of it is missing or malformed.
+    """
+
+    def _get_preset(self) -> None:
+        super()._get_preset()
+        self._semantic: dict[str, JoinedEmbedding] = {}
+        self._is_training_split = False
+
+    # ------------------------------------------------------------------ loading
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        names = [f"{token}.inter"]
+        if self.benchmark_filename_list is not None:
+            names = [f"{token}.{part}.inter" for part in self.benchmark_filename_list]
+        missing = [name for name in names if not (Path(dataset_path) / name).is_file()]
+        if missing and (token in RELEASED_DATASETS or Path(dataset_path).is_dir()):
+            raise DataError(_missing_dataset_message(token, dataset_path, missing))
+        super()._load_data(token, dataset_path)
+
+    def _download(self) -> None:
+        """Fetch one of RecBole's own datasets, or say that there is none of this name."""
+        if self._get_download_url("url", allow_none=True) is None:
+            raise DataError(_missing_dataset_message(self.dataset_name, self.dataset_path, []))
+        try:
+            super()._download()
+        except (RuntimeError, ValueError):
+            # After downloading, RecBole 1.2.1 waits for the other processes even where there is only this one.
+            if torch.distributed.is_initialized() or not Path(self.dataset_path).is_dir():
+                raise
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        split_column = self._split_column(Path(dataset_path) / f"{token}.inter")
+        if split_column is not None and self.config["load_col"] is not None:
+            columns = self.config["load_col"].get("inter", "*")
+            if columns != "*" and split_column not in columns:
+                self.config["load_col"]["inter"] = [*columns, split_column]
+        super()._load_inter_feat(token, dataset_path)
+        codes = self._read_split_codes(split_column)
+        if codes is not None:
+            names = np.array([*SPLIT_NAMES, "left out"])
+            self.inter_feat[_SPLIT_COLUMN] = names[codes]
+            # A token field is the one kind that filters, normalisation and id maps all leave intact.
+            self.set_field_property(_SPLIT_COLUMN, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+
+    def _split_column(self, path: Path) -> Optional[str]:
+        """Return the ``split_field`` where the interaction file has that column and nothing else gives the split."""
+        field = self.config["split_field"]
+        if field is None or self.config["split_file"] is not None or self.benchmark_filename_list is not None:
+            return None
+        with path.open(encoding=self.config["encoding"] or "utf-8") as lines:
+            header = lines.readline().rstrip("\n").split(self.config["field_separator"])
+        return field if field in [column.split(":")[0] for column in header] else None
+
+    def _read_split_codes(self, split_column: Optional[str]) -> Optional[np.ndarray]:
+        if split_column is not None:
+            self.logger.info(f"Split from the column '{split_column}' of {self.dataset_name}.inter.")
+            codes = split_column_codes(self.inter_feat[split_column].to_numpy())
+            self._del_col(self.inter_feat, split_column)
+            return codes
+        name = self.config["split_file"]
+        if name is None:
+            return None
+        if self.benchmark_filename_list is not None:
+            raise DataError(
+                f"split_file={name!r} and benchmark_filename={self.benchmark_filename_list} both say what is for "
+                "training; set one of them to nothing (~)."
+            )
+        path = self.config.find_data_file(name) or Path(name)
+        if not path.is_file():
+            looked = ", ".join(f"'{folder}'" for folder in self.config.data_folders)
+            raise DataError(f"There is no split file '{name}'; looked in {looked} and at the path itself.")
+        self.logger.info(f"Split from {path}.")
+        users, items = (self.inter_feat[field].to_numpy() for field in (self.uid_field, self.iid_field))
+        return read_split(path, users, items, self.uid_field, self.iid_field)
+
+    # ------------------------------------------------------------------ splitting
+
+    def build(self) -> list[Dataset]:
+        """Split into training, validation and test, in this order.
+
+        Raises:
+            DataError: a part is empty, or ``cold_nodes: error`` and there are some.
+        """
+        parts = self._build_from_codes() if _SPLIT_COLUMN in self.field2type else super().build()
+        for part, name in zip(parts, SPLIT_NAMES):
+            if len(part.inter_feat) == 0:
+                raise DataError(
+                    f"The {name} split of '{self.dataset_name}' has no interaction; training, validation and test all "
+                    "need some. Check split_file, the split column, benchmark_filename or eval_args."
+                )
+        parts[0]._is_training_split = True
+        self._check_cold_nodes(parts[0])
+        return parts
+
+    def _build_from_codes(self) -> list[Dataset]:
+        self._change_feat_format()
+        ids = self.inter_feat[_SPLIT_COLUMN]
+        id_of = self.field2token_id[_SPLIT_COLUMN]
+        left_out = int((ids == id_of.get("left out", LEFT_OUT + 2)).sum())
+        if left_out:
+            self.logger.info(f"{left_out} interactions belong to no part of the split and are left out.")
+        rows = [(ids == id_of[name]).nonzero().squeeze(1) if name in id_of else [] for name in SPLIT_NAMES]
+        self._del_col(self.inter_feat, _SPLIT_COLUMN)
+        self._drop_unused_col()
+        return [self.copy(self.inter_feat[row]) for row in rows]
+
+    def _check_cold_nodes(self, training: Dataset) -> None:
+        findings = []
+        for label, field in (("users", self.uid_field), ("items", self.iid_field)):
+            seen = np.zeros(self.num(field), dtype=bool)
+            seen[training.inter_feat[field].numpy()] = True
+            cold = np.flatnonzero(~seen[1:]) + 1
+            if len(cold):
+                examples = ", ".join(repr(str(token)) for token in self.id2token(field, cold[:3]))
+                findings.append(f"{len(cold)} of {self.num(field) - 1} {label} (e.g. {examples})")
+        if not findings:
+            return
+        message = (
+            f"No training interaction for {' and '.join(findings)}: their embeddings stay as initialised and their "
+            "ranks are chance."
+        )
+        if self.config["cold_nodes"] == "error":
+            raise DataError(f"{message} Filter them out, split otherwise, or set cold_nodes to warn.")
+        self.logger.warning(message)
+
+    # ------------------------------------------------------------------ semantic embeddings
+
+    def semantic_embedding(self, side: Literal["user", "item"]) -> JoinedEmbedding:
+        """Return the semantic embeddings of one side, joined to this dataset's ids by token; read once.
+
+        Raises:
+            DataError: see :class:`~recbole_rlmrec.data.semantic_embedding.SemanticEmbedding`.
+        """
+        if not self._semantic:
+            self._semantic = self._load_semantic_embeddings()
+        return self._semantic[side]
+
+    def get_preload_weight(self, field: str) -> np.ndarray:
+        """Return a preloaded feature, ``[ids, D]``: ``useremb``, ``itememb`` (zeros at holes), or RecBole's own."""
+        if field in SEMANTIC_FIELDS and field not in self._preloaded_weight:
+            return self.semantic_embedding(SEMANTIC_FIELDS[field]).matrix()
+        weight: np.ndarray = super().get_preload_weight(field)
+        return weight
+
+    def _load_semantic_embeddings(self) -> dict[str, JoinedEmbedding]:
+        folders, name = list(self.config.data_folders), self.dataset_name
+        separators = {key: self.config[key] for key in ("field_separator", "seq_separator")}
+        tables = {
+            side: SemanticEmbedding.load(folders, name, side, **separators) for side in SEMANTIC_FIELDS.values()
+        }
+        check_same_dimension(tables["user"], tables["item"])
+        metadata = read_metadata(folders, name)
+        if metadata is not None:
+            path = metadata_path(folders, name) or Path(f"{name}.semantic.json")
+            for table in tables.values():
+                check_metadata(metadata, table, path)
+            self._warn_of_leakage(metadata.get("train_sha256"), path)
+        fields = {"user": self.uid_field, "item": self.iid_field}
+        return {side: table.join(self.field2id_token[fields[side]]) for side, table in tables.items()}
+
+    def _warn_of_leakage(self, profiles_split: Optional[str], path: Path) -> None:
+        if profiles_split is None or not self._is_training_split:
+            return
+        tokens = [
+            self.id2token(field, self.inter_feat[field].numpy()).astype(str)
+            for field in (self.uid_field, self.iid_field)
+        ]
+        training_split = pairs_sha256(*tokens)
+        if training_split != profiles_split:
+            self.logger.warning(
+                f"{path}: the profiles were written from another training split ({profiles_split[:12]}...) than this "
+                f"run's ({training_split[:12]}...); they may hold validation or test interactions."
+            )
+
+
+def _missing_dataset_message(name: str, folder: str, missing: list[str]) -> str:
+    if name in RELEASED_DATASETS:
+        return (
+            f"The dataset '{name}' of the RLMRec paper is not in '{folder}'. Download the authors' release from "
+            f"{RELEASE_URL}, unpack it and import it with\n"
+            f"    recbole-rlmrec import-release --source <unpacked>/data/{name.split('-')[0]} --dataset {name}"
+        )
+    if missing:
+        return (
+            f"The folder '{folder}' has no {' and no '.join(missing)}. A RecBole dataset is <name>/<name>.inter with a "
+            "header such as 'user_id:token<TAB>item_id:token'."
+        )
+    return (
+        f"There is no dataset '{name}': no folder '{folder}', and RecBole does not know the name. Check --dataset and "
+        "--data_path; the README shows how to bring your own data."
+    )
+
+
+def log_notes(notes: list[tuple[str, str]]) -> None:
+    """Write what a configuration noted, before there was a log, to the log."""
+    logger = getLogger()
+    for level, message in notes:
+        getattr(logger, level)(message)

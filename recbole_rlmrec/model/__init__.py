@@ -1,0 +1,1 @@
+"""Recommenders: backbones, the RLMRec mixins over them, and the registry that finds them by name."""

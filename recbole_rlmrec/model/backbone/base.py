@@ -1,0 +1,274 @@
+"""The backbone contract: what a recommender supplies so that RLMRec can align it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Callable, Iterator, Literal, Optional, Sequence, Union
+
+import torch
+from recbole.model.loss import EmbLoss
+from torch import Tensor, nn
+
+from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency
+from recbole_rlmrec.ops.info_nce import info_nce
+from recbole_rlmrec.ops.loss import bpr_loss, squared_l2
+from recbole_rlmrec.settings import Settings
+
+
+@dataclass(frozen=True)
+class GraphSettings(Settings):
+    """Settings every graph backbone reads; ``recbole_rlmrec.settings`` documents each."""
+
+    n_layers: int
+    layer_combination: Literal["mean", "sum", "concat"]
+    include_ego_layer: bool
+    edge_keep_rate: float
+    reg_weight: float
+    l2_scope: Literal["batch", "all"]
+    require_pow: bool
+    loss_reduction: Literal["mean", "sum"]
+
+
+@dataclass(frozen=True)
+class ViewContrastSettings(Settings):
+    """Settings of the contrast between two views of a node (SGL, SimGCL)."""
+
+    ssl_weight: float
+    ssl_tau: float
+    ssl_negatives: Literal["all", "batch"]
+    ssl_negative_items: bool
+    padding_negatives: bool
+
+
+class GraphBackbone:
+    """A graph recommender in three parts: ego embeddings, their encoding, and the loss terms of the encoding.
+
+    A mixin placed before a RecBole model class that owns ``user_embedding`` and ``item_embedding``. The subclass
+    supplies :meth:`loss_terms` and, where plain propagation is not what it does, :meth:`encode`; the mixin supplies
+    ``forward``, ``calculate_loss``, ``predict`` and ``full_sort_predict`` once. The parts are separate so that
+    RLMRec can mask the ego embeddings before ``encode`` and align its result.
+
+    Rows: user row 0 and item row 0 are RecBole's ``[PAD]``; they have no edge. Stacked tables are ``[users; items]``.
+    """
+
+    # What RecBole's model base class brings; declared here because RecBole is not typed.
+    n_users: int
+    n_items: int
+    device: torch.device
+    USER_ID: str
+    ITEM_ID: str
+    NEG_ITEM_ID: str
+    training: bool
+    user_embedding: nn.Embedding
+    item_embedding: nn.Embedding
+    named_parameters: Callable[[], Iterator[tuple[str, nn.Parameter]]]
+
+    #: Names of the loss terms in the order ``calculate_loss`` returns them; the trainer's log uses them.
+    loss_names: tuple[str, ...] = ()
+
+    #: Whether an interaction that occurs k times weighs k in the graph, or 1.
+    count_duplicates: bool = False
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        # RecBole's own constructors ask for the graph while they run.
+        self._interactions = (dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field])
+        super().__init__(config, dataset)
+        self.graph_settings = GraphSettings.from_config(config)
+        self.embedding_l2 = EmbLoss()
+        self.cached_representation: Optional[tuple[Tensor, Tensor]] = None
+        # The cache is recomputed from the weights; it has no place in a checkpoint.
+        self.other_parameter_name: list[str] = []
+
+    # ------------------------------------------------------------------ graph and representation
+
+    @cached_property
+    def adjacency(self) -> Adjacency:
+        """The normalised training graph on the model's device."""
+        users, items = (ids.numpy() for ids in self._interactions)
+        adjacency = normalized_adjacency(users, items, self.n_users, self.n_items, self.count_duplicates)
+        return adjacency.to(self.device)
+
+    @property
+    def output_dim(self) -> int:
+        """Width of a node's representation: d, or d times the layers where they are concatenated."""
+        width = self.user_embedding.embedding_dim
+        settings = self.graph_settings
+        if settings.layer_combination == "concat":
+            return width * (settings.n_layers + settings.include_ego_layer)
+        return width
+
+    def ego_embeddings(self) -> Tensor:
+        """Return the trainable tables stacked, ``[U + I, d]``."""
+        return torch.cat([self.user_embedding.weight, self.item_embedding.weight])
+
+    def encode(self, ego: Tensor) -> Tensor:
+        """Return the main, unperturbed representation, ``[U + I, output_dim]``, of ``ego``, ``[U + I, d]``.
+
+        While training, one draw of dropped edges serves all layers.
+        """
+        keep_rate = self.graph_settings.edge_keep_rate if self.training else 1.0
+        return self.propagate(ego, self.adjacency.drop_edges(keep_rate))
+
+    def propagate(
+        self,
+        ego: Tensor,
+        graph: Union[Adjacency, Sequence[Adjacency]],
+        perturb: Optional[Callable[[Tensor], Tensor]] = None,
+    ) -> Tensor:
+        """Propagate ``ego`` and combine the layers as ``layer_combination`` says.
+
+        Args:
+            ego: ``[U + I, d]``.
+            graph: one adjacency for all layers, or one per layer.
+            perturb: applied to each propagated layer before the next (SimGCL's noise).
+
+        Returns:
+            ``[U + I, output_dim]``.
+        """
+        settings = self.graph_settings
+        graphs = [graph] * settings.n_layers if isinstance(graph, Adjacency) else graph
+        layers = [ego] if settings.include_ego_layer else []
+        current = ego
+        for adjacency in graphs:
+            current = adjacency.matmul(current)
+            if perturb is not None:
+                current = perturb(current)
+            layers.append(current)
+        if settings.layer_combination == "concat":
+            return torch.cat(layers, dim=1)
+        combined = torch.stack(layers).sum(dim=0)
+        return combined / len(layers) if settings.layer_combination == "mean" else combined
+
+    def split(self, stacked: Tensor) -> tuple[Tensor, Tensor]:
+        """Split ``[U + I, d]`` into users ``[U, d]`` and items ``[I, d]``."""
+        users, items = torch.split(stacked, [self.n_users, self.n_items])
+        return users, items
+
+    # ------------------------------------------------------------------ losses
+
+    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+        """Return the backbone's own loss terms, named and already weighted; their sum is its loss.
+
+        Args:
+            ego: ``[U + I, d]``, possibly masked; what further views propagate.
+            representation: ``encode(ego)``.
+            interaction: the batch: users, items, negative items, ``[B]`` each.
+        """
+        return self.ranking_terms(representation, interaction)
+
+    def ranking_terms(self, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+        """Return the terms common to all backbones: BPR over the representation, and L2."""
+        user, positive, negative = self.batch(interaction)
+        users, items = self.split(representation)
+        anchor = users[user]
+        bpr = bpr_loss((anchor * items[positive]).sum(dim=1), (anchor * items[negative]).sum(dim=1))
+        return {"bpr": self.reduced(bpr, len(user)), "reg": self.l2_term(user, positive, negative)}
+
+    def batch(self, interaction: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the ids of users, positive items and negative items, ``[B]`` each."""
+        return interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
+
+    def reduced(self, mean: Tensor, batch_size: int) -> Tensor:
+        """Scale a mean over the batch to ``loss_reduction``.
+
+        RecBole's SGL sums its losses over the batch; whatever is added to a summed loss must be summed as well, or
+        the same weight would mean something else beside each backbone.
+        """
+        return mean * batch_size if self.graph_settings.loss_reduction == "sum" else mean
+
+    def l2_term(self, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Return ``reg_weight`` times the L2 term of ``l2_scope``.
+
+        ``batch``: RecBole's ``EmbLoss`` of the batch's rows of the embedding tables. ``all``: the squared norm of
+        every parameter, as the official RLMRec code has it; the ``[PAD]`` rows are no parameters of that code.
+        """
+        settings = self.graph_settings
+        if settings.l2_scope == "all":
+            return settings.reg_weight * squared_l2(self._parameters_without_padding())
+        rows = (self.user_embedding(user), self.item_embedding(positive), self.item_embedding(negative))
+        return settings.reg_weight * self.embedding_l2(*rows, require_pow=settings.require_pow).squeeze()
+
+    def _parameters_without_padding(self) -> Iterator[Tensor]:
+        tables = (self.user_embedding.weight, self.item_embedding.weight)
+        for _, parameter in self.named_parameters():
+            yield parameter[1:] if any(parameter is table for table in tables) else parameter
+
+    def view_contrast(self, settings: ViewContrastSettings, first: Tensor, second: Tensor, interaction: Any) -> Tensor:
+        """Return ``ssl_weight`` times the InfoNCE between two views of the batch's nodes.
+
+        ``ssl_negatives: all`` contrasts each of the batch's nodes, duplicates included, with the whole table of the
+        second view (SGL; RLMRec); ``batch`` contrasts the unique nodes of the batch with each other (SimGCL).
+
+        Args:
+            settings: the contrast's settings.
+            first: ``[U + I, output_dim]``, the anchors' view.
+            second: ``[U + I, output_dim]``, the view of positives and negatives.
+            interaction: the batch.
+        """
+        user, positive, negative = self.batch(interaction)
+        first_users, first_items = self.split(first)
+        second_users, second_items = self.split(second)
+        sides = [(first_users, second_users, user), (first_items, second_items, positive)]
+        if settings.ssl_negative_items:
+            sides.append((first_items, second_items, negative))
+        total = first.new_zeros(())
+        for anchors, table, rows in sides:
+            ids, counts = unique_with_counts(rows)
+            if settings.ssl_negatives == "batch":
+                total = total + info_nce(anchors[ids], table[ids], table[ids], settings.ssl_tau)
+            else:
+                candidate = table if settings.padding_negatives else table[1:]
+                total = total + info_nce(anchors[ids], table[ids], candidate, settings.ssl_tau, counts)
+        return settings.ssl_weight * self.reduced(total, len(user))
+
+    # ------------------------------------------------------------------ what RecBole calls
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the representations of users ``[U, output_dim]`` and items ``[I, output_dim]``."""
+        return self.split(self.encode(self.ego_embeddings()))
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """Return the loss terms; RecBole's trainer sums and logs them."""
+        ego = self.ego_embeddings()
+        return self.named_losses(self.loss_terms(ego, self.encode(ego), interaction))
+
+    def named_losses(self, terms: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Remember the terms' names for the log and return their values."""
+        self.cached_representation = None
+        self.loss_names = tuple(terms)
+        return tuple(terms.values())
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Return the scores of the given user-item pairs, ``[B]``."""
+        users, items = self.representation()
+        return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(dim=1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Return the scores of the given users for all items, flattened to ``[B * I]``."""
+        users, items = self.representation()
+        return (users[interaction[self.USER_ID]] @ items.T).view(-1)
+
+    def representation(self) -> tuple[Tensor, Tensor]:
+        """Return ``forward()``; in evaluation mode it is computed once and kept until the weights may change."""
+        if self.training:
+            return self.forward()
+        if self.cached_representation is None:
+            self.cached_representation = self.forward()
+        return self.cached_representation
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch between training and evaluation, and forget the representation of the old weights."""
+        self.cached_representation = None
+        return super().train(mode)  # type: ignore[misc]
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights as ``torch.nn.Module`` does, and forget the representation of the old ones."""
+        self.cached_representation = None
+        return super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
+
+
+def unique_with_counts(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct ids, ascending, and how often each occurs, as float weights."""
+    unique, counts = torch.unique(ids, return_counts=True)
+    return unique, counts.to(torch.get_default_dtype())

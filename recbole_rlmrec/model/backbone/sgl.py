@@ -1,0 +1,86 @@
+"""SGL (Wu et al., SIGIR 2021): RecBole's model under the backbone contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+import numpy as np
+from recbole.model.general_recommender.sgl import SGL as RecBoleSGL  # noqa: N811
+from torch import Tensor
+
+from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
+from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency
+from recbole_rlmrec.settings import Settings
+
+
+@dataclass(frozen=True)
+class ViewSettings(Settings):
+    """How SGL draws its two views."""
+
+    view_edge_drop: Literal["recbole", "independent"]
+
+
+class SGL(GraphBackbone, RecBoleSGL):
+    """LightGCN plus the contrast between two views of the graph with dropped edges or nodes.
+
+    ``view_edge_drop: recbole`` redraws the views once an epoch with RecBole's random numbers, drops edges undirected
+    and renormalises (``type`` ED, ND or RW, ``drop_ratio``). ``independent`` is the official RLMRec code: each view
+    draws its own mask over the directed entries at each step and keeps the weights (``edge_keep_rate``); the main
+    path keeps the whole graph in both.
+    """
+
+    count_duplicates = True
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        # RecBole calls graph_construction from train(), which may run before our settings would be read.
+        self.view_settings = ViewSettings.from_config(config)
+        self.contrast_settings = ViewContrastSettings.from_config(config)
+        self.sub_graph1: Union[Adjacency, list[Adjacency]]
+        self.sub_graph2: Union[Adjacency, list[Adjacency]]
+        super().__init__(config, dataset)
+
+    def graph_construction(self) -> None:
+        """Draw the views of an epoch; nothing to do where they are drawn at each step."""
+        if self.view_settings.view_edge_drop == "recbole":
+            super().graph_construction()
+
+    def create_adjust_matrix(self, is_sub: bool) -> Adjacency:
+        """Build a graph with the random draws of RecBole's method of this name, in the same order.
+
+        Args:
+            is_sub: whether to draw a view; False gives the whole graph.
+        """
+        if not is_sub:
+            return self.adjacency
+        users, items = (ids.numpy() for ids in self._interactions)
+        if self.type == "ND":
+            dropped_users = self.rand_sample(self.n_users, size=int(self.n_users * self.drop_ratio), replace=False)
+            dropped_items = self.rand_sample(self.n_items, size=int(self.n_items * self.drop_ratio), replace=False)
+            kept = ~(np.isin(users, dropped_users) | np.isin(items, dropped_items))
+        else:
+            kept = self.rand_sample(len(users), size=int(len(users) * (1 - self.drop_ratio)), replace=False)
+        view = normalized_adjacency(users[kept], items[kept], self.n_users, self.n_items, self.count_duplicates)
+        return view.to(self.device)
+
+    def csr2tensor(self, matrix: Adjacency) -> Adjacency:
+        """Stand in for RecBole's conversion: the graph is in its final form already."""
+        return matrix
+
+    def encode(self, ego: Tensor) -> Tensor:
+        """Return the representation over the whole graph; SGL drops edges in its views only."""
+        return self.propagate(ego, self.adjacency)
+
+    def views(self) -> tuple[Union[Adjacency, list[Adjacency]], Union[Adjacency, list[Adjacency]]]:
+        """Return the graphs of the two views of this step."""
+        if self.view_settings.view_edge_drop == "recbole":
+            return self.sub_graph1, self.sub_graph2
+        keep_rate = self.graph_settings.edge_keep_rate
+        return self.adjacency.drop_edges(keep_rate), self.adjacency.drop_edges(keep_rate)
+
+    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+        """Return BPR, L2 and the contrast of the two views (``ssl``)."""
+        first, second = (self.propagate(ego, view) for view in self.views())
+        terms = self.ranking_terms(representation, interaction)
+        terms["ssl"] = self.view_contrast(self.contrast_settings, first, second, interaction)
+        return terms

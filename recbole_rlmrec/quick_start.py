@@ -1,0 +1,157 @@
+"""Run one experiment from a configuration to its test result, and load what it left behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Mapping, Optional, Sequence, Union
+
+from recbole.utils import init_logger, init_seed, set_color
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data.dataset import log_notes
+from recbole_rlmrec.data.preparation import create_dataset, data_preparation
+from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.trainer import load_checkpoint, load_weights, trainer_class
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found.
+
+    Attributes:
+        model: class name.
+        dataset: its name.
+        seed: of every random number.
+        settings: those the user set to something else than the defaults.
+        best_epoch: counted from 0.
+        seconds: wall-clock time of training, validation included.
+        best_valid_score: the ``valid_metric`` at the best epoch.
+        best_valid_result: all metrics there, as ``recall@20``.
+        test_result: all metrics on the test split with the best epoch's weights.
+        checkpoint: the best epoch's file; empty if it was not saved.
+    """
+
+    model: str
+    dataset: str
+    seed: int
+    settings: dict[str, Any]
+    best_epoch: int
+    seconds: float
+    best_valid_score: float
+    best_valid_result: dict[str, float]
+    test_result: dict[str, float]
+    checkpoint: str
+
+    def write(self, path: Union[str, Path]) -> None:
+        """Write this result as JSON."""
+        content = json.dumps(self.__dict__, indent=2) + "\n"
+        with atomic_path(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+
+
+def run(
+    model: Union[str, type],
+    dataset: str,
+    config_file_list: Optional[Sequence[Union[str, Path]]] = None,
+    config_dict: Optional[Mapping[str, Any]] = None,
+    command_line: Optional[Mapping[str, Any]] = None,
+    saved: bool = True,
+) -> Result:
+    """Train a model to early stopping and test its best epoch, as RecBole's ``run_recbole`` does.
+
+    Args:
+        model: name or class: ours (``LightGCN_RLMRecCon``) or any of RecBole's (``BPR``).
+        dataset: the dataset's name.
+        config_file_list: YAML files with settings.
+        config_dict: settings, over the files.
+        command_line: settings, over everything.
+        saved: keep the best epoch's checkpoint; without it the last epoch is tested.
+
+    Raises:
+        RLMRecError: a setting or a data file is wrong; the message says how to mend it.
+    """
+    config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
+    if config["result_file"]:
+        # A path that cannot be written to is better found before the training than after it.
+        Path(config["result_file"]).parent.mkdir(parents=True, exist_ok=True)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    logger = getLogger()
+    logger.info(sys.argv)
+    logger.info(config)
+    log_notes(config.notes)
+
+    full_dataset = create_dataset(config)
+    logger.info(full_dataset)
+    train_data, valid_data, test_data = data_preparation(config, full_dataset)
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    recommender = config.model_class(config, train_data._dataset).to(config["device"])
+    logger.info(recommender)
+    trainer = trainer_class(config)(config, recommender)
+    if config["resume_from"]:
+        trainer.resume_checkpoint(config["resume_from"])
+
+    started = perf_counter()
+    valid_score, valid_result = trainer.fit(
+        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+    )
+    seconds = perf_counter() - started
+    test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=config["show_progress"])
+    logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
+    logger.info(set_color("test result", "yellow") + f": {test_result}")
+
+    result = Result(
+        model=config["model"],
+        dataset=config["dataset"],
+        seed=config["seed"],
+        settings=config.non_default_settings(),
+        best_epoch=trainer.best_epoch,
+        seconds=round(seconds, 2),
+        best_valid_score=float(valid_score),
+        best_valid_result=_floats(valid_result),
+        test_result=_floats(test_result),
+        checkpoint=str(trainer.saved_model_file) if saved else "",
+    )
+    if config["result_file"]:
+        result.write(config["result_file"])
+    return result
+
+
+def load_model(
+    path: Union[str, Path], config_dict: Optional[Mapping[str, Any]] = None
+) -> tuple[RLMRecConfig, Any, Any, Any, Any, Any]:
+    """Rebuild the model of a checkpoint, and its data, in any process.
+
+    Args:
+        path: a checkpoint that :func:`run` left in ``checkpoint_dir``.
+        config_dict: settings over the checkpoint's own, such as another ``data_path`` or ``gpu_id``.
+
+    Returns:
+        ``(config, model, dataset, train_data, valid_data, test_data)``, as RecBole's ``load_data_and_model``; the
+        model is in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or does not fit its settings.
+        RLMRecError: the dataset is not where the settings say.
+    """
+    checkpoint = load_checkpoint(path)
+    settings = {**checkpoint["settings"], "result_file": None, "resume_from": None, **(config_dict or {})}
+    name, dataset_name = (settings.pop(key) for key in ("model", "dataset"))
+    config = RLMRecConfig(name, dataset_name, config_dict=settings)
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = create_dataset(config)
+    loaders = data_preparation(config, dataset)
+    init_seed(config["seed"], config["reproducibility"])
+    model = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    load_weights(model, checkpoint, path)
+    model.eval()
+    return (config, model, dataset, *loaders)
+
+
+def _floats(metrics: Optional[Mapping[str, Any]]) -> dict[str, float]:
+    return {name: float(value) for name, value in (metrics or {}).items()}

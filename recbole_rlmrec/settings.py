@@ -1,0 +1,198 @@
+"""Every setting of our own, with its kind, range and meaning; the one place they are checked and documented from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Optional, TypeVar, Union
+
+from recbole_rlmrec.errors import SettingError
+
+_SettingsT = TypeVar("_SettingsT", bound="Settings")
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval of numbers; ``whole`` admits integers only."""
+
+    low: float
+    high: float = float("inf")
+    includes_low: bool = True
+    includes_high: bool = True
+    whole: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if self.whole and not isinstance(value, int):
+            return False
+        above = value >= self.low if self.includes_low else value > self.low
+        below = value <= self.high if self.includes_high and self.high != float("inf") else value < self.high
+        return above and below
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        if self.high == float("inf"):
+            return f"{kind} {'at least' if self.includes_low else 'above'} {self.low:g}"
+        left, right = "[" if self.includes_low else "(", "]" if self.includes_high else ")"
+        return f"{kind} in {left}{self.low:g}, {self.high:g}{right}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A closed set of words."""
+
+    words: tuple[str, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.words
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(self.words)
+
+
+@dataclass(frozen=True)
+class OfType:
+    """Any value of a type; ``None`` where ``optional``."""
+
+    type: type
+    label: str
+    optional: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, self.type) or (self.optional and value is None)
+
+    def __str__(self) -> str:
+        return f"{self.label} or nothing (~)" if self.optional else self.label
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a setting may be, an example for error messages, and what it does."""
+
+    allowed: Union[Range, Choice, OfType]
+    example: str
+    meaning: str
+
+
+_POSITIVE = Range(0, includes_low=False)
+_WEIGHT = Range(0)
+_COUNT = Range(1, whole=True)
+_FLAG = OfType(bool, "True or False")
+_TEXT = OfType(str, "text", optional=True)
+
+SETTINGS: dict[str, Setting] = {
+    # RLMRec
+    "alignment_weight": Setting(_WEIGHT, "0.01", "Con: weight of the alignment term; 0 is the backbone itself"),
+    "alignment_temperature": Setting(_POSITIVE, "0.2", "Con: temperature of the alignment's InfoNCE"),
+    "alignment_negatives": Setting(
+        Choice(("all", "batch")), "all", "Con: a user's negatives are all users, or the batch's unique nodes"
+    ),
+    "reconstruction_weight": Setting(_WEIGHT, "0.1", "Gen: weight of the reconstruction term; 0 is the backbone itself"),
+    "reconstruction_temperature": Setting(_POSITIVE, "0.2", "Gen: temperature of the reconstruction's InfoNCE"),
+    "mask_ratio": Setting(Range(0, 1, includes_low=False), "0.1", "Gen: share of the nodes masked at each step"),
+    # Backbones
+    "embedding_size": Setting(_COUNT, "64", "width d of the ego embeddings"),
+    "n_layers": Setting(_COUNT, "2", "propagation layers"),
+    "reg_weight": Setting(_WEIGHT, "1e-5", "weight of the L2 term"),
+    "require_pow": Setting(_FLAG, "False", "RecBole: square the norms of the batch's L2 term"),
+    "layer_combination": Setting(
+        Choice(("mean", "sum", "concat")), "mean", "how layers become one representation (RLMRec: sum)"
+    ),
+    "include_ego_layer": Setting(_FLAG, "True", "whether layer 0 takes part in the combination"),
+    "edge_keep_rate": Setting(
+        Range(0, 1, includes_low=False),
+        "0.8",
+        "share of directed edges kept at each training step: LightGCN's main path, SGL's `independent` views",
+    ),
+    "l2_scope": Setting(Choice(("batch", "all")), "batch", "L2 over the batch's rows, or over every parameter (RLMRec)"),
+    "loss_reduction": Setting(
+        Choice(("mean", "sum")), "mean", "losses averaged over the batch, or summed (RecBole's SGL)"
+    ),
+    "ssl_weight": Setting(_WEIGHT, "0.1", "SGL, SimGCL: weight of the contrast between views"),
+    "ssl_tau": Setting(_POSITIVE, "0.2", "SGL, SimGCL: temperature of that contrast"),
+    "ssl_negatives": Setting(
+        Choice(("all", "batch")), "all", "SGL, SimGCL: negatives are the whole table, or the batch's unique nodes"
+    ),
+    "ssl_negative_items": Setting(_FLAG, "False", "SGL, SimGCL: sampled negative items are anchors too (RLMRec's SGL)"),
+    "padding_negatives": Setting(_FLAG, "False", "SGL, SimGCL: the [PAD] row counts as a negative (RecBole's SGL)"),
+    "view_edge_drop": Setting(
+        Choice(("recbole", "independent")),
+        "recbole",
+        "SGL: views drawn once an epoch by `type`, `drop_ratio`, or at each step by `edge_keep_rate` (RLMRec)",
+    ),
+    "drop_ratio": Setting(Range(0, 1, includes_high=False), "0.1", "SGL: share of edges or nodes dropped in a view"),
+    "type": Setting(Choice(("ED", "ND", "RW")), "ED", "SGL: edge drop, node drop, or an edge drop per layer"),
+    "eps": Setting(_WEIGHT, "0.1", "SimGCL: length of the noise added after each layer"),
+    # Data
+    "split_file": Setting(_TEXT, "my-split.tsv", "a file beside the dataset that says train, valid or test by row"),
+    "split_field": Setting(_TEXT, "split", "name of a column of the .inter file that says train, valid or test"),
+    "cold_nodes": Setting(
+        Choice(("warn", "error")), "warn", "what to do about users or items without a training interaction"
+    ),
+    # Run
+    "eval_protocol": Setting(
+        Choice(("recbole", "paper")), "recbole", "whose evaluation: RecBole's own, or that of the RLMRec paper"
+    ),
+    "tuned": Setting(_FLAG, "True", "load properties/tuned/<dataset>/<Class>.yaml where there is one"),
+    "result_file": Setting(_TEXT, "result.json", "where to write the run's settings and results as JSON"),
+    "resume_from": Setting(_TEXT, "saved/X.pth", "checkpoint whose training goes on"),
+    "seed": Setting(Range(0, whole=True), "2020", "seed of every random number"),
+    "learning_rate": Setting(_POSITIVE, "0.001", "step size of the optimiser"),
+    "train_batch_size": Setting(_COUNT, "2048", "training interactions per step"),
+    "eval_batch_size": Setting(_COUNT, "16777216", "scores (users x items) per evaluation step"),
+}
+
+
+def check_value(name: str, value: Any, origin: str = "") -> None:
+    """Raise unless ``value`` is one that the setting may have; settings not of our own pass.
+
+    Args:
+        name: the setting.
+        value: what it was set to.
+        origin: where the value comes from, for the message.
+
+    Raises:
+        SettingError: naming the setting, the value, its origin, what is allowed and an example.
+    """
+    setting = SETTINGS.get(name)
+    if setting is None or value in setting.allowed:
+        return
+    where = f" (from {origin})" if origin else ""
+    raise SettingError(
+        f"{name}={value!r}{where} is out of range: expected {setting.allowed}, e.g. --{name}={setting.example}. "
+        f"It is the {setting.meaning}."
+        if isinstance(setting.allowed, Range)
+        else f"{name}={value!r}{where}: expected {setting.allowed}, e.g. --{name}={setting.example}."
+    )
+
+
+def require(config: Any, name: str) -> Any:
+    """Return a setting that a model cannot do without.
+
+    Args:
+        config: the run's configuration.
+        name: the setting.
+
+    Raises:
+        SettingError: it is missing or out of range.
+    """
+    value = config[name]
+    if value is None:
+        example: Optional[str] = SETTINGS[name].example if name in SETTINGS else None
+        raise SettingError(
+            f"{config['model']} needs the setting '{name}', which no file sets. Put `{name}: {example or '...'}` into "
+            f"properties/model/{config['model']}.yaml or a file given with --config_files, "
+            f"or give --{name}={example or '...'} on the command line."
+        )
+    check_value(name, value)
+    return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of a component's settings: one field per setting, read and checked once."""
+
+    @classmethod
+    def from_config(cls: type[_SettingsT], config: Any) -> _SettingsT:
+        """Read the fields from the configuration; see :func:`require` for what it raises."""
+        return cls(**{field.name: require(config, field.name) for field in fields(cls)})

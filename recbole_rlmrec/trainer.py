@@ -1,0 +1,198 @@
+"""RecBole's trainer with named loss terms and checkpoints that hold tensors and plain values only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Optional, Union
+
+import torch
+from recbole.trainer import Trainer as RecBoleTrainer
+from recbole.utils import get_trainer, set_color
+
+from recbole_rlmrec.errors import CheckpointError
+from recbole_rlmrec.files import atomic_path
+
+CHECKPOINT_FORMAT = 1
+
+_CHECKPOINT_KEYS = ("format", "model", "dataset", "settings", "epoch", "cur_step", "best_valid_score", "state_dict")
+
+
+def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "cpu") -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
+
+    Args:
+        path: a file written by :class:`SafeTrainerMixin`.
+        device: where the tensors go.
+
+    Returns:
+        ``format``, ``model``, ``dataset``, ``settings``, ``epoch``, ``cur_step``, ``best_valid_score``,
+        ``state_dict``, ``other_parameter``, ``optimizer``.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it is no checkpoint of this package.
+    """
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no checkpoint '{path}'.") from None
+    except Exception as error:  # torch.load raises whatever its zip and pickle readers raise
+        raise CheckpointError(
+            f"'{path}' cannot be read as a checkpoint of tensors and plain values: {str(error).splitlines()[0]} "
+            "It may be cut short, or be a RecBole checkpoint, which pickles its configuration; train the model anew."
+        ) from error
+    missing = [key for key in _CHECKPOINT_KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
+    if missing:
+        raise CheckpointError(f"'{path}' is no checkpoint of recbole_rlmrec: it lacks {', '.join(missing)}.")
+    if checkpoint["format"] != CHECKPOINT_FORMAT:
+        raise CheckpointError(
+            f"'{path}' has checkpoint format {checkpoint['format']}; this version reads format {CHECKPOINT_FORMAT}."
+        )
+    return checkpoint
+
+
+def load_weights(model: Any, checkpoint: dict[str, Any], path: Union[str, Path]) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        CheckpointError: the checkpoint is another model's, or its tensors do not fit.
+    """
+    name = type(model).__name__
+    if checkpoint["model"] != name:
+        raise CheckpointError(f"'{path}' is a checkpoint of {checkpoint['model']}, not of {name}.")
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"'{path}' does not fit this {name}: {error} Load it with the dataset and settings it was trained with."
+        ) from error
+    model.load_other_parameter(checkpoint.get("other_parameter"))
+
+
+class SafeTrainerMixin:
+    """What this package changes about any of RecBole's trainers.
+
+    Attributes:
+        best_epoch: epoch of the best validation so far, counted from 0; -1 before the first.
+    """
+
+    config: Any
+    model: Any
+    logger: Any
+    optimizer: Any
+    tensorboard: Any
+    device: torch.device
+    saved_model_file: str
+    cur_step: int
+    best_valid_score: float
+    valid_metric_bigger: bool
+    start_epoch: int
+    best_epoch: int = -1
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Optional[Callable[[int, float], None]] = None,
+    ) -> tuple[float, Optional[dict[str, float]]]:
+        """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
+
+        def remember(epoch: int, score: float) -> None:
+            if self.cur_step == 0:
+                self.best_epoch = epoch
+            if callback_fn is not None:
+                callback_fn(epoch, score)
+
+        try:
+            result: tuple[float, Optional[dict[str, float]]] = super().fit(  # type: ignore[misc]
+                train_data, valid_data, verbose, saved, show_progress, remember
+            )
+        except KeyboardInterrupt:
+            if saved and Path(self.saved_model_file).is_file():
+                self.logger.warning(
+                    f"Interrupted. The best epoch so far is kept; go on with --resume_from={self.saved_model_file}"
+                )
+            raise
+        return result
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        state = {
+            "format": CHECKPOINT_FORMAT,
+            "model": type(self.model).__name__,
+            "dataset": self.config["dataset"],
+            "settings": self.config.settings,
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {path}")
+
+    def resume_checkpoint(self, resume_file: Union[str, Path]) -> None:
+        """Take up training after the epoch a checkpoint was written in.
+
+        Weights, optimiser and the best score are restored; random numbers start from the seed.
+
+        Raises:
+            CheckpointError: see :func:`load_checkpoint` and :func:`load_weights`.
+        """
+        checkpoint = load_checkpoint(resume_file, self.device)
+        load_weights(self.model, checkpoint, resume_file)
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.start_epoch = checkpoint["epoch"] + 1
+        self.cur_step = checkpoint["cur_step"]
+        self.best_valid_score = checkpoint["best_valid_score"]
+        self.best_epoch = checkpoint["epoch"]
+        self.saved_model_file = str(resume_file)
+        self.logger.info(f"Training goes on from epoch {self.start_epoch} with {resume_file}.")
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: Optional[str] = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """Evaluate as RecBole's trainer does, with the best weights read safely where asked for."""
+        if load_best_model and eval_data:
+            path = model_file or self.saved_model_file
+            load_weights(self.model, load_checkpoint(path, self.device), path)
+            self.logger.info(f"Best weights from {path}")
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)  # type: ignore[misc]
+
+    def _loss_names(self, losses: Any) -> tuple[str, ...]:
+        names = getattr(self.model, "loss_names", ())
+        return tuple(names) if isinstance(losses, tuple) and len(names) == len(losses) else ()
+
+    def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
+        line: str = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)  # type: ignore[misc]
+        for number, name in enumerate(self._loss_names(losses), start=1):
+            line = line.replace(set_color(f"train_loss{number}", "blue"), set_color(name, "blue"))
+        return line
+
+    def _add_train_loss_to_tensorboard(self, epoch_idx: int, losses: Any, tag: str = "Loss/Train") -> None:
+        names = self._loss_names(losses)
+        if not names:
+            super()._add_train_loss_to_tensorboard(epoch_idx, losses, tag)  # type: ignore[misc]
+        for name, loss in zip(names, losses if names else ()):
+            self.tensorboard.add_scalar(f"{tag}/{name}", loss, epoch_idx)
+
+
+class Trainer(SafeTrainerMixin, RecBoleTrainer):
+    """The trainer of every model of this package."""
+
+
+def trainer_class(config: Any) -> type:
+    """Return the trainer of a configuration's model: ours, over whichever of RecBole's trainers the model needs."""
+    theirs = get_trainer(config["MODEL_TYPE"], config["model"])
+    if theirs is RecBoleTrainer:
+        return Trainer
+    return type(theirs.__name__, (SafeTrainerMixin, theirs), {"__doc__": theirs.__doc__})
