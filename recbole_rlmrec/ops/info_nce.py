@@ -39,12 +39,13 @@ def info_nce(
     anchor = F.normalize(anchor, dim=1)
     positive = F.normalize(positive, dim=1)
     candidate = F.normalize(candidate, dim=1)
-    logits = anchor @ candidate.T / temperature  # [A, N]
+    anchor = anchor / temperature  # dividing [A, d] instead of [A, N]
+    logits = anchor @ candidate.T  # [A, N]
     if candidate_weight is not None:
         # Without any candidate the log-sum-exp would be -inf and its gradient NaN; every anchor then has weight 0.
         log_weight = torch.where((candidate_weight > 0).any(), candidate_weight.log(), 0.0)
         logits = logits + log_weight
-    loss = torch.logsumexp(logits, dim=1) - (anchor * positive).sum(dim=1) / temperature  # [A]
+    loss = torch.logsumexp(logits, dim=1) - (anchor * positive).sum(dim=1)  # [A]
     if anchor_weight is None:
         return loss.mean()
     return (anchor_weight * loss).sum() / anchor_weight.sum().clamp(min=1)

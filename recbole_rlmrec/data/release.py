@@ -1,0 +1,965 @@
+"""RLMRec's released files, turned into RecBole's atomic files and ours.
+
+A released dataset is a folder of pickles: ``trn_mat.pkl``, ``val_mat.pkl``, ``tst_mat.pkl`` (SciPy sparse ``[U, I]``),
+``usr_emb_np.pkl``, ``itm_emb_np.pkl`` (NumPy ``[U, D]``, ``[I, D]``), ``usr_prf.pkl``, ``itm_prf.pkl`` (dictionaries by
+row); and, in a folder ``mapper``, JSON lines that give the original id of each row.
+
+A pickle can run any code when it is loaded, so none is loaded as it is. Our unpickler knows a fixed table of names, and
+behind each name stands a class of this file that only records what the pickle says. NumPy arrays are then built from
+the recorded bytes; neither NumPy's nor SciPy's own unpickling code is ever reached.
+
+Everything is read and checked before anything is written, and the same release always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Union
+
+import numpy as np
+
+from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.files import atomic_path
+
+RELEASE_URL = "https://archive.org/download/rlmrec_data/data.zip"
+RELEASE_NAMES = ("amazon", "yelp", "steam")
+ENCODER = "text-embedding-ada-002 (RLMRec release)"
+WRITER = "RLMRec release"
+
+Side = Literal["user", "item"]
+
+_MATRIX_FILES = {"train": "trn_mat.pkl", "valid": "val_mat.pkl", "test": "tst_mat.pkl"}
+_EMBEDDING_FILES: dict[Side, str] = {"user": "usr_emb_np.pkl", "item": "itm_emb_np.pkl"}
+_PROFILE_FILES: dict[Side, str] = {"user": "usr_prf.pkl", "item": "itm_prf.pkl"}
+_ROW_KEYS: dict[Side, str] = {"user": "uid", "item": "iid"}
+_DATASET_RELEASES = {"amazon-book": "amazon"}
+
+_ROW_NUMBERS = "row numbers, as no id map was found"
+_TAKE_AGAIN = f"Take a whole copy of the file from the release, {RELEASE_URL}."
+_NORM_TOLERANCE = 1e-3
+# Far beyond any such dataset: a damaged shape shall not fill the memory, and row * columns + column must fit in int64.
+_MAX_SIDE = 10**8
+
+_PAD_TOKEN = "[PAD]"  # RecBole's name of internal id 0
+# pandas, and so RecBole, reads these as a missing value, even in a text column and in quotes. RecBole then counts the
+# interactions of such an id as [PAD]'s.
+# fmt: off
+_MISSING_TOKENS = frozenset([
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
+    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+])
+# fmt: on
+
+
+@dataclass(frozen=True)
+class ReleaseSummary:
+    """What an import read and wrote; ``str()`` gives it as text for the console.
+
+    Attributes:
+        dataset: RecBole's dataset name.
+        folder: folder of the files written.
+        users: rows of the matrices.
+        items: columns of the matrices.
+        train: training interactions.
+        valid: validation interactions.
+        test: test interactions.
+        users_without_training: users without any training interaction.
+        items_without_training: items without any training interaction.
+        users_without_interaction: users in none of the three splits; RecBole gives them no id.
+        items_without_interaction: items in none of the three splits; RecBole gives them no id.
+        user_ids: where the users' ids come from.
+        item_ids: where the items' ids come from.
+        user_embeddings: users with a semantic embedding; 0 if the release folder has no such file.
+        item_embeddings: items with a semantic embedding; 0 if the release folder has no such file.
+        dimension: length of a semantic embedding, None without any.
+        normalized: whether all semantic embeddings have length 1, None without any.
+        user_profiles: users with a profile; 0 if the release folder has no such file.
+        item_profiles: items with a profile; 0 if the release folder has no such file.
+        warnings: what the user should know; one sentence each.
+        files: the files written.
+    """
+
+    dataset: str
+    folder: Path
+    users: int
+    items: int
+    train: int
+    valid: int
+    test: int
+    users_without_training: int
+    items_without_training: int
+    users_without_interaction: int
+    items_without_interaction: int
+    user_ids: str
+    item_ids: str
+    user_embeddings: int
+    item_embeddings: int
+    dimension: int | None
+    normalized: bool | None
+    user_profiles: int
+    item_profiles: int
+    warnings: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.dataset}: {self.users:,} users, {self.items:,} items; "
+            f"{self.train:,} training, {self.valid:,} validation and {self.test:,} test interactions",
+            f"user ids: {self.user_ids}",
+            f"item ids: {self.item_ids}",
+            f"without training interaction: {self.users_without_training:,} users, "
+            f"{self.items_without_training:,} items (in no split, and so unknown to RecBole: "
+            f"{self.users_without_interaction:,} users, {self.items_without_interaction:,} items)",
+            f"semantic embeddings: {self._coverage(self.user_embeddings, self.item_embeddings)}{self._vectors()}",
+            f"profiles: {self._coverage(self.user_profiles, self.item_profiles)}",
+            *(f"warning: {warning}" for warning in self.warnings),
+            f"written in {self.folder}: {', '.join(path.name for path in self.files)}",
+            "Let RecBole read these splits with benchmark_filename: [train, valid, test].",
+        ]
+        return "\n".join(lines)
+
+    def _coverage(self, users: int, items: int) -> str:
+        """Say how many users and items have something."""
+        return f"{users:,} of {self.users:,} users, {items:,} of {self.items:,} items"
+
+    def _vectors(self) -> str:
+        """Describe the semantic embeddings, if there are any."""
+        if self.dimension is None:
+            return ""
+        return f"; dimension {self.dimension:,}, {'normalized' if self.normalized else 'not normalized'}"
+
+
+def import_release(
+    source: str | Path,
+    dataset: str,
+    output: str | Path = "dataset",
+    item_map: str | Path | None = None,
+    user_map: str | Path | None = None,
+    release_name: str | None = None,
+) -> ReleaseSummary:
+    """Turn a folder of RLMRec's release into ``OUTPUT/DATASET/DATASET.*``; other files there stay as they are.
+
+    Args:
+        source: folder with the pickles.
+        dataset: RecBole's dataset name, the first part of the file names.
+        output: folder of RecBole's datasets.
+        item_map: JSON lines with the items' original ids; looked for in the release if not given.
+        user_map: the same for users.
+        release_name: the release's own name of the dataset, one of ``RELEASE_NAMES``, which starts the maps' names;
+            derived from ``dataset`` if not given.
+
+    Raises:
+        SettingError: the dataset's or the release's name cannot be used.
+        DataError: a file is missing, unsafe, malformed, or does not belong to the others. Nothing is written then.
+    """
+    _check_names(dataset, release_name)
+    folder = Path(source)
+    splits = _read_splits(folder)
+    n_users, n_items = splits["train"].shape
+    users = _read_side(folder, "user", n_users, _find_map(folder, "user", dataset, release_name, user_map))
+    items = _read_side(folder, "item", n_items, _find_map(folder, "item", dataset, release_name, item_map))
+    _check_dimensions(folder, users, items)
+
+    metadata = _metadata(users, items)
+    target = Path(output) / dataset
+    contents = {f"{dataset}.{ending}": content for ending, content in _contents(splits, users, items, metadata).items()}
+    warnings = [*_split_warnings(splits), *users.warnings, *items.warnings, *_left_over(target, dataset, contents)]
+    _write(target, contents)
+    return _summary(dataset, target, splits, users, items, metadata, warnings, [target / name for name in contents])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``import_release`` to a parser."""
+    parser.add_argument("--source", required=True, metavar="DIR", help="folder with trn_mat.pkl and its siblings")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
+    parser.add_argument("--output", default="dataset", metavar="DIR", help="folder of RecBole's datasets (%(default)s)")
+    parser.add_argument("--item-map", metavar="FILE", help='JSON lines such as {"iid": 0, "asin": "0373730489"}')
+    parser.add_argument("--user-map", metavar="FILE", help='JSON lines such as {"uid": 0, "reviewerID": "A2PDSDPB"}')
+    parser.add_argument("--release-name", choices=RELEASE_NAMES, help="the release's own name, which picks the id maps")
+
+
+def run_from_arguments(args: argparse.Namespace) -> int:
+    """Import as the arguments say, print the summary and return the exit status.
+
+    Raises:
+        RLMRecError: see ``import_release``.
+    """
+    print(
+        import_release(
+            source=args.source,
+            dataset=args.dataset,
+            output=args.output,
+            item_map=args.item_map,
+            user_map=args.user_map,
+            release_name=args.release_name,
+        )
+    )
+    return 0
+
+
+def _check_names(dataset: str, release_name: str | None) -> None:
+    """Check that the dataset's name is a file name and the release's name is known."""
+    if dataset in ("", ".", "..") or re.search(r"[/\\\0]", dataset):
+        raise SettingError(f"The dataset's name is {dataset!r}, expected a plain file name such as 'amazon-book'.")
+    if release_name is not None and release_name not in RELEASE_NAMES:
+        raise SettingError(f"The release's name is {release_name!r}, expected one of {', '.join(RELEASE_NAMES)}.")
+
+
+# Interactions
+
+
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """The interactions of one matrix.
+
+    Attributes:
+        path: the matrix's file.
+        shape: users and items, ``(U, I)``.
+        keys: ``row * I + column`` of each interaction, ascending, int64 ``[N]``.
+        n_duplicates: entries beyond the first of their cell.
+        n_zeros: cells whose entries sum to 0, which are no interactions.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    keys: np.ndarray
+    n_duplicates: int
+    n_zeros: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """User row of each interaction, int64 ``[N]``."""
+        return self.keys // self.shape[1]
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Item row of each interaction, int64 ``[N]``."""
+        return self.keys % self.shape[1]
+
+
+def _read_splits(folder: Path) -> dict[str, _Split]:
+    """Read the three matrices and check that they have one shape."""
+    missing = [name for name in _MATRIX_FILES.values() if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{', '.join(missing)} not found in {folder.absolute()}, expected all of "
+            f"{', '.join(_MATRIX_FILES.values())}. The release is at {RELEASE_URL}: unpack it and name the folder of "
+            "one dataset."
+        )
+    splits = {name: _read_split(folder / file) for name, file in _MATRIX_FILES.items()}
+    first = splits["train"]
+    for split in splits.values():
+        if split.shape != first.shape:
+            raise DataError(
+                f"{split.path} has shape {split.shape}, expected {first.shape} as in {first.path}. "
+                f"Take the three matrices from one dataset of the release, {RELEASE_URL}."
+            )
+    return splits
+
+
+def _read_split(path: Path) -> _Split:
+    """Read and check one matrix; duplicate entries are summed, as SciPy does, and zeros left out."""
+    matrix = _load(path, _ADMITTED, _ADMITTED_WORDS)
+    if not isinstance(matrix, _PickledMatrix):
+        raise DataError(f"{path} holds {_kind(matrix)}, expected a SciPy coo, csr or csc matrix. {_TAKE_AGAIN}")
+    shape = _matrix_shape(path, matrix)
+    rows, columns = matrix.coordinates(path, shape)
+    values = matrix.vector(path, "data")
+    if not len(rows) == len(columns) == len(values):
+        raise DataError(
+            f"{path}: the matrix has {len(rows)} rows, {len(columns)} columns and {len(values)} values, expected one "
+            f"of each an entry. {_TAKE_AGAIN}"
+        )
+    _check_range(path, "row", rows, shape[0])
+    _check_range(path, "column", columns, shape[1])
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise DataError(f"{path}: entry {bad} has the value {values[bad]}, expected a finite number. {_TAKE_AGAIN}")
+
+    entries = rows.astype(np.int64) * shape[1] + columns.astype(np.int64)
+    cells, inverse = np.unique(entries, return_inverse=True)
+    sums = np.bincount(inverse, weights=values.astype(np.float64), minlength=len(cells))
+    keys = cells[sums != 0]
+    if not len(keys):
+        raise DataError(f"{path} holds no interaction, expected at least one. {_TAKE_AGAIN}")
+    return _Split(path, shape, keys, len(entries) - len(cells), len(cells) - len(keys))
+
+
+def _matrix_shape(path: Path, matrix: _PickledMatrix) -> tuple[int, int]:
+    """Check the shape that a pickled matrix states."""
+    shape = matrix.attribute(path, "_shape")
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) != 2
+        or not all(type(size) is int and 0 < size <= _MAX_SIDE for size in shape)
+    ):
+        raise DataError(
+            f"{path}: the matrix has shape {_shorten(shape)}, expected (users, items), each from 1 to {_MAX_SIDE}. "
+            f"{_TAKE_AGAIN}"
+        )
+    return shape[0], shape[1]
+
+
+def _check_range(path: Path, axis: str, indices: np.ndarray, size: int) -> None:
+    """Check that indices are integers from 0 to ``size`` - 1."""
+    if indices.dtype.kind not in "iu":
+        raise DataError(f"{path}: the {axis} numbers have dtype {indices.dtype}, expected integers. {_TAKE_AGAIN}")
+    bad = np.flatnonzero((indices < 0) | (indices >= size))
+    if bad.size:
+        raise DataError(
+            f"{path}: entry {bad[0]} is in {axis} {indices[bad[0]]}, expected 0 to {size - 1}; {bad.size} such in all. "
+            f"{_TAKE_AGAIN}"
+        )
+
+
+def _split_warnings(splits: Mapping[str, _Split]) -> list[str]:
+    """Tell what was merged, left out, or stands in two splits."""
+    warnings = []
+    for split in splits.values():
+        if split.n_duplicates:
+            warnings.append(
+                f"{split.path.name}: {split.n_duplicates:,} duplicate entries were merged with the first of their kind."
+            )
+        if split.n_zeros:
+            warnings.append(f"{split.path.name}: {split.n_zeros:,} entries with value 0 were left out.")
+    for (name, split), (other_name, other) in combinations(splits.items(), 2):
+        n_common = len(np.intersect1d(split.keys, other.keys, assume_unique=True))
+        if n_common:
+            warnings.append(f"{n_common:,} interactions are in both {name} and {other_name}; both keep them.")
+    return warnings
+
+
+# Users and items
+
+
+@dataclass(frozen=True, eq=False)
+class _SideData:
+    """What the release says of its users, or of its items.
+
+    Attributes:
+        tokens: original id of each row.
+        ids: where the tokens come from, for the summary.
+        embedding: semantic embeddings ``[n, D]``, float16 or float32; None if there is no such file.
+        profiles: records in row order; None if there is no such file.
+        warnings: what the user should know.
+    """
+
+    tokens: list[str]
+    ids: str
+    embedding: np.ndarray | None
+    profiles: list[dict[str, str]] | None
+    warnings: list[str]
+
+
+def _read_side(folder: Path, side: Side, n_rows: int, map_path: Path | None) -> _SideData:
+    """Read ids, embeddings and profiles of one side with ``n_rows`` rows."""
+    if map_path is None:
+        tokens = [str(row) for row in range(n_rows)]
+        warnings: list[str] = []
+    else:
+        tokens, warnings = _avoid_missing(_read_map(map_path, side, n_rows), map_path)
+    return _SideData(
+        tokens=tokens,
+        ids=_ROW_NUMBERS if map_path is None else str(map_path),
+        embedding=_read_embedding(folder / _EMBEDDING_FILES[side], side, n_rows),
+        profiles=_read_profiles(folder / _PROFILE_FILES[side], side, tokens),
+        warnings=warnings,
+    )
+
+
+def _read_embedding(path: Path, side: Side, n_rows: int) -> np.ndarray | None:
+    """Read semantic embeddings ``[n_rows, D]``: float16 stays, any other float becomes float32."""
+    if not path.is_file():
+        return None
+    loaded = _load(path, _ADMITTED, _ADMITTED_WORDS)
+    values = loaded.values if isinstance(loaded, _PickledArray) else None
+    if values is None:
+        raise DataError(f"{path} holds {_kind(loaded)}, expected a NumPy array [n, D]. {_TAKE_AGAIN}")
+    if values.ndim != 2 or values.dtype.kind != "f" or values.shape[1] == 0:
+        raise DataError(
+            f"{path} holds an array of shape {values.shape} and dtype {values.dtype}, expected floats [n, D] with D of "
+            f"at least 1. {_TAKE_AGAIN}"
+        )
+    if len(values) != n_rows:
+        raise DataError(
+            f"{path} has {len(values)} rows, expected {n_rows}: one for each {side} of the matrices. "
+            f"Take both from one dataset of the release, {RELEASE_URL}."
+        )
+    with np.errstate(over="ignore"):
+        embedding = np.ascontiguousarray(values, dtype=np.float16 if values.dtype.itemsize == 2 else np.float32)
+    bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
+    if bad.size:
+        raise DataError(
+            f"{path}: row {bad[0]} holds a value that is NaN, infinite or too large for {embedding.dtype}, expected "
+            f"finite numbers; {bad.size} such rows in all. {_TAKE_AGAIN}"
+        )
+    return embedding
+
+
+def _check_dimensions(folder: Path, users: _SideData, items: _SideData) -> None:
+    """Check that users' and items' embeddings come from one space."""
+    if users.embedding is None or items.embedding is None:
+        return
+    dimensions = users.embedding.shape[1], items.embedding.shape[1]
+    if dimensions[0] != dimensions[1]:
+        raise DataError(
+            f"{folder / _EMBEDDING_FILES['user']} has dimension {dimensions[0]}, {folder / _EMBEDDING_FILES['item']} "
+            f"{dimensions[1]}, expected the same. Take both from one dataset of the release, {RELEASE_URL}."
+        )
+
+
+def _read_profiles(path: Path, side: Side, tokens: Sequence[str]) -> list[dict[str, str]] | None:
+    """Read profiles, a dictionary by row, as records in row order; a row without profile has no record."""
+    if not path.is_file():
+        return None
+    profiles = _load(path, {}, "Only dictionaries, lists, text and numbers are read there")
+    if not isinstance(profiles, dict):
+        raise DataError(f"{path} holds {_kind(profiles)}, expected a dictionary by {side} row. {_TAKE_AGAIN}")
+    for row in profiles:
+        if type(row) is not int or not 0 <= row < len(tokens):
+            raise DataError(
+                f"{path} has the key {_shorten(row)}, expected the row of one {side}: 0 to {len(tokens) - 1}. "
+                f"{_TAKE_AGAIN}"
+            )
+    return [_profile_record(path, row, profiles[row], tokens[row]) for row in sorted(profiles)]
+
+
+def _profile_record(path: Path, row: int, entry: object, token: str) -> dict[str, str]:
+    """Make the record of one profile; a missing reasoning becomes the empty string."""
+    if not isinstance(entry, dict) or "profile" not in entry:
+        found = sorted(map(str, entry)) if isinstance(entry, dict) else _kind(entry)
+        raise DataError(
+            f"{path}: row {row} holds {found}, expected a dictionary with 'profile' and 'reasoning'. {_TAKE_AGAIN}"
+        )
+    reasoning = entry.get("reasoning")
+    record = {"profile": entry["profile"], "reasoning": "" if reasoning is None else reasoning}
+    for name, text in record.items():
+        if not isinstance(text, str) or not _is_unicode(text):
+            found = "text with half a surrogate pair" if isinstance(text, str) else _kind(text)
+            raise DataError(f"{path}: the {name} of row {row} is {found}, expected text. {_TAKE_AGAIN}")
+    return {"token": token, **record, "writer": WRITER}
+
+
+# Id maps
+
+
+def _find_map(
+    folder: Path, side: Side, dataset: str, release_name: str | None, given: str | Path | None
+) -> Path | None:
+    """Find the id map of one side: the file given, the release's, or the only one there; None if there is none.
+
+    Raises:
+        DataError: the file given does not exist, or it is not clear which of the maps found belongs to the dataset.
+    """
+    if given is not None:
+        if not Path(given).is_file():
+            raise DataError(f"--{side}-map {given} does not exist, expected a file of JSON lines. Correct the path.")
+        return Path(given)
+    folders = [folder / "mapper", folder, folder.resolve().parent / "mapper"]
+    candidates = list(
+        {path.resolve(): path for place in folders for path in sorted(place.glob(f"*_{side}.json"))}.values()
+    )
+    expected = f"{release_name or _DATASET_RELEASES.get(dataset, dataset)}_{side}.json"
+    for path in candidates:
+        if path.name == expected:
+            return path
+    # Whoever names the release wants its map and no other.
+    if len(candidates) > 1 or (candidates and release_name is not None):
+        raise DataError(
+            f"No id map {expected} for dataset {dataset!r}, but others: {', '.join(map(str, candidates))}. Name the "
+            f"right one with --{side}-map FILE, or the release with --release-name {'|'.join(RELEASE_NAMES)}."
+        )
+    return candidates[0] if candidates else None
+
+
+def _read_map(path: Path, side: Side, n_rows: int) -> list[str]:
+    """Read the original id of each of ``n_rows`` rows from JSON lines.
+
+    Raises:
+        DataError: a line is malformed, a row is missing, repeated or out of range, or two rows have one id.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}. Name another file with --{side}-map FILE.") from error
+    tokens: dict[int, str] = {}
+    lines: dict[str, int] = {}
+    # Not splitlines(), which would also cut a line at Unicode's line separators inside an id.
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        row, token = _parse_map_line(where, line, _ROW_KEYS[side])
+        if not 0 <= row < n_rows:
+            raise DataError(
+                f"{where}: row {row}, expected 0 to {n_rows - 1}, the {side}s of the matrices. "
+                f"Is this the map of another dataset? Name the right one with --{side}-map FILE."
+            )
+        if row in tokens:
+            raise DataError(f"{where}: row {row} occurs again, expected each row once. Remove one of the lines.")
+        if token in lines:
+            raise DataError(
+                f"{where}: the id {token!r} stands in line {lines[token]} too, expected one row an id. Correct one of "
+                "the lines."
+            )
+        tokens[row], lines[token] = token, number
+    missing = [row for row in range(n_rows) if row not in tokens]
+    if missing:
+        raise DataError(
+            f"{path} has no id for row {missing[0]}, expected all of 0 to {n_rows - 1}; {len(missing)} such rows in "
+            f"all. Is this the map of another dataset? Name the right one with --{side}-map FILE."
+        )
+    return [tokens[row] for row in range(n_rows)]
+
+
+def _parse_map_line(where: str, line: bytes, key: str) -> tuple[int, str]:
+    """Read row and original id from one line, whose id may stand under any name."""
+    expected = f'expected a JSON object such as {{"{key}": 0, "id": "B00X1"}}'
+    try:
+        entry = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not valid JSON ({error}), {expected}. Correct the line.") from error
+    if not isinstance(entry, dict) or len(entry) != 2 or type(entry.get(key)) is not int:
+        raise DataError(f"{where} holds {_shorten(entry)}, {expected}: {key!r} and one id. Correct the line.")
+    original = next(value for name, value in entry.items() if name != key)
+    if type(original) is not int and not isinstance(original, str):
+        raise DataError(f"{where}: the id is {_shorten(original)}, expected text or an integer. Correct the line.")
+    token = str(original)
+    fault = _token_fault(token)
+    if fault:
+        raise DataError(f"{where}: the id {token!r} {fault}, which RecBole's files cannot hold. Correct the line.")
+    return entry[key], token
+
+
+def _token_fault(token: str) -> str | None:
+    """Say why a token cannot stand in a tab-separated line, or None if it can."""
+    if not token:
+        return "is empty"
+    if token == _PAD_TOKEN:
+        return "is RecBole's own name of the padding id"
+    if re.search(r"[\t\r\n\0]", token):
+        return "holds a tab, a line break or a null character"
+    if token != token.strip():
+        return "begins or ends with a space"
+    return None if _is_unicode(token) else "holds half a surrogate pair"
+
+
+def _avoid_missing(tokens: list[str], path: Path) -> tuple[list[str], list[str]]:
+    """Put an underscore after ids that RecBole would take for a missing value, such as a Steam user named "null".
+
+    Returns:
+        The tokens, and a warning if some were changed.
+    """
+    taken, renamed, changes = set(tokens), [], []
+    for token in tokens:
+        new = token
+        while new in _MISSING_TOKENS or (new != token and new in taken):
+            new += "_"
+        if new != token:
+            changes.append(f"{token!r} to {new!r}")
+        renamed.append(new)
+    if not changes:
+        return tokens, []
+    return renamed, [f"{path.name}: RecBole reads some ids as a missing value; renamed {', '.join(changes)}."]
+
+
+# Writing
+
+_Content = Union[str, np.ndarray]
+
+
+def _contents(
+    splits: Mapping[str, _Split], users: _SideData, items: _SideData, metadata: dict[str, Any]
+) -> dict[str, _Content]:
+    """Make the content of every file, by the part of its name after the dataset's."""
+    contents: dict[str, _Content] = {
+        f"{name}.inter": _atomic_text(split, users.tokens, items.tokens) for name, split in splits.items()
+    }
+    for side, data in (("user", users), ("item", items)):
+        if data.embedding is not None:
+            contents[f"{side}emb.npy"] = data.embedding
+            contents[f"{side}emb.tokens"] = "".join(f"{token}\n" for token in data.tokens)
+    if metadata:
+        contents["semantic.json"] = json.dumps(metadata, indent=2, sort_keys=True) + "\n"
+    for side, data in (("user", users), ("item", items)):
+        if data.profiles is not None:
+            contents[f"{side}prf.jsonl"] = "".join(
+                json.dumps(record, ensure_ascii=False) + "\n" for record in data.profiles
+            )
+    return contents
+
+
+def _atomic_text(split: _Split, user_tokens: Sequence[str], item_tokens: Sequence[str]) -> str:
+    """Write interactions as RecBole's atomic file, in the order of (user row, item row)."""
+    users, items = [_quoted(token) for token in user_tokens], [_quoted(token) for token in item_tokens]
+    pairs = zip(split.rows.tolist(), split.columns.tolist())
+    return "user_id:token\titem_id:token\n" + "".join(f"{users[row]}\t{items[column]}\n" for row, column in pairs)
+
+
+def _quoted(token: str) -> str:
+    """Quote a token that begins with a quote: RecBole reads fields as CSV, where that would open a quoted field."""
+    return '"' + token.replace('"', '""') + '"' if token.startswith('"') else token
+
+
+def _metadata(users: _SideData, items: _SideData) -> dict[str, Any]:
+    """Describe the semantic embeddings; empty without any."""
+    embeddings = [data.embedding for data in (users, items) if data.embedding is not None]
+    if not embeddings:
+        return {}
+    norms = np.concatenate([np.linalg.norm(embedding.astype(np.float64), axis=1) for embedding in embeddings])
+    return {
+        "encoder": ENCODER,
+        "dimension": embeddings[0].shape[1],
+        "normalized": bool((np.abs(norms - 1) <= _NORM_TOLERANCE).all()),
+        "source": "RLMRec release",
+    }
+
+
+def _left_over(folder: Path, dataset: str, contents: Mapping[str, _Content]) -> list[str]:
+    """Warn of semantic embeddings and profiles from before, which this release does not replace."""
+    sides = ("user", "item")
+    endings = [f"{side}{kind}" for side in sides for kind in ("emb.npy", "emb.tokens", "prf.jsonl")] + ["semantic.json"]
+    names = [f"{dataset}.{ending}" for ending in endings]
+    old = [name for name in names if name not in contents and (folder / name).exists()]
+    if not old:
+        return []
+    return [f"{', '.join(old)} in {folder} stay as they were, as the release has none; delete them if they do not fit."]
+
+
+def _write(folder: Path, contents: Mapping[str, _Content]) -> None:
+    """Write all files; none takes its name before all are whole."""
+    try:
+        with ExitStack() as stack:
+            for name, content in contents.items():
+                path = stack.enter_context(atomic_path(folder / name))
+                if isinstance(content, str):
+                    path.write_bytes(content.encode("utf-8"))
+                else:
+                    np.save(path, content, allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"Cannot write in {folder}: {error}. Choose another folder with --output DIR.") from error
+
+
+def _summary(
+    dataset: str,
+    folder: Path,
+    splits: Mapping[str, _Split],
+    users: _SideData,
+    items: _SideData,
+    metadata: Mapping[str, Any],
+    warnings: Sequence[str],
+    files: Sequence[Path],
+) -> ReleaseSummary:
+    """Count what was imported."""
+    train = splits["train"]
+    n_users, n_items = train.shape
+    return ReleaseSummary(
+        dataset=dataset,
+        folder=folder,
+        users=n_users,
+        items=n_items,
+        train=len(train.keys),
+        valid=len(splits["valid"].keys),
+        test=len(splits["test"].keys),
+        users_without_training=n_users - len(np.unique(train.rows)),
+        items_without_training=n_items - len(np.unique(train.columns)),
+        users_without_interaction=n_users - len(np.unique(np.concatenate([split.rows for split in splits.values()]))),
+        items_without_interaction=n_items
+        - len(np.unique(np.concatenate([split.columns for split in splits.values()]))),
+        user_ids=users.ids,
+        item_ids=items.ids,
+        user_embeddings=0 if users.embedding is None else len(users.embedding),
+        item_embeddings=0 if items.embedding is None else len(items.embedding),
+        dimension=metadata.get("dimension"),
+        normalized=metadata.get("normalized"),
+        user_profiles=len(users.profiles or ()),
+        item_profiles=len(items.profiles or ()),
+        warnings=tuple(warnings),
+        files=tuple(files),
+    )
+
+
+# Reading pickles without running them
+
+
+class _PickledDtype:
+    """Stand-in for ``numpy.dtype``.
+
+    Attributes:
+        code: NumPy's code, such as ``f4``.
+        numpy: the dtype that the pickle describes; None unless it is of plain numbers of at most 8 bytes.
+    """
+
+    def __init__(self, code: object, align: object = False, copy: object = True) -> None:
+        self.code = code
+        self.numpy: np.dtype[Any] | None = None
+        if isinstance(code, str) and re.fullmatch("b1|[iu][1248]|f[248]", code):
+            self.numpy = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if self.numpy is not None:
+            self.numpy = self.numpy.newbyteorder(state[1])
+
+
+class _PickledArray:
+    """Stand-in for ``numpy.ndarray``.
+
+    Attributes:
+        values: the array, rebuilt from the pickle's bytes; None if the pickle gave none.
+    """
+
+    values: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _version, shape, dtype, is_fortran, raw = state
+        self.values = _rebuild(raw, dtype, shape, "F" if is_fortran else "C")
+
+
+class _PickledMatrix:
+    """Stand-in for a SciPy sparse matrix.
+
+    Attributes:
+        state: the matrix's attributes as pickled, unchecked.
+    """
+
+    state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def attribute(self, path: Path, name: str) -> object:
+        """Give one attribute.
+
+        Raises:
+            DataError: the pickle has none of that name.
+        """
+        if not isinstance(self.state, dict) or name not in self.state:
+            raise DataError(f"{path}: the sparse matrix has no {name!r}, expected SciPy's layout. {_TAKE_AGAIN}")
+        return self.state[name]
+
+    def vector(self, path: Path, name: str) -> np.ndarray:
+        """Give one attribute that is a 1-D array.
+
+        Raises:
+            DataError: the pickle has none of that name, or something else under it.
+        """
+        return _as_vector(path, name, self.attribute(path, name))
+
+    def coordinates(self, path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Give rows and columns of the entries, as the pickle has them.
+
+        Raises:
+            DataError: they are missing or malformed.
+        """
+        raise NotImplementedError
+
+
+class _PickledCoo(_PickledMatrix):
+    """Coordinates: ``row`` and ``col``, or since SciPy 1.13 both in ``coords``."""
+
+    def coordinates(self, path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """See the base class."""
+        if not isinstance(self.state, dict) or "coords" not in self.state:
+            return self.vector(path, "row"), self.vector(path, "col")
+        coordinates = self.state["coords"]
+        if not isinstance(coordinates, (tuple, list)) or len(coordinates) != 2:
+            raise DataError(
+                f"{path}: 'coords' of the matrix is {_kind(coordinates)}, expected two arrays. {_TAKE_AGAIN}"
+            )
+        return _as_vector(path, "coords", coordinates[0]), _as_vector(path, "coords", coordinates[1])
+
+
+class _PickledCsr(_PickledMatrix):
+    """Compressed rows: the columns of row ``r`` are ``indices[indptr[r]:indptr[r + 1]]``."""
+
+    def coordinates(self, path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """See the base class."""
+        return self._expanded(path, shape[0]), self.vector(path, "indices")
+
+    def _expanded(self, path: Path, size: int) -> np.ndarray:
+        """Give the compressed index of each entry."""
+        pointers, n_entries = self.vector(path, "indptr"), len(self.vector(path, "indices"))
+        counts = np.diff(pointers.astype(np.int64)) if pointers.dtype.kind in "iu" else np.empty(0, dtype=np.int64)
+        if len(counts) != size or pointers[0] != 0 or (counts < 0).any() or pointers[-1] != n_entries:
+            raise DataError(
+                f"{path}: 'indptr' of the matrix does not rise in {size} steps from 0 to {n_entries}. {_TAKE_AGAIN}"
+            )
+        return np.repeat(np.arange(size), counts)
+
+
+class _PickledCsc(_PickledCsr):
+    """Compressed columns."""
+
+    def coordinates(self, path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """See the base class."""
+        return self.vector(path, "indices"), self._expanded(path, shape[1])
+
+
+class _Callable:
+    """A function that a pickle may call but not change: pickles can set attributes of what they name."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: object) -> object:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("the pickle tries to change a function")
+
+
+def _rebuild(raw: object, dtype: object, shape: Any, order: Any) -> np.ndarray:
+    """Build an array from its bytes."""
+    if not isinstance(dtype, _PickledDtype) or dtype.numpy is None:
+        code = dtype.code if isinstance(dtype, _PickledDtype) else dtype
+        raise pickle.UnpicklingError(f"an array of dtype {_shorten(code)} is not admitted, only of plain numbers")
+    if not isinstance(raw, (bytes, bytearray)) or order not in ("C", "F"):
+        raise pickle.UnpicklingError("an array is not given as bytes in C or Fortran order")
+    return np.frombuffer(raw, dtype.numpy).reshape(shape, order=order)
+
+
+def _new_array(_kind: object, _shape: object, _code: object) -> _PickledArray:
+    """Stand in for NumPy's ``_reconstruct``, which makes an empty array to be filled later."""
+    return _PickledArray()
+
+
+def _array_from_buffer(
+    buffer: object, dtype: object, shape: object, order: object, _axes: None = None
+) -> _PickledArray:
+    """Stand in for NumPy's ``_frombuffer``, which protocol 5 uses."""
+    array = _PickledArray()
+    array.values = _rebuild(buffer, dtype, shape, order)
+    return array
+
+
+def _number(dtype: object, raw: object) -> object:
+    """Stand in for NumPy's ``scalar``; gives a plain Python number."""
+    return _rebuild(raw, dtype, (), "C").item()
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Stand in for ``_codecs.encode``, with which protocol 2 writes bytes; no other codec is reached."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"the codec {encoding!r} is not admitted, only latin1")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """Stand in for ``bytes()``, with which protocol 2 writes empty bytes."""
+    return b""
+
+
+def _admitted_names() -> dict[tuple[str, str], object]:
+    """Map each admitted (module, name), of old and new NumPy and SciPy, to its stand-in."""
+    names: dict[tuple[str, str], object] = {
+        ("numpy", "dtype"): _PickledDtype,
+        ("numpy", "ndarray"): _PickledArray,
+        ("_codecs", "encode"): _Callable(_latin1),
+        ("__builtin__", "bytes"): _Callable(_no_bytes),
+    }
+    for core in ("numpy.core", "numpy._core"):
+        names[f"{core}.multiarray", "_reconstruct"] = _Callable(_new_array)
+        names[f"{core}.multiarray", "scalar"] = _Callable(_number)
+        names[f"{core}.numeric", "_frombuffer"] = _Callable(_array_from_buffer)
+    for layout, stand_in in (("coo", _PickledCoo), ("csr", _PickledCsr), ("csc", _PickledCsc)):
+        for module in (f"scipy.sparse.{layout}", f"scipy.sparse._{layout}"):
+            for kind in ("matrix", "array"):
+                names[module, f"{layout}_{kind}"] = stand_in
+    return names
+
+
+_ADMITTED = _admitted_names()
+_ADMITTED_WORDS = "Only NumPy arrays of plain numbers and SciPy coo, csr and csc matrices are read there"
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickler that knows the names in a table and no others."""
+
+    def __init__(self, file: BinaryIO, path: Path, admitted: Mapping[tuple[str, str], object], words: str) -> None:
+        super().__init__(file)
+        self._path = path
+        self._admitted = admitted
+        self._words = words
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        """Look a name up in the table, never in a module.
+
+        Raises:
+            DataError: it is not there.
+        """
+        try:
+            return self._admitted[module_name, global_name]
+        except KeyError:
+            raise DataError(
+                f"{self._path} names {f'{module_name}.{global_name}'!r}, which is not admitted and was not executed. "
+                f"{self._words}. {_TAKE_AGAIN}"
+            ) from None
+
+
+def _load(path: Path, admitted: Mapping[tuple[str, str], object], words: str) -> object:
+    """Read a pickle without executing it.
+
+    Args:
+        path: the file.
+        admitted: stand-in of each (module, name) that the pickle may name.
+        words: what that admits, as the beginning of a sentence.
+
+    Raises:
+        DataError: the file cannot be opened, is no whole pickle, or names something else.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Unpickler(file, path, admitted, words).load()
+    except DataError:
+        raise
+    # A damaged pickle makes the unpickler raise nearly anything, from EOFError to MemoryError.
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be read: it is empty, cut short, or not a pickle of what was expected "
+            f"({type(error).__name__}: {error}). {words}. {_TAKE_AGAIN}"
+        ) from error
+
+
+def _as_vector(path: Path, name: str, value: object) -> np.ndarray:
+    """Check that something unpickled is a 1-D array."""
+    values = value.values if isinstance(value, _PickledArray) else None
+    if values is None or values.ndim != 1:
+        found = _kind(value) if values is None else f"an array of shape {values.shape}"
+        raise DataError(f"{path}: {name!r} of the matrix is {found}, expected a 1-D array. {_TAKE_AGAIN}")
+    return values
+
+
+def _kind(value: object) -> str:
+    """Name what was unpickled, for a message."""
+    if isinstance(value, _PickledArray):
+        return "a NumPy array"
+    if isinstance(value, _PickledMatrix):
+        return "a sparse matrix"
+    if isinstance(value, _PickledDtype):
+        return "a NumPy dtype"
+    return f"a value of type {type(value).__name__}"
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether text can be written as UTF-8, which half a surrogate pair cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shorten(value: object) -> str:
+    """Show a value in a message, however long it is."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,408 @@
+"""Which interactions are for training, validation and test, for people who bring their own split.
+
+A split comes in one of three forms:
+
+* a packed file, ``NAME.split.json``: two bits an interaction, bound by a hash to the data it was made for;
+* a text table of (user, item, split) rows, joined by token;
+* a ``split`` column in the ``.inter`` file.
+
+Each gives one code an interaction: the position of its name in ``SPLIT_NAMES``, or ``LEFT_OUT``.
+
+The packed file does not name the interactions. It lists their codes in the order of their (user token, item token)
+pairs, compared as strings by code point, so the order of the rows in the ``.inter`` file does not matter. Interactions
+of the same pair keep the order in which the data lists them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import hashlib
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.files import atomic_path
+
+SPLIT_NAMES = ("train", "valid", "test")
+LEFT_OUT = 3
+
+FORMAT = "recbole_rlmrec split"
+VERSION = 1
+ORDER = "user token, item token"
+
+_TRAIN = SPLIT_NAMES.index("train")
+_CODES_PER_BYTE = 4
+_SHIFTS = np.array([0, 2, 4, 6], dtype=np.uint8)
+_HASHED_AT_ONCE = 1 << 16
+_N_EXAMPLES = 5
+
+_logger = logging.getLogger(__name__)
+
+
+def pairs_sha256(users: ArrayLike, items: ArrayLike) -> str:
+    r"""Hash the (user, item) pairs of some interactions, whatever their order.
+
+    Args:
+        users: ``[N]``, user tokens (str).
+        items: ``[N]``, item tokens (str).
+
+    Returns:
+        The SHA-256, in hexadecimal, of the UTF-8 lines ``user\titem\n`` in the order of (user token, item token).
+        Each interaction gives a line, so a pair that occurs twice counts twice.
+
+    Raises:
+        DataError: the two do not have the same length.
+    """
+    user_tokens, item_tokens = _token_arrays(users, items)
+    return _sorted_pairs_sha256(user_tokens, item_tokens, _pair_order(user_tokens, item_tokens))
+
+
+def write_packed_split(path: Union[str, Path], users: ArrayLike, items: ArrayLike, codes: ArrayLike) -> None:
+    """Write the split of all interactions of a dataset as a packed file.
+
+    The file is JSON. ``codes`` is the base64 of two bits an interaction: of the interactions in sorted order, the first
+    is in the lowest two bits of the first byte, the second in the next two, the fifth in the lowest two of the second
+    byte. Unused bits of the last byte are 0. The same split gives the same bytes.
+
+    Args:
+        path: the file to write, by custom ``NAME.split.json``.
+        users: ``[N]``, user tokens (str).
+        items: ``[N]``, item tokens (str).
+        codes: ``[N]``, the position in ``SPLIT_NAMES``, or ``LEFT_OUT``.
+
+    Raises:
+        DataError: the lengths differ, a code is unknown, or no interaction is for training.
+    """
+    user_tokens, item_tokens = _token_arrays(users, items)
+    code_array = _code_array(codes, len(user_tokens), str(path))
+    order = _pair_order(user_tokens, item_tokens)
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "order": ORDER,
+        "interactions": len(order),
+        "source_sha256": _sorted_pairs_sha256(user_tokens, item_tokens, order),
+        "codes": base64.b64encode(_pack(code_array[order])).decode("ascii"),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_bytes((json.dumps(document, indent=1) + "\n").encode("ascii"))
+
+
+def read_split(
+    path: Union[str, Path],
+    users: ArrayLike,
+    items: ArrayLike,
+    user_field: str = "user_id",
+    item_field: str = "item_id",
+) -> np.ndarray:
+    r"""Read the split of a dataset's interactions, from a packed file or a text table.
+
+    A file whose name ends with ``.json``, or that starts with ``{``, is a packed one. Any other is a tab-separated
+    table with a header in the manner of RecBole's atomic files, such as ``user_id:token\titem_id:token\tsplit:token``:
+    columns in any order, types optional, further columns ignored. It has to list every (user, item) pair of the data as
+    ``train``, ``valid`` or ``test``; interactions of the same pair all get the pair's split.
+
+    Args:
+        path: the file to read.
+        users: ``[N]``, user tokens of the dataset's interactions.
+        items: ``[N]``, item tokens of the dataset's interactions.
+        user_field: name of the table's user column.
+        item_field: name of the table's item column.
+
+    Returns:
+        ``[N]`` int8, one code for each given interaction: the position in ``SPLIT_NAMES``, or ``LEFT_OUT``.
+
+    Raises:
+        DataError: the file is missing or malformed, belongs to other data, or has no training interaction.
+    """
+    user_tokens, item_tokens = _token_arrays(users, items)
+    source = Path(path)
+    if not source.is_file():
+        raise DataError(
+            f"There is no split file '{path}'. Expected a packed split (NAME.split.json) or a tab-separated table "
+            f"with the columns {user_field}, {item_field} and split. Check the path, or write the file."
+        )
+    if source.name.endswith(".json") or _starts_like_json(source):
+        codes = _read_packed(source, user_tokens, item_tokens)
+    else:
+        codes = _read_table(source, user_tokens, item_tokens, user_field, item_field)
+    return _require_train(codes, f"'{source}'")
+
+
+def split_column_codes(values: ArrayLike) -> np.ndarray:
+    """Turn the ``split`` column of an ``.inter`` file into codes.
+
+    Args:
+        values: ``[N]``, each ``train``, ``valid`` or ``test``.
+
+    Returns:
+        ``[N]`` int8, positions in ``SPLIT_NAMES``.
+
+    Raises:
+        DataError: a value is none of the three, or none is ``train``.
+    """
+    source = "the 'split' column of the .inter file"
+    return _require_train(_name_codes(values, source), source)
+
+
+def _token_arrays(users: ArrayLike, items: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as arrays of str; raise unless they are one-dimensional and equally long."""
+    user_tokens, item_tokens = np.asarray(users, dtype=str), np.asarray(items, dtype=str)
+    if user_tokens.ndim != 1 or user_tokens.shape != item_tokens.shape:
+        raise DataError(
+            f"An interaction is one user token and one item token, but the users have the shape {user_tokens.shape} "
+            f"and the items {item_tokens.shape}. Give two one-dimensional arrays of the same length."
+        )
+    return user_tokens, item_tokens
+
+
+def _pair_order(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Return the row numbers in the order of (user token, item token); stable."""
+    # Ranks first: only the distinct tokens are compared as strings, the rows as integers.
+    user_ranks, item_ranks = (pd.factorize(tokens, sort=True)[0] for tokens in (users, items))
+    return np.lexsort((item_ranks, user_ranks))
+
+
+def _sorted_pairs_sha256(users: np.ndarray, items: np.ndarray, order: np.ndarray) -> str:
+    """Hash the pairs in the given order; by blocks, so that the text of many millions is never whole in memory."""
+    digest = hashlib.sha256()
+    for start in range(0, len(order), _HASHED_AT_ONCE):
+        rows = order[start : start + _HASHED_AT_ONCE]
+        pairs = zip(users[rows].tolist(), items[rows].tolist())
+        digest.update("".join([f"{user}\t{item}\n" for user, item in pairs]).encode("utf-8"))
+    return digest.hexdigest()
+
+
+def _code_array(codes: ArrayLike, n_interactions: int, target: str) -> np.ndarray:
+    """Return codes to be written as int8 ``[N]``; raise unless each is known and one is for training."""
+    code_array = np.asarray(codes)
+    if code_array.shape != (n_interactions,):
+        raise DataError(
+            f"'{target}' is not written: there are {n_interactions} interactions, but the codes have the shape "
+            f"{code_array.shape}. Give one code for each interaction."
+        )
+    unknown = code_array[~np.isin(code_array, range(LEFT_OUT + 1))]
+    if len(unknown):
+        raise DataError(
+            f"'{target}' is not written: {unknown[0]} is no split code. Expected 0 (train), 1 (valid), 2 (test) or "
+            f"{LEFT_OUT} (left out)."
+        )
+    return _require_train(code_array.astype(np.int8), f"'{target}'")
+
+
+def _require_train(codes: np.ndarray, source: str) -> np.ndarray:
+    """Return the codes; raise if no interaction is for training."""
+    if not np.any(codes == _TRAIN):
+        raise DataError(
+            f"The split in {source} has no training interaction ({len(codes)} interactions, none 'train'). A model "
+            "needs some: assign 'train' to a part of the interactions."
+        )
+    return codes
+
+
+def _pack(codes: np.ndarray) -> bytes:
+    """Pack four codes a byte, the first in the lowest bits; the last byte is filled up with 0."""
+    padded = np.zeros(_n_bytes(len(codes)) * _CODES_PER_BYTE, dtype=np.uint8)
+    padded[: len(codes)] = codes
+    packed = np.bitwise_or.reduce(padded.reshape(-1, _CODES_PER_BYTE) << _SHIFTS, axis=1)
+    return packed.astype(np.uint8).tobytes()
+
+
+def _unpack(packed: bytes, n_interactions: int) -> np.ndarray:
+    """Undo ``_pack``."""
+    codes = (np.frombuffer(packed, dtype=np.uint8)[:, None] >> _SHIFTS) & 3
+    return codes.reshape(-1)[:n_interactions].astype(np.int8)
+
+
+def _n_bytes(n_interactions: int) -> int:
+    return -(-n_interactions // _CODES_PER_BYTE)
+
+
+def _starts_like_json(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(64).lstrip().startswith(b"{")
+
+
+def _read_packed(path: Path, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    document = _load_document(path)
+    n_interactions = len(users)
+    if document.get("interactions") != n_interactions:
+        raise DataError(
+            f"'{path}' splits {document.get('interactions')!r} interactions, but the dataset has {n_interactions}. "
+            "The split belongs to other data, or a filter removed rows first: use the split made for this data, "
+            "before any filtering."
+        )
+    order = _pair_order(users, items)
+    _require_same_pairs(path, document, _sorted_pairs_sha256(users, items, order))
+    codes = np.empty(n_interactions, dtype=np.int8)
+    codes[order] = _unpack(_packed_bytes(path, document, n_interactions), n_interactions)
+    return codes
+
+
+def _load_document(path: Path) -> dict[str, Any]:
+    """Read the JSON object of a packed split; raise unless its format is ours."""
+    remedy = "Write it again with write_packed_split, or fetch a whole copy."
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"'{path}' is not valid JSON ({error}). Expected a packed split. {remedy}") from error
+    if not isinstance(document, dict):
+        raise DataError(f"'{path}' holds a {type(document).__name__}, not the JSON object of a packed split. {remedy}")
+    for key, expected in (("format", FORMAT), ("version", VERSION), ("order", ORDER)):
+        if document.get(key) != expected:
+            raise DataError(
+                f"'{path}' has the {key} {document.get(key)!r}, expected {expected!r}. If the file is a packed split, "
+                f"a newer release may read it; otherwise give another file. {remedy}"
+            )
+    return document
+
+
+def _require_same_pairs(path: Path, document: dict[str, Any], data_sha256: str) -> None:
+    """Raise unless the split was made for the data of this hash."""
+    split_sha256 = document.get("source_sha256")
+    if split_sha256 != data_sha256:
+        raise DataError(
+            f"The split '{path}' belongs to other data: it was made for (user, item) pairs with the SHA-256 "
+            f"{str(split_sha256)[:12]}..., the dataset's have {data_sha256[:12]}... Use the split made for this data, "
+            "or the data this split was made for."
+        )
+
+
+def _packed_bytes(path: Path, document: dict[str, Any], n_interactions: int) -> bytes:
+    """Return the decoded codes; raise unless they are base64 of the right length."""
+    remedy = "The file is damaged: write it again with write_packed_split, or fetch a whole copy."
+    codes = document.get("codes")
+    if not isinstance(codes, str):
+        raise DataError(f"'{path}' has codes of the type {type(codes).__name__}, expected a base64 string. {remedy}")
+    try:
+        packed = base64.b64decode(codes, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DataError(f"The codes of '{path}', '{codes[:12]}...', are not base64 ({error}). {remedy}") from error
+    if len(packed) != _n_bytes(n_interactions):
+        raise DataError(
+            f"The codes of '{path}' are {len(packed)} bytes, expected {_n_bytes(n_interactions)} for "
+            f"{n_interactions} interactions at two bits each. {remedy}"
+        )
+    return packed
+
+
+def _read_table(path: Path, users: np.ndarray, items: np.ndarray, user_field: str, item_field: str) -> np.ndarray:
+    table = _load_table(path, user_field, item_field)
+    listed = pd.DataFrame({"user": table[user_field], "item": table[item_field]})
+    listed["code"] = _name_codes(table["split"].to_numpy(), f"'{path}'")
+    listed = listed.drop_duplicates()
+    listed_keys, data_keys = _pair_keys((listed["user"].to_numpy(), listed["item"].to_numpy()), (users, items))
+    _require_one_split_each(path, listed, listed_keys)
+    _require_cover(path, listed, listed_keys, users, items, data_keys)
+    rows = pd.Index(listed_keys).get_indexer(data_keys)
+    return listed["code"].to_numpy(dtype=np.int8)[rows]
+
+
+def _load_table(path: Path, user_field: str, item_field: str) -> pd.DataFrame:
+    """Read a split table as text, columns named without their types; raise unless it has the three needed."""
+    expectation = f"a tab-separated table with the columns {user_field}, {item_field} and split"
+    try:
+        with warnings.catch_warnings():
+            # pandas drops the surplus of a first row that is longer than the header, and only warns.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep="\t",
+                dtype=str,
+                encoding="utf-8-sig",
+                quoting=csv.QUOTE_NONE,
+                na_filter=False,
+                index_col=False,
+            )
+    except (ValueError, pd.errors.ParserWarning) as error:
+        reason = str(error).strip()
+        raise DataError(f"'{path}' cannot be read as {expectation} ({reason}). Mend the file.") from error
+    table.columns = [name.split(":")[0] for name in table.columns]
+    missing = [name for name in (user_field, item_field, "split") if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"'{path}' has the columns {', '.join(table.columns)}; {', '.join(missing)} missing. Expected "
+            f"{expectation}: name them so in the first line, which may add RecBole's types ('split:token')."
+        )
+    return table
+
+
+def _name_codes(names: ArrayLike, source: str) -> np.ndarray:
+    """Return the code of each split name, int8; raise if a name is unknown."""
+    name_array = np.asarray(names, dtype=str)
+    codes = np.full(len(name_array), -1, dtype=np.int8)
+    for code, name in enumerate(SPLIT_NAMES):
+        codes[name_array == name] = code
+    unknown_rows = np.flatnonzero(codes < 0)
+    if len(unknown_rows):
+        values, first = np.unique(name_array[unknown_rows], return_index=True)
+        examples = [f"'{values[i]}' (row {unknown_rows[first[i]] + 1})" for i in np.argsort(first)[:_N_EXAMPLES]]
+        raise DataError(
+            f"{len(unknown_rows)} values of {source} are no split: {', '.join(examples)}; row 1 is the first after the "
+            f"header. Expected {', '.join(SPLIT_NAMES)}, in lower case: correct these rows."
+        )
+    return codes
+
+
+def _pair_keys(*tables: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
+    """Number the distinct (user, item) pairs of all tables; returns each table's numbers."""
+    lengths = [len(users) for users, _ in tables]
+    user_codes, item_codes = (pd.factorize(np.concatenate(column).astype(object))[0] for column in zip(*tables))
+    keys = user_codes * (item_codes.max(initial=0) + 1) + item_codes
+    return np.split(keys, np.cumsum(lengths)[:-1])
+
+
+def _require_one_split_each(path: Path, listed: pd.DataFrame, listed_keys: np.ndarray) -> None:
+    """Raise if a pair is listed with two splits; ``listed`` has no equal rows."""
+    contradictory = listed[pd.Series(listed_keys, index=listed.index).duplicated()]
+    if len(contradictory):
+        pairs = _pair_examples(contradictory["user"].to_numpy(), contradictory["item"].to_numpy())
+        raise DataError(
+            f"'{path}' puts {len(contradictory)} (user, item) pairs in more than one split: {pairs}. Expected one "
+            "split a pair: leave one row of each."
+        )
+
+
+def _require_cover(
+    path: Path,
+    listed: pd.DataFrame,
+    listed_keys: np.ndarray,
+    users: np.ndarray,
+    items: np.ndarray,
+    data_keys: np.ndarray,
+) -> None:
+    """Raise unless every interaction of the data is listed; warn of listed pairs that the data does not have."""
+    foreign = ~np.isin(listed_keys, data_keys)
+    foreign_examples = _pair_examples(listed["user"].to_numpy()[foreign], listed["item"].to_numpy()[foreign])
+    if foreign.all():
+        raise DataError(
+            f"None of the {len(foreign)} (user, item) pairs of '{path}' is in the dataset, such as {foreign_examples}; "
+            f"the dataset has {_pair_examples(users, items)}. The table has to use the tokens of the .inter file."
+        )
+    unlisted = ~np.isin(data_keys, listed_keys)
+    if unlisted.any():
+        raise DataError(
+            f"'{path}' does not list {unlisted.sum()} of the dataset's {len(users)} interactions, such as "
+            f"{_pair_examples(users[unlisted], items[unlisted])}. A split has to cover all of them: add these rows, or "
+            "remove the interactions from the data."
+        )
+    if foreign.any():
+        _logger.warning(
+            "%d (user, item) pairs of the split '%s' are not in the dataset and are ignored, such as %s.",
+            foreign.sum(),
+            path,
+            foreign_examples,
+        )
+
+
+def _pair_examples(users: np.ndarray, items: np.ndarray) -> str:
+    return ", ".join(f"({user}, {item})" for user, item in zip(users[:_N_EXAMPLES], items[:_N_EXAMPLES]))

@@ -1,0 +1,1 @@
+"""Profiles: short texts about users and items, which a text encoder turns into semantic embeddings."""
