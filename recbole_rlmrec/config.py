@@ -31,6 +31,8 @@ _UNLISTED_KEYS = frozenset(
 #: RecBole pickles datasets and unpickles them when the path exists; reading a pickle runs whatever is in it.
 _PICKLE_SETTINGS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
 
+_OUTPUT_SETTINGS = frozenset({"result_file", "checkpoint_dir", "show_progress", "state"})
+
 
 class _SafeLoader(yaml.SafeLoader):
     """YAML's safe loader that also reads 1e-5 as a number, as RecBole's loader does."""
@@ -176,12 +178,12 @@ class RLMRecConfig(Config):
         return next((folder / name for folder in self.data_folders if (folder / name).is_file()), None)
 
     def non_default_settings(self) -> dict[str, Any]:
-        """Return what the user's files, dictionary and command line set to something else than the defaults."""
+        """Return what the user set to something else than the defaults, less what says only where output goes."""
         missing = object()
         return {
             key: _plain(value)
             for key, value in self.external_config_dict.items()
-            if self.internal_config_dict.get(key, missing) != value
+            if key not in _OUTPUT_SETTINGS and self.internal_config_dict.get(key, missing) != value
         }
 
     def _add_layers(self, paths: Iterable[Path]) -> None:

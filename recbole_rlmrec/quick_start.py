@@ -97,9 +97,7 @@ def run(
         trainer.resume_checkpoint(config["resume_from"])
 
     started = perf_counter()
-    valid_score, valid_result = trainer.fit(
-        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
-    )
+    valid_score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
     seconds = perf_counter() - started
     test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=config["show_progress"])
     logger.info(set_color("best valid ", "yellow") + f": {valid_result}")

@@ -87,7 +87,9 @@ SETTINGS: dict[str, Setting] = {
     "alignment_negatives": Setting(
         Choice(("all", "batch")), "all", "Con: a user's negatives are all users, or the batch's unique nodes"
     ),
-    "reconstruction_weight": Setting(_WEIGHT, "0.1", "Gen: weight of the reconstruction term; 0 is the backbone itself"),
+    "reconstruction_weight": Setting(
+        _WEIGHT, "0.1", "Gen: weight of the reconstruction term; 0 is the backbone itself"
+    ),
     "reconstruction_temperature": Setting(_POSITIVE, "0.2", "Gen: temperature of the reconstruction's InfoNCE"),
     "mask_ratio": Setting(Range(0, 1, includes_low=False), "0.1", "Gen: share of the nodes masked at each step"),
     # Backbones
@@ -104,7 +106,9 @@ SETTINGS: dict[str, Setting] = {
         "0.8",
         "share of directed edges kept at each training step: LightGCN's main path, SGL's `independent` views",
     ),
-    "l2_scope": Setting(Choice(("batch", "all")), "batch", "L2 over the batch's rows, or over every parameter (RLMRec)"),
+    "l2_scope": Setting(
+        Choice(("batch", "all")), "batch", "L2 over the batch's rows, or over every parameter (RLMRec)"
+    ),
     "loss_reduction": Setting(
         Choice(("mean", "sum")), "mean", "losses averaged over the batch, or summed (RecBole's SGL)"
     ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
+import numpy as np
+import scipy.sparse
 import torch
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import get_trainer, set_color
@@ -14,7 +16,18 @@ from recbole_rlmrec.files import atomic_path
 
 CHECKPOINT_FORMAT = 1
 
-_CHECKPOINT_KEYS = ("format", "model", "dataset", "settings", "epoch", "cur_step", "best_valid_score", "state_dict")
+_CHECKPOINT_KEYS = (
+    "format",
+    "model",
+    "dataset",
+    "settings",
+    "epoch",
+    "cur_step",
+    "best_valid_score",
+    "state_dict",
+    "other_parameter",
+    "optimizer",
+)
 
 
 def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "cpu") -> dict[str, Any]:
@@ -37,8 +50,8 @@ def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "
         raise CheckpointError(f"There is no checkpoint '{path}'.") from None
     except Exception as error:  # torch.load raises whatever its zip and pickle readers raise
         raise CheckpointError(
-            f"'{path}' cannot be read as a checkpoint of tensors and plain values: {str(error).splitlines()[0]} "
-            "It may be cut short, or be a RecBole checkpoint, which pickles its configuration; train the model anew."
+            f"'{path}' cannot be read as a checkpoint of tensors and plain values. It may be cut short, or be a RecBole "
+            "checkpoint, which pickles its configuration; nothing in it was run. Train the model anew."
         ) from error
     missing = [key for key in _CHECKPOINT_KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
@@ -65,7 +78,30 @@ def load_weights(model: Any, checkpoint: dict[str, Any], path: Union[str, Path])
         raise CheckpointError(
             f"'{path}' does not fit this {name}: {error} Load it with the dataset and settings it was trained with."
         ) from error
-    model.load_other_parameter(checkpoint.get("other_parameter"))
+    model.load_other_parameter({key: _unpack(value) for key, value in checkpoint["other_parameter"].items()})
+
+
+def _pack(value: Any) -> Any:
+    """Turn what RecBole's models keep beside their weights into tensors and plain values.
+
+    The neighbourhood and linear models (ItemKNN, EASE, ...) keep NumPy arrays and SciPy matrices.
+    """
+    if scipy.sparse.issparse(value):
+        matrix = value.tocsr()
+        parts = {part: _pack(getattr(matrix, part)) for part in ("data", "indices", "indptr")}
+        return {"kind": "csr", "shape": list(matrix.shape), **parts}
+    if isinstance(value, np.ndarray):
+        return {"kind": "array", "tensor": torch.from_numpy(np.ascontiguousarray(value))}
+    return value
+
+
+def _unpack(value: Any) -> Any:
+    if not isinstance(value, dict) or "kind" not in value:
+        return value
+    if value["kind"] == "array":
+        return value["tensor"].cpu().numpy()
+    parts = tuple(_unpack(value[part]) for part in ("data", "indices", "indptr"))
+    return scipy.sparse.csr_matrix(parts, shape=value["shape"])
 
 
 class SafeTrainerMixin:
@@ -128,7 +164,7 @@ class SafeTrainerMixin:
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
+            "other_parameter": {key: _pack(value) for key, value in self.model.other_parameter().items()},
             "optimizer": self.optimizer.state_dict(),
         }
         with atomic_path(path) as temporary:
@@ -175,6 +211,7 @@ class SafeTrainerMixin:
     def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
         line: str = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)  # type: ignore[misc]
         for number, name in enumerate(self._loss_names(losses), start=1):
+            # The colour codes around the label keep train_loss1 from matching within train_loss10.
             line = line.replace(set_color(f"train_loss{number}", "blue"), set_color(name, "blue"))
         return line
 

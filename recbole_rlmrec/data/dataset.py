@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from logging import getLogger
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Literal, Optional
 
 import numpy as np
 import torch
@@ -187,9 +187,7 @@ class RLMRecDataset(Dataset):
     def _load_semantic_embeddings(self) -> dict[str, JoinedEmbedding]:
         folders, name = list(self.config.data_folders), self.dataset_name
         separators = {key: self.config[key] for key in ("field_separator", "seq_separator")}
-        tables = {
-            side: SemanticEmbedding.load(folders, name, side, **separators) for side in SEMANTIC_FIELDS.values()
-        }
+        tables = {side: SemanticEmbedding.load(folders, name, side, **separators) for side in SEMANTIC_FIELDS.values()}
         check_same_dimension(tables["user"], tables["item"])
         metadata = read_metadata(folders, name)
         if metadata is not None:

@@ -44,7 +44,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     if config["eval_protocol"] == "paper" and samplers[2] is not None:
         # The loader masks what the sampler knows as used, less what is to be found.
         samplers[2].used_ids = Sampler(["train"], [parts[0]]).set_phase("train").used_ids
-    knowledge = ()
+    knowledge: tuple[Any, ...] = ()
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
         knowledge = (KGSampler(dataset, negatives["distribution"], negatives["alpha"]),)

@@ -4,10 +4,7 @@ A released dataset is a folder of pickles: ``trn_mat.pkl``, ``val_mat.pkl``, ``t
 ``usr_emb_np.pkl``, ``itm_emb_np.pkl`` (NumPy ``[U, D]``, ``[I, D]``), ``usr_prf.pkl``, ``itm_prf.pkl`` (dictionaries by
 row); and, in a folder ``mapper``, JSON lines that give the original id of each row.
 
-A pickle can run any code when it is loaded, so none is loaded as it is. Our unpickler knows a fixed table of names, and
-behind each name stands a class of this file that only records what the pickle says. NumPy arrays are then built from
-the recorded bytes; neither NumPy's nor SciPy's own unpickling code is ever reached.
-
+A pickle can run any code when it is loaded, so they are read by ``array_pickle``, which executes nothing in them.
 Everything is read and checked before anything is written, and the same release always gives the same bytes.
 """
 
@@ -15,17 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Union
+from reprlib import repr as short_repr
+from typing import Any, Literal, Union
 
 import numpy as np
 
+from recbole_rlmrec.data.array_pickle import load_array, load_matrix, load_plain
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
 
@@ -45,8 +43,6 @@ _DATASET_RELEASES = {"amazon-book": "amazon"}
 _ROW_NUMBERS = "row numbers, as no id map was found"
 _TAKE_AGAIN = f"Take a whole copy of the file from the release, {RELEASE_URL}."
 _NORM_TOLERANCE = 1e-3
-# Far beyond any such dataset: a damaged shape shall not fill the memory, and row * columns + column must fit in int64.
-_MAX_SIDE = 10**8
 
 _PAD_TOKEN = "[PAD]"  # RecBole's name of internal id 0
 # pandas, and so RecBole, reads these as a missing value, even in a text column and in quotes. RecBole then counts the
@@ -192,16 +188,8 @@ def run_from_arguments(args: argparse.Namespace) -> int:
     Raises:
         RLMRecError: see ``import_release``.
     """
-    print(
-        import_release(
-            source=args.source,
-            dataset=args.dataset,
-            output=args.output,
-            item_map=args.item_map,
-            user_map=args.user_map,
-            release_name=args.release_name,
-        )
-    )
+    names = ("source", "dataset", "output", "item_map", "user_map", "release_name")
+    print(import_release(**{name: getattr(args, name) for name in names}))
     return 0
 
 
@@ -267,57 +255,13 @@ def _read_splits(folder: Path) -> dict[str, _Split]:
 
 def _read_split(path: Path) -> _Split:
     """Read and check one matrix; duplicate entries are summed, as SciPy does, and zeros left out."""
-    matrix = _load(path, _ADMITTED, _ADMITTED_WORDS)
-    if not isinstance(matrix, _PickledMatrix):
-        raise DataError(f"{path} holds {_kind(matrix)}, expected a SciPy coo, csr or csc matrix. {_TAKE_AGAIN}")
-    shape = _matrix_shape(path, matrix)
-    rows, columns = matrix.coordinates(path, shape)
-    values = matrix.vector(path, "data")
-    if not len(rows) == len(columns) == len(values):
-        raise DataError(
-            f"{path}: the matrix has {len(rows)} rows, {len(columns)} columns and {len(values)} values, expected one "
-            f"of each an entry. {_TAKE_AGAIN}"
-        )
-    _check_range(path, "row", rows, shape[0])
-    _check_range(path, "column", columns, shape[1])
-    if not np.isfinite(values).all():
-        bad = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise DataError(f"{path}: entry {bad} has the value {values[bad]}, expected a finite number. {_TAKE_AGAIN}")
-
-    entries = rows.astype(np.int64) * shape[1] + columns.astype(np.int64)
+    matrix = load_matrix(path, _TAKE_AGAIN)
+    entries = matrix.rows * matrix.shape[1] + matrix.columns
     cells, inverse = np.unique(entries, return_inverse=True)
-    sums = np.bincount(inverse, weights=values.astype(np.float64), minlength=len(cells))
-    keys = cells[sums != 0]
+    keys = cells[np.bincount(inverse, weights=matrix.values) != 0]
     if not len(keys):
         raise DataError(f"{path} holds no interaction, expected at least one. {_TAKE_AGAIN}")
-    return _Split(path, shape, keys, len(entries) - len(cells), len(cells) - len(keys))
-
-
-def _matrix_shape(path: Path, matrix: _PickledMatrix) -> tuple[int, int]:
-    """Check the shape that a pickled matrix states."""
-    shape = matrix.attribute(path, "_shape")
-    if (
-        not isinstance(shape, tuple)
-        or len(shape) != 2
-        or not all(type(size) is int and 0 < size <= _MAX_SIDE for size in shape)
-    ):
-        raise DataError(
-            f"{path}: the matrix has shape {_shorten(shape)}, expected (users, items), each from 1 to {_MAX_SIDE}. "
-            f"{_TAKE_AGAIN}"
-        )
-    return shape[0], shape[1]
-
-
-def _check_range(path: Path, axis: str, indices: np.ndarray, size: int) -> None:
-    """Check that indices are integers from 0 to ``size`` - 1."""
-    if indices.dtype.kind not in "iu":
-        raise DataError(f"{path}: the {axis} numbers have dtype {indices.dtype}, expected integers. {_TAKE_AGAIN}")
-    bad = np.flatnonzero((indices < 0) | (indices >= size))
-    if bad.size:
-        raise DataError(
-            f"{path}: entry {bad[0]} is in {axis} {indices[bad[0]]}, expected 0 to {size - 1}; {bad.size} such in all. "
-            f"{_TAKE_AGAIN}"
-        )
+    return _Split(path, matrix.shape, keys, len(entries) - len(cells), len(cells) - len(keys))
 
 
 def _split_warnings(splits: Mapping[str, _Split]) -> list[str]:
@@ -379,10 +323,7 @@ def _read_embedding(path: Path, side: Side, n_rows: int) -> np.ndarray | None:
     """Read semantic embeddings ``[n_rows, D]``: float16 stays, any other float becomes float32."""
     if not path.is_file():
         return None
-    loaded = _load(path, _ADMITTED, _ADMITTED_WORDS)
-    values = loaded.values if isinstance(loaded, _PickledArray) else None
-    if values is None:
-        raise DataError(f"{path} holds {_kind(loaded)}, expected a NumPy array [n, D]. {_TAKE_AGAIN}")
+    values = load_array(path, _TAKE_AGAIN)
     if values.ndim != 2 or values.dtype.kind != "f" or values.shape[1] == 0:
         raise DataError(
             f"{path} holds an array of shape {values.shape} and dtype {values.dtype}, expected floats [n, D] with D of "
@@ -420,13 +361,16 @@ def _read_profiles(path: Path, side: Side, tokens: Sequence[str]) -> list[dict[s
     """Read profiles, a dictionary by row, as records in row order; a row without profile has no record."""
     if not path.is_file():
         return None
-    profiles = _load(path, {}, "Only dictionaries, lists, text and numbers are read there")
+    profiles = load_plain(path, _TAKE_AGAIN)
     if not isinstance(profiles, dict):
-        raise DataError(f"{path} holds {_kind(profiles)}, expected a dictionary by {side} row. {_TAKE_AGAIN}")
+        raise DataError(
+            f"{path} holds a value of type {type(profiles).__name__}, expected a dictionary by {side} row. "
+            f"{_TAKE_AGAIN}"
+        )
     for row in profiles:
         if type(row) is not int or not 0 <= row < len(tokens):
             raise DataError(
-                f"{path} has the key {_shorten(row)}, expected the row of one {side}: 0 to {len(tokens) - 1}. "
+                f"{path} has the key {short_repr(row)}, expected the row of one {side}: 0 to {len(tokens) - 1}. "
                 f"{_TAKE_AGAIN}"
             )
     return [_profile_record(path, row, profiles[row], tokens[row]) for row in sorted(profiles)]
@@ -435,7 +379,7 @@ def _read_profiles(path: Path, side: Side, tokens: Sequence[str]) -> list[dict[s
 def _profile_record(path: Path, row: int, entry: object, token: str) -> dict[str, str]:
     """Make the record of one profile; a missing reasoning becomes the empty string."""
     if not isinstance(entry, dict) or "profile" not in entry:
-        found = sorted(map(str, entry)) if isinstance(entry, dict) else _kind(entry)
+        found = sorted(map(str, entry)) if isinstance(entry, dict) else f"a value of type {type(entry).__name__}"
         raise DataError(
             f"{path}: row {row} holds {found}, expected a dictionary with 'profile' and 'reasoning'. {_TAKE_AGAIN}"
         )
@@ -443,7 +387,9 @@ def _profile_record(path: Path, row: int, entry: object, token: str) -> dict[str
     record = {"profile": entry["profile"], "reasoning": "" if reasoning is None else reasoning}
     for name, text in record.items():
         if not isinstance(text, str) or not _is_unicode(text):
-            found = "text with half a surrogate pair" if isinstance(text, str) else _kind(text)
+            found = (
+                "text with half a surrogate pair" if isinstance(text, str) else f"a value of type {type(text).__name__}"
+            )
             raise DataError(f"{path}: the {name} of row {row} is {found}, expected text. {_TAKE_AGAIN}")
     return {"token": token, **record, "writer": WRITER}
 
@@ -528,10 +474,10 @@ def _parse_map_line(where: str, line: bytes, key: str) -> tuple[int, str]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not valid JSON ({error}), {expected}. Correct the line.") from error
     if not isinstance(entry, dict) or len(entry) != 2 or type(entry.get(key)) is not int:
-        raise DataError(f"{where} holds {_shorten(entry)}, {expected}: {key!r} and one id. Correct the line.")
+        raise DataError(f"{where} holds {short_repr(entry)}, {expected}: {key!r} and one id. Correct the line.")
     original = next(value for name, value in entry.items() if name != key)
     if type(original) is not int and not isinstance(original, str):
-        raise DataError(f"{where}: the id is {_shorten(original)}, expected text or an integer. Correct the line.")
+        raise DataError(f"{where}: the id is {short_repr(original)}, expected text or an integer. Correct the line.")
     token = str(original)
     fault = _token_fault(token)
     if fault:
@@ -550,6 +496,11 @@ def _token_fault(token: str) -> str | None:
     if token != token.strip():
         return "begins or ends with a space"
     return None if _is_unicode(token) else "holds half a surrogate pair"
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether text can be written as UTF-8, which half a surrogate pair cannot."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _avoid_missing(tokens: list[str], path: Path) -> tuple[list[str], list[str]]:
@@ -661,6 +612,8 @@ def _summary(
     """Count what was imported."""
     train = splits["train"]
     n_users, n_items = train.shape
+    rows = [split.rows for split in splits.values()]
+    columns = [split.columns for split in splits.values()]
     return ReleaseSummary(
         dataset=dataset,
         folder=folder,
@@ -671,9 +624,8 @@ def _summary(
         test=len(splits["test"].keys),
         users_without_training=n_users - len(np.unique(train.rows)),
         items_without_training=n_items - len(np.unique(train.columns)),
-        users_without_interaction=n_users - len(np.unique(np.concatenate([split.rows for split in splits.values()]))),
-        items_without_interaction=n_items
-        - len(np.unique(np.concatenate([split.columns for split in splits.values()]))),
+        users_without_interaction=n_users - len(np.unique(np.concatenate(rows))),
+        items_without_interaction=n_items - len(np.unique(np.concatenate(columns))),
         user_ids=users.ids,
         item_ids=items.ids,
         user_embeddings=0 if users.embedding is None else len(users.embedding),
@@ -685,281 +637,3 @@ def _summary(
         warnings=tuple(warnings),
         files=tuple(files),
     )
-
-
-# Reading pickles without running them
-
-
-class _PickledDtype:
-    """Stand-in for ``numpy.dtype``.
-
-    Attributes:
-        code: NumPy's code, such as ``f4``.
-        numpy: the dtype that the pickle describes; None unless it is of plain numbers of at most 8 bytes.
-    """
-
-    def __init__(self, code: object, align: object = False, copy: object = True) -> None:
-        self.code = code
-        self.numpy: np.dtype[Any] | None = None
-        if isinstance(code, str) and re.fullmatch("b1|[iu][1248]|f[248]", code):
-            self.numpy = np.dtype(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if self.numpy is not None:
-            self.numpy = self.numpy.newbyteorder(state[1])
-
-
-class _PickledArray:
-    """Stand-in for ``numpy.ndarray``.
-
-    Attributes:
-        values: the array, rebuilt from the pickle's bytes; None if the pickle gave none.
-    """
-
-    values: np.ndarray | None = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _version, shape, dtype, is_fortran, raw = state
-        self.values = _rebuild(raw, dtype, shape, "F" if is_fortran else "C")
-
-
-class _PickledMatrix:
-    """Stand-in for a SciPy sparse matrix.
-
-    Attributes:
-        state: the matrix's attributes as pickled, unchecked.
-    """
-
-    state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def attribute(self, path: Path, name: str) -> object:
-        """Give one attribute.
-
-        Raises:
-            DataError: the pickle has none of that name.
-        """
-        if not isinstance(self.state, dict) or name not in self.state:
-            raise DataError(f"{path}: the sparse matrix has no {name!r}, expected SciPy's layout. {_TAKE_AGAIN}")
-        return self.state[name]
-
-    def vector(self, path: Path, name: str) -> np.ndarray:
-        """Give one attribute that is a 1-D array.
-
-        Raises:
-            DataError: the pickle has none of that name, or something else under it.
-        """
-        return _as_vector(path, name, self.attribute(path, name))
-
-    def coordinates(self, path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Give rows and columns of the entries, as the pickle has them.
-
-        Raises:
-            DataError: they are missing or malformed.
-        """
-        raise NotImplementedError
-
-
-class _PickledCoo(_PickledMatrix):
-    """Coordinates: ``row`` and ``col``, or since SciPy 1.13 both in ``coords``."""
-
-    def coordinates(self, path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """See the base class."""
-        if not isinstance(self.state, dict) or "coords" not in self.state:
-            return self.vector(path, "row"), self.vector(path, "col")
-        coordinates = self.state["coords"]
-        if not isinstance(coordinates, (tuple, list)) or len(coordinates) != 2:
-            raise DataError(
-                f"{path}: 'coords' of the matrix is {_kind(coordinates)}, expected two arrays. {_TAKE_AGAIN}"
-            )
-        return _as_vector(path, "coords", coordinates[0]), _as_vector(path, "coords", coordinates[1])
-
-
-class _PickledCsr(_PickledMatrix):
-    """Compressed rows: the columns of row ``r`` are ``indices[indptr[r]:indptr[r + 1]]``."""
-
-    def coordinates(self, path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """See the base class."""
-        return self._expanded(path, shape[0]), self.vector(path, "indices")
-
-    def _expanded(self, path: Path, size: int) -> np.ndarray:
-        """Give the compressed index of each entry."""
-        pointers, n_entries = self.vector(path, "indptr"), len(self.vector(path, "indices"))
-        counts = np.diff(pointers.astype(np.int64)) if pointers.dtype.kind in "iu" else np.empty(0, dtype=np.int64)
-        if len(counts) != size or pointers[0] != 0 or (counts < 0).any() or pointers[-1] != n_entries:
-            raise DataError(
-                f"{path}: 'indptr' of the matrix does not rise in {size} steps from 0 to {n_entries}. {_TAKE_AGAIN}"
-            )
-        return np.repeat(np.arange(size), counts)
-
-
-class _PickledCsc(_PickledCsr):
-    """Compressed columns."""
-
-    def coordinates(self, path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """See the base class."""
-        return self.vector(path, "indices"), self._expanded(path, shape[1])
-
-
-class _Callable:
-    """A function that a pickle may call but not change: pickles can set attributes of what they name."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., object]) -> None:
-        self._function = function
-
-    def __call__(self, *arguments: object) -> object:
-        return self._function(*arguments)
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("the pickle tries to change a function")
-
-
-def _rebuild(raw: object, dtype: object, shape: Any, order: Any) -> np.ndarray:
-    """Build an array from its bytes."""
-    if not isinstance(dtype, _PickledDtype) or dtype.numpy is None:
-        code = dtype.code if isinstance(dtype, _PickledDtype) else dtype
-        raise pickle.UnpicklingError(f"an array of dtype {_shorten(code)} is not admitted, only of plain numbers")
-    if not isinstance(raw, (bytes, bytearray)) or order not in ("C", "F"):
-        raise pickle.UnpicklingError("an array is not given as bytes in C or Fortran order")
-    return np.frombuffer(raw, dtype.numpy).reshape(shape, order=order)
-
-
-def _new_array(_kind: object, _shape: object, _code: object) -> _PickledArray:
-    """Stand in for NumPy's ``_reconstruct``, which makes an empty array to be filled later."""
-    return _PickledArray()
-
-
-def _array_from_buffer(
-    buffer: object, dtype: object, shape: object, order: object, _axes: None = None
-) -> _PickledArray:
-    """Stand in for NumPy's ``_frombuffer``, which protocol 5 uses."""
-    array = _PickledArray()
-    array.values = _rebuild(buffer, dtype, shape, order)
-    return array
-
-
-def _number(dtype: object, raw: object) -> object:
-    """Stand in for NumPy's ``scalar``; gives a plain Python number."""
-    return _rebuild(raw, dtype, (), "C").item()
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Stand in for ``_codecs.encode``, with which protocol 2 writes bytes; no other codec is reached."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"the codec {encoding!r} is not admitted, only latin1")
-    return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    """Stand in for ``bytes()``, with which protocol 2 writes empty bytes."""
-    return b""
-
-
-def _admitted_names() -> dict[tuple[str, str], object]:
-    """Map each admitted (module, name), of old and new NumPy and SciPy, to its stand-in."""
-    names: dict[tuple[str, str], object] = {
-        ("numpy", "dtype"): _PickledDtype,
-        ("numpy", "ndarray"): _PickledArray,
-        ("_codecs", "encode"): _Callable(_latin1),
-        ("__builtin__", "bytes"): _Callable(_no_bytes),
-    }
-    for core in ("numpy.core", "numpy._core"):
-        names[f"{core}.multiarray", "_reconstruct"] = _Callable(_new_array)
-        names[f"{core}.multiarray", "scalar"] = _Callable(_number)
-        names[f"{core}.numeric", "_frombuffer"] = _Callable(_array_from_buffer)
-    for layout, stand_in in (("coo", _PickledCoo), ("csr", _PickledCsr), ("csc", _PickledCsc)):
-        for module in (f"scipy.sparse.{layout}", f"scipy.sparse._{layout}"):
-            for kind in ("matrix", "array"):
-                names[module, f"{layout}_{kind}"] = stand_in
-    return names
-
-
-_ADMITTED = _admitted_names()
-_ADMITTED_WORDS = "Only NumPy arrays of plain numbers and SciPy coo, csr and csc matrices are read there"
-
-
-class _Unpickler(pickle.Unpickler):
-    """Unpickler that knows the names in a table and no others."""
-
-    def __init__(self, file: BinaryIO, path: Path, admitted: Mapping[tuple[str, str], object], words: str) -> None:
-        super().__init__(file)
-        self._path = path
-        self._admitted = admitted
-        self._words = words
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """Look a name up in the table, never in a module.
-
-        Raises:
-            DataError: it is not there.
-        """
-        try:
-            return self._admitted[module_name, global_name]
-        except KeyError:
-            raise DataError(
-                f"{self._path} names {f'{module_name}.{global_name}'!r}, which is not admitted and was not executed. "
-                f"{self._words}. {_TAKE_AGAIN}"
-            ) from None
-
-
-def _load(path: Path, admitted: Mapping[tuple[str, str], object], words: str) -> object:
-    """Read a pickle without executing it.
-
-    Args:
-        path: the file.
-        admitted: stand-in of each (module, name) that the pickle may name.
-        words: what that admits, as the beginning of a sentence.
-
-    Raises:
-        DataError: the file cannot be opened, is no whole pickle, or names something else.
-    """
-    try:
-        with path.open("rb") as file:
-            return _Unpickler(file, path, admitted, words).load()
-    except DataError:
-        raise
-    # A damaged pickle makes the unpickler raise nearly anything, from EOFError to MemoryError.
-    except Exception as error:
-        raise DataError(
-            f"{path} cannot be read: it is empty, cut short, or not a pickle of what was expected "
-            f"({type(error).__name__}: {error}). {words}. {_TAKE_AGAIN}"
-        ) from error
-
-
-def _as_vector(path: Path, name: str, value: object) -> np.ndarray:
-    """Check that something unpickled is a 1-D array."""
-    values = value.values if isinstance(value, _PickledArray) else None
-    if values is None or values.ndim != 1:
-        found = _kind(value) if values is None else f"an array of shape {values.shape}"
-        raise DataError(f"{path}: {name!r} of the matrix is {found}, expected a 1-D array. {_TAKE_AGAIN}")
-    return values
-
-
-def _kind(value: object) -> str:
-    """Name what was unpickled, for a message."""
-    if isinstance(value, _PickledArray):
-        return "a NumPy array"
-    if isinstance(value, _PickledMatrix):
-        return "a sparse matrix"
-    if isinstance(value, _PickledDtype):
-        return "a NumPy dtype"
-    return f"a value of type {type(value).__name__}"
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether text can be written as UTF-8, which half a surrogate pair cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _shorten(value: object) -> str:
-    """Show a value in a message, however long it is."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -110,7 +110,9 @@ class ContrastiveAlignment(_SemanticTable):
         candidate = projector(self.user_semantic[candidate_ids])
         own = candidate if within_batch else candidate[ids - 1]
         weight = counts * self.user_covered[ids]
-        total = info_nce(users[ids], own, candidate, temperature, weight, self._unless_full(self.user_covered[candidate_ids]))
+        total = info_nce(
+            users[ids], own, candidate, temperature, weight, self._unless_full(self.user_covered[candidate_ids])
+        )
 
         # Each profile is projected once, however often the batch names its item.
         batch_items = torch.unique(torch.cat([positive, negative]))
@@ -174,9 +176,7 @@ class GenerativeAlignment(_SemanticTable):
     def _reconstruction(self, projector: Projector, representation: Tensor, masked: Tensor, interaction: Any) -> Tensor:
         settings = self.alignment_settings
         is_user = masked < self.n_users
-        target = torch.cat(
-            [self.user_semantic[masked[is_user]], self.item_semantic[masked[~is_user] - self.n_users]]
-        )
+        target = torch.cat([self.user_semantic[masked[is_user]], self.item_semantic[masked[~is_user] - self.n_users]])
         rows = torch.cat([masked[is_user], masked[~is_user]])
         rebuilt = projector(representation[rows])
         loss = info_nce(rebuilt, target, target, settings.reconstruction_temperature)

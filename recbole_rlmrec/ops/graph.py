@@ -87,7 +87,9 @@ class _SparseProduct(torch.autograd.Function):
     """``A @ x`` whose backward is ``A.T @ grad`` with the transpose given, not computed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, row_start: Tensor, column: Tensor, value: Tensor, backward_value: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, row_start: Tensor, column: Tensor, value: Tensor, backward_value: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(row_start, column, backward_value)
         ctx.input_dtype = x.dtype
         return _product(row_start, column, value, x)

@@ -56,7 +56,9 @@ def assert_close(ours: object, golden: np.ndarray, what: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_agrees_with_official_code(backbone: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agrees_with_official_code(
+    backbone: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     golden = np.load(GOLDEN / f"{backbone}{variant}.npz")
     hyper = json.loads(str(golden["hyper"]))
@@ -110,9 +112,7 @@ def test_agrees_with_official_code(backbone: str, variant: str, tmp_path: Path, 
             parameter[rows] = torch.as_tensor(golden[f"param/{key}"])
 
     model.train()
-    batch = batch_of(
-        user_row[golden["batch_user"]], item_row[golden["batch_pos"]], item_row[golden["batch_neg"]]
-    )
+    batch = batch_of(user_row[golden["batch_user"]], item_row[golden["batch_pos"]], item_row[golden["batch_neg"]])
     losses = model.calculate_loss(batch)
     total = sum(losses)
     total.backward()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import World
 from recbole.model.general_recommender.lightgcn import LightGCN as RecBoleLightGCN
-from recbole.model.general_recommender.sgl import SGL as RecBoleSGL
+from recbole.model.general_recommender.sgl import SGL as RecBoleSGL  # noqa: N811
 from recbole.utils import init_seed
 
 STEPS = 10
@@ -29,7 +29,7 @@ def train_ten_steps(world: World, model_class: Any, **settings: Any) -> tuple[li
                 break
             loss = model.calculate_loss(interaction)
             loss = sum(loss) if isinstance(loss, tuple) else loss
-            losses.append(float(loss))
+            losses.append(loss.item())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

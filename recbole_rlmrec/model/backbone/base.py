@@ -73,7 +73,7 @@ class GraphBackbone:
     def __init__(self, config: Any, dataset: Any) -> None:
         # RecBole's own constructors ask for the graph while they run.
         self._interactions = (dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field])
-        super().__init__(config, dataset)
+        super().__init__(config, dataset)  # type: ignore[call-arg]
         self.graph_settings = GraphSettings.from_config(config)
         self.embedding_l2 = EmbLoss()
         self.cached_representation: Optional[tuple[Tensor, Tensor]] = None

@@ -1,0 +1,103 @@
+"""From a name to a test result, checked against a brute-force evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import World
+from test_trainer import QUICK, all_scores, train
+
+from recbole_rlmrec.model.registry import MODELS
+from recbole_rlmrec.quick_start import load_model, run
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains_and_writes_its_result(world: World, model: str) -> None:
+    result = train(world, model, result_file="out/result.json", learning_rate=0.01, seed=7)
+    written = json.loads(Path("out/result.json").read_text())
+    assert written == result.__dict__
+    assert written["model"] == model and written["dataset"] == "tiny" and written["seed"] == 7
+    assert written["settings"]["learning_rate"] == 0.01
+    assert "result_file" not in written["settings"]
+    assert written["best_epoch"] in (0, 1)
+    assert set(written["test_result"]) == {f"{metric}@{k}" for metric in ("recall", "ndcg") for k in (5, 10, 20)}
+    assert all(0 < value <= 1 for value in written["test_result"].values())
+    assert list(Path("out").iterdir()) == [Path("out/result.json")]
+
+
+@pytest.mark.parametrize("model", ["BPR", "ItemKNN", "NGCF", "NeuMF"])
+def test_plain_recbole_models_run(world: World, model: str) -> None:
+    result = run(model, world.name, config_dict={"data_path": str(world.root), **QUICK})
+    assert 0 < result.test_result["recall@20"] <= 1
+
+
+def metrics_by_brute_force(
+    world: World, config: Any, model: Any, dataset: Any, masked: list[np.ndarray], k: int
+) -> tuple[float, float]:
+    """Recall@k and NDCG@k of the test pairs, one user and one item at a time."""
+    scores = all_scores(model, config)
+    wanted: dict[str, set[str]] = defaultdict(set)
+    hidden: dict[str, set[str]] = defaultdict(set)
+    for user, item in world.test:
+        wanted[user].add(item)
+    for pairs in masked:
+        for user, item in pairs:
+            hidden[user].add(item)
+    recalls, ndcgs = [], []
+    for user, items in wanted.items():
+        row = scores[dataset.token2id("user_id", user) - 1]
+        ranked = [dataset.id2token("item_id", item) for item in np.argsort(-row, kind="stable") if item != 0]
+        ranked = [item for item in ranked if item not in hidden[user]][:k]
+        hits = [item in items for item in ranked]
+        recalls.append(sum(hits) / len(items))
+        gain = sum(hit / math.log2(rank + 2) for rank, hit in enumerate(hits))
+        ndcgs.append(gain / sum(1 / math.log2(rank + 2) for rank in range(min(k, len(items)))))
+    return float(np.mean(recalls)), float(np.mean(ndcgs))
+
+
+@pytest.mark.parametrize("protocol", ["recbole", "paper"])
+def test_protocols_mask_what_they_say(world: World, protocol: str) -> None:
+    result = train(world, "LightGCN", eval_protocol=protocol, metric_decimal_place=8, epochs=6, learning_rate=0.05)
+    config, model, dataset, *_ = load_model(result.checkpoint)
+    masked = [world.train] if protocol == "paper" else [world.train, world.valid]
+    recall, ndcg = metrics_by_brute_force(world, config, model, dataset, masked, 10)
+    assert result.test_result["recall@10"] == pytest.approx(recall, abs=1e-7)
+    assert result.test_result["ndcg@10"] == pytest.approx(ndcg, abs=1e-7)
+    other = [world.train, world.valid] if protocol == "paper" else [world.train]
+    assert abs(metrics_by_brute_force(world, config, model, dataset, other, 10)[0] - recall) > 1e-4
+
+
+def test_paper_protocol_stops_at_the_fifth_miss(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole_rlmrec.trainer import Trainer
+
+    scores = iter([0.5, 0.6, *[0.4] * 50])
+    seen: list[int] = []
+
+    def scripted(self: Trainer, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        seen.append(1)
+        return next(scores), {}
+
+    monkeypatch.setattr(Trainer, "_valid_epoch", scripted)
+    result = train(world, "LightGCN", eval_protocol="paper", epochs=100)
+    # Every third epoch is validated: the second validation, after epoch 5, is the best; five misses follow.
+    assert result.best_epoch == 5
+    assert len(seen) == 7
+
+
+def test_same_seed_same_result_and_another_seed_another(world: World) -> None:
+    first, again, other = (train(world, "SGL_RLMRecGen", seed=seed).best_valid_result for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+def test_unwritable_result_path_is_found_before_training(world: World) -> None:
+    Path("file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        train(world, "LightGCN", result_file="file/result.json")
+    assert not list(Path().glob("saved/*.pth"))

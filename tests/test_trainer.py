@@ -1,0 +1,185 @@
+"""Checkpoints: plain, atomic, refused when they are not what they should be; the log names every loss term."""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import World
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.errors import CheckpointError
+from recbole_rlmrec.quick_start import load_model, run
+from recbole_rlmrec.trainer import Trainer, load_checkpoint, trainer_class
+
+QUICK = {"benchmark_filename": ["train", "valid", "test"], "embedding_size": 8, "epochs": 2, "show_progress": False}
+
+
+def train(world: World, model: str, **settings: Any) -> Any:
+    return run(model, world.name, config_dict={"data_path": str(world.root), **QUICK, **settings})
+
+
+def all_scores(model: Any, config: RLMRecConfig) -> np.ndarray:
+    from recbole.data.interaction import Interaction
+
+    with torch.no_grad():
+        users = Interaction({config["USER_ID_FIELD"]: torch.arange(1, model.n_users)})
+        return model.full_sort_predict(users).view(model.n_users - 1, -1).numpy()
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "SGL_RLMRecCon", "SimGCL_RLMRecGen"])
+def test_checkpoint_gives_identical_scores_in_another_process(world: World, model: str) -> None:
+    checkpoint = train(world, model).checkpoint
+    raw = torch.load(checkpoint, weights_only=True)
+    assert raw["model"] == model and raw["settings"]["embedding_size"] == 8
+
+    script = """
+import sys, numpy as np
+sys.path.insert(0, sys.argv[3])
+from test_trainer import all_scores
+from recbole_rlmrec.quick_start import load_model
+config, model, *_ = load_model(sys.argv[1])
+np.save(sys.argv[2], all_scores(model, config))
+"""
+    tests = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", script, checkpoint, "other.npy", tests], check=True, capture_output=True)
+    config, loaded, dataset, train_data, valid_data, test_data = load_model(checkpoint)
+    assert not loaded.training
+    np.testing.assert_array_equal(np.load("other.npy"), all_scores(loaded, config))
+    assert len(train_data._dataset) == len(world.train)
+    assert len(valid_data._dataset) == len(world.valid)
+    assert len(test_data._dataset) == len(world.test)
+
+    state = raw["state_dict"]
+    for name, parameter in loaded.named_parameters():
+        assert torch.equal(parameter, state[name])
+    assert not any("semantic" in name for name in state)
+
+
+def test_loaded_model_repeats_the_test_result(world: World) -> None:
+    result = train(world, "LightGCN_RLMRecCon")
+    config, model, _, train_data, _, test_data = load_model(result.checkpoint)
+    trainer = Trainer(config, model)
+    trainer.eval_collector.data_collect(train_data)
+    metrics = trainer.evaluate(test_data, load_best_model=False)
+    assert {name: float(value) for name, value in metrics.items()} == result.test_result
+
+
+def test_resumed_training_goes_on_from_weights_optimizer_and_score(world: World, caplog: Any) -> None:
+    first = train(world, "LightGCN", epochs=3)
+    stored = load_checkpoint(first.checkpoint)
+    with caplog.at_level(logging.INFO):
+        second = train(world, "LightGCN", epochs=6, resume_from=first.checkpoint)
+    assert f"Training goes on from epoch {stored['epoch'] + 1}" in caplog.text
+    assert f"epoch {stored['epoch'] + 1} training" in caplog.text
+    assert f"epoch {stored['epoch']} training" not in caplog.text.split("Training goes on")[1]
+    assert second.best_valid_score >= first.best_valid_score
+    assert second.checkpoint == first.checkpoint
+
+
+def test_checkpoint_of_another_model_is_refused(world: World) -> None:
+    checkpoint = train(world, "LightGCN").checkpoint
+    with pytest.raises(CheckpointError, match=r"is a checkpoint of LightGCN, not of SGL"):
+        train(world, "SGL", resume_from=checkpoint)
+
+
+def test_checkpoint_of_another_size_is_refused(world: World) -> None:
+    checkpoint = train(world, "LightGCN").checkpoint
+    with pytest.raises(CheckpointError, match=r"(?s)does not fit this LightGCN.*settings it was trained with"):
+        load_model(checkpoint, {"embedding_size": 4})
+
+
+def test_missing_truncated_and_foreign_files_are_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        load_model(tmp_path / "none.pth")
+    checkpoint = Path(train(world, "LightGCN").checkpoint)
+    content = checkpoint.read_bytes()
+    damaged = tmp_path / "damaged.pth"
+    for length in (0, 1, 100, len(content) // 2, len(content) - 1):
+        damaged.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"damaged\.pth"):
+            load_checkpoint(damaged)
+    torch.save({"state_dict": {}}, damaged)
+    with pytest.raises(CheckpointError, match="lacks format, model, dataset"):
+        load_checkpoint(damaged)
+    torch.save({**torch.load(checkpoint, weights_only=True), "format": 99}, damaged)
+    with pytest.raises(CheckpointError, match="format 99"):
+        load_checkpoint(damaged)
+
+
+class Touch:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, ("canary", "w"))
+
+
+def test_checkpoint_with_code_is_refused_and_not_run(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    torch.save({"format": 1, "model": Touch()}, path)
+    with pytest.raises(CheckpointError, match=r"evil\.pth"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Touch()))
+    with pytest.raises(CheckpointError, match=r"evil\.pth"):
+        load_checkpoint(path)
+    assert not Path("canary").exists()
+
+
+def test_interrupted_save_keeps_the_old_checkpoint(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Path(train(world, "LightGCN").checkpoint)
+    before = checkpoint.read_bytes()
+
+    def half_written(state: Any, path: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half_written)
+    with pytest.raises(OSError, match="disk full"):
+        train(world, "LightGCN", resume_from=str(checkpoint), epochs=50)
+    assert checkpoint.read_bytes() == before
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("LightGCN", ("bpr", "reg")),
+        ("SGL", ("bpr", "reg", "ssl")),
+        ("LightGCN_RLMRecCon", ("bpr", "reg", "alignment")),
+        ("SimGCL_RLMRecGen", ("bpr", "reg", "ssl", "reconstruction")),
+    ],
+)
+def test_log_names_every_loss_term(world: World, caplog: Any, model: str, names: tuple[str, ...]) -> None:
+    with caplog.at_level(logging.INFO):
+        train(world, model, epochs=1)
+    (line,) = [record.getMessage() for record in caplog.records if "epoch 0 training" in record.getMessage()]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
+    shown = dict(part.strip(" ]").split(": ") for part in plain.split("[")[1].split(",")[1:])
+    assert tuple(shown) == names
+    assert all(math.isfinite(float(value)) for value in shown.values())
+
+
+def test_more_than_ten_terms_keep_their_names() -> None:
+    class Logged(Trainer):
+        def __init__(self) -> None:
+            self.config = {"loss_decimal_place": 1}
+            self.model = type("Model", (), {"loss_names": tuple("abcdefghijkl")})()
+
+    line = Logged()._generate_train_loss_output(0, 0.0, 1.0, tuple(float(number) for number in range(12)))
+    for number, name in enumerate("abcdefghijkl"):
+        assert f"{name}\x1b[0m: {number}.0" in line
+
+
+def test_recbole_models_keep_their_own_trainer(world: World) -> None:
+    from recbole.trainer import NCLTrainer, TraditionalTrainer
+
+    assert trainer_class({"MODEL_TYPE": world.config("BPR")["MODEL_TYPE"], "model": "BPR"}) is Trainer
+    assert issubclass(trainer_class({"MODEL_TYPE": None, "model": "NCL"}), NCLTrainer)
+    assert issubclass(trainer_class(world.config("ItemKNN")), TraditionalTrainer)
