@@ -69,16 +69,14 @@ def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """
     from recbole_rlmrec.config import parse_value
 
-    settings: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     for argument in arguments:
         name, equals, text = argument[2:].partition("=")
         if not argument.startswith("--") or not equals or not name:
             raise SettingError(f"'{argument}' is not a setting; settings are written --name=value.")
-        value = parse_value(text)
-        if name in settings and settings[name] != value:
-            raise SettingError(f"--{name} is given twice: {settings[name]!r} and {value!r}.")
-        settings[name] = value
-    return settings
+        if texts.setdefault(name, text) != text:
+            raise SettingError(f"--{name} is given twice: {texts[name]} and {text}.")
+    return {name: parse_value(text) for name, text in texts.items()}
 
 
 def _guarded(known: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -8,24 +8,38 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
+import numpy as np
 import recbole
 import torch
 import yaml
 from recbole.config import Config
-from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
+from recbole.utils import ModelType, dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.resources import resource_folder
-from recbole_rlmrec.settings import SETTINGS, check_value
-
-EMBEDDED_DATASET = "ml-100k"
+from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value
 
 #: Keys that RecBole 1.2.1 reads although none of its property files lists them.
 _UNLISTED_KEYS = frozenset(
-    """cin contrast encoding eta feature_num has_residual model dataset norm sim tail_ratio token_num_threshold
-    use_filter xgb_early_stopping_rounds config_files""".split()
+    [
+        "cin",
+        "contrast",
+        "encoding",
+        "eta",
+        "feature_num",
+        "has_residual",
+        "model",
+        "dataset",
+        "norm",
+        "sim",
+        "tail_ratio",
+        "token_num_threshold",
+        "use_filter",
+        "xgb_early_stopping_rounds",
+        "config_files",
+    ]
 )
 
 #: RecBole pickles datasets and unpickles them when the path exists; reading a pickle runs whatever is in it.
@@ -34,24 +48,43 @@ _PICKLE_SETTINGS = ("save_dataset", "dataset_save_path", "save_dataloaders", "da
 _OUTPUT_SETTINGS = frozenset({"result_file", "checkpoint_dir", "show_progress", "state"})
 
 
-class _SafeLoader(yaml.SafeLoader):
-    """YAML's safe loader that also reads 1e-5 as a number, as RecBole's loader does."""
-
-
-_SafeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+_INTEGER = re.compile(r"^[-+]?(0|[1-9][0-9]*)$")
+_FLOAT = re.compile(
+    r"^[-+]?([0-9]+\.[0-9]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.[0-9]+([eE][-+]?[0-9]+)?|\.(inf|Inf|INF|nan|NaN|NAN))$"
 )
 
 
+class _SafeLoader(yaml.SafeLoader):
+    """YAML's safe loader with the numbers that people mean.
+
+    1e-5 is a number, as in RecBole's loader; what YAML 1.1 takes for a date (2026-11-21), base 60 (12:30) or octal
+    (010) is text.
+    """
+
+
+_SafeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] in ("bool", "null", "merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_SafeLoader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
+_SafeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+#: What a YAML reader raises on bad input; PyYAML lets the last two through.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
+
+
 def parse_value(text: str) -> Any:
-    """Read a command-line value as YAML: numbers, True, False, lists, mappings; anything else stays text."""
+    """Read a command-line value: a number, True, False, None, a YAML list or mapping; anything else stays text."""
     if text in ("None", "~", "null", ""):
         return None
-    try:
-        value = yaml.load(text, Loader=_SafeLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
-        return text
-    return text if value is None else value
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if _INTEGER.match(text) or _FLOAT.match(text) or text[0] in "[{\"'":
+        try:
+            return yaml.load(text, Loader=_SafeLoader)
+        except _YAML_ERRORS:
+            return text
+    return text
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -61,15 +94,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SettingError: the file is missing, is not YAML, or is not a mapping of settings.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_SafeLoader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_SafeLoader)
     except FileNotFoundError:
         raise SettingError(f"There is no property file '{path}'. Check the path given with --config_files.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (*_YAML_ERRORS, OSError) as error:
         raise SettingError(f"'{path}' is not a readable YAML file: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise SettingError(f"'{path}' holds {type(content).__name__}; expected lines such as `learning_rate: 0.001`.")
+    for key in content:
+        if not isinstance(key, str):
+            raise SettingError(f"'{path}' has the key {key!r}, a {type(key).__name__}; a setting's name is text.")
     return content
 
 
@@ -127,7 +163,7 @@ class RLMRecConfig(Config):
 
     def _load_variable_config_dict(self, config_dict: Mapping[str, Any]) -> dict[str, Any]:
         self._origins.update(dict.fromkeys(config_dict, "config_dict"))
-        return dict(config_dict)
+        return {key: value.item() if isinstance(value, np.generic) else value for key, value in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         self._origins.update(dict.fromkeys(self._command_line, "the command line"))
@@ -137,15 +173,18 @@ class RLMRecConfig(Config):
         model_class = get_model(model) if isinstance(model, str) else model
         return model_class.__name__, model_class, dataset
 
-    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+    def _load_internal_config_dict(self, model: str, model_class: Any, dataset: str) -> None:
         bases = [base.__name__ for base in model_class.__mro__ if base.__module__.startswith("recbole.model.")]
         recbole_name = next((name for name in bases if (_recbole_properties() / f"model/{name}.yaml").is_file()), model)
         super()._load_internal_config_dict(recbole_name, model_class, dataset)
         folder = resource_folder("properties")
         own_classes = [base for base in reversed(model_class.__mro__) if base.__module__.startswith("recbole_rlmrec.")]
+        self._is_general = model_class.type in (ModelType.GENERAL, ModelType.TRADITIONAL)
+        # Models that predict labels have metrics of their own, which a ranking's would replace.
+        self._keeps_metrics = model_class.type in (ModelType.CONTEXT, ModelType.DECISIONTREE)
         paths = [folder / "overall.yaml"]
         paths += [folder / "model" / f"{base.__name__}.yaml" for base in own_classes]
-        paths.append(folder / "dataset" / f"{dataset}.yaml")
+        paths += [folder / "dataset" / f"{dataset}.yaml"] if self._is_general else []
         self._add_layers(paths)
         self._add_layers([folder / "protocol" / f"{self._effective('eval_protocol')}.yaml"])
         tuned = folder / "tuned" / dataset / f"{model}.yaml"
@@ -153,14 +192,18 @@ class RLMRecConfig(Config):
             self._add_layers([tuned])
             shown = tuned.relative_to(folder.parent)
             self.notes.append(("info", f"Tuned settings of {model} on {dataset}: {shown} (off with --tuned=False)."))
-        self._check_external(model)
+        self._check_external(model, is_own=bool(own_classes))
 
     def _set_default_parameters(self) -> None:
         self.settings = {key: _plain(value) for key, value in self.final_config_dict.items() if key != "MODEL_TYPE"}
         self.settings.update(model=self.model, dataset=self.dataset)
         user_folder = Path(str(self.final_config_dict["data_path"])) / self.dataset
-        super()._set_default_parameters()
-        if (user_folder / f"{self.dataset}.inter").is_file():
+        try:
+            super()._set_default_parameters()
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise SettingError(f"RecBole refuses the settings of {self.model}: {error}") from error
+        self._check_valid_metric()
+        if any(user_folder.glob(f"{self.dataset}*.inter")):
             # RecBole looks for ml-100k inside itself even where the user has files of that name.
             self.final_config_dict["data_path"] = str(user_folder)
         self.data_folders = (user_folder, resource_folder("dataset") / self.dataset)
@@ -188,18 +231,36 @@ class RLMRecConfig(Config):
 
     def _add_layers(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            if path.is_file():
-                content = read_yaml(path)
-                self._origins = {**dict.fromkeys(content, f"'{path}'"), **self._origins}
-                self.internal_config_dict.update(content)
+            if not path.is_file():
+                continue
+            content = read_yaml(path)
+            if self._keeps_metrics:
+                content = {key: value for key, value in content.items() if key not in self.internal_config_dict}
+            origins = {key: f"'{path}'" for key in content if key not in self.external_config_dict}
+            self._origins.update(origins)
+            self.internal_config_dict.update(content)
 
     def _effective(self, key: str) -> Any:
         value = self.external_config_dict.get(key, self.internal_config_dict.get(key))
         check_value(key, value, self._origins.get(key, ""))
         return value
 
-    def _check_external(self, model: str) -> None:
-        """Refuse unknown keys and ill values; note settings that this model does not read."""
+    def _check_valid_metric(self) -> None:
+        """Refuse a ``valid_metric`` that is not among the metrics computed; RecBole finds out after an epoch."""
+        valid_metric = str(self.final_config_dict["valid_metric"])
+        name, at, k = valid_metric.lower().partition("@")
+        metrics, topk = self.final_config_dict["metrics"], self.final_config_dict["topk"]
+        if name not in [metric.lower() for metric in metrics] or (at and k not in [str(cut) for cut in topk]):
+            raise SettingError(
+                f"valid_metric={valid_metric!r} (from {self._origins.get('valid_metric', 'RecBole')}) is not computed; "
+                f"the metrics are {metrics} at {topk}. Choose one of them, such as {metrics[0]}@{topk[-1]}, or add it."
+            )
+
+    def _check_external(self, model: str, is_own: bool) -> None:
+        """Refuse unknown keys and ill values; note settings that this model does not read.
+
+        The ranges of model settings are ours; RecBole's models may mean something else by the same name.
+        """
         for key, value in self.external_config_dict.items():
             if key not in self.internal_config_dict and key not in _UNLISTED_KEYS:
                 if key not in _known_keys():
@@ -210,9 +271,11 @@ class RLMRecConfig(Config):
                     f"{key}={value!r} (from {self._origins[key]}): RecBole saves datasets as pickles, and reading a "
                     "pickle runs whatever code is in it. Leave the setting out; datasets are built anew in each run."
                 )
-        for key in self.internal_config_dict:
-            if key in SETTINGS:
+        for key in SETTINGS if is_own else RUN_SETTINGS:
+            if key in self.external_config_dict or key in self.internal_config_dict:
                 self._effective(key)
+        if not self._is_general and self.external_config_dict.get("split_file"):
+            self.notes.append(("warning", f"{model} is no general recommender: split_file is not used."))
 
 
 def _recbole_properties() -> Path:
@@ -243,6 +306,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

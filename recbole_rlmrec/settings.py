@@ -80,7 +80,7 @@ _COUNT = Range(1, whole=True)
 _FLAG = OfType(bool, "True or False")
 _TEXT = OfType(str, "text", optional=True)
 
-SETTINGS: dict[str, Setting] = {
+MODEL_SETTINGS: dict[str, Setting] = {
     # RLMRec
     "alignment_weight": Setting(_WEIGHT, "0.01", "Con: weight of the alignment term; 0 is the backbone itself"),
     "alignment_temperature": Setting(_POSITIVE, "0.2", "Con: temperature of the alignment's InfoNCE"),
@@ -104,7 +104,7 @@ SETTINGS: dict[str, Setting] = {
     "edge_keep_rate": Setting(
         Range(0, 1, includes_low=False),
         "0.8",
-        "share of directed edges kept at each training step: LightGCN's main path, SGL's `independent` views",
+        "share of directed edges kept at each training step, on the main path; in SGL, in `independent` views instead",
     ),
     "l2_scope": Setting(
         Choice(("batch", "all")), "batch", "L2 over the batch's rows, or over every parameter (RLMRec)"
@@ -127,6 +127,9 @@ SETTINGS: dict[str, Setting] = {
     "drop_ratio": Setting(Range(0, 1, includes_high=False), "0.1", "SGL: share of edges or nodes dropped in a view"),
     "type": Setting(Choice(("ED", "ND", "RW")), "ED", "SGL: edge drop, node drop, or an edge drop per layer"),
     "eps": Setting(_WEIGHT, "0.1", "SimGCL: length of the noise added after each layer"),
+}
+
+RUN_SETTINGS: dict[str, Setting] = {
     # Data
     "split_file": Setting(_TEXT, "my-split.tsv", "a file beside the dataset that says train, valid or test by row"),
     "split_field": Setting(_TEXT, "split", "name of a column of the .inter file that says train, valid or test"),
@@ -144,7 +147,12 @@ SETTINGS: dict[str, Setting] = {
     "learning_rate": Setting(_POSITIVE, "0.001", "step size of the optimiser"),
     "train_batch_size": Setting(_COUNT, "2048", "training interactions per step"),
     "eval_batch_size": Setting(_COUNT, "16777216", "scores (users x items) per evaluation step"),
+    "epochs": Setting(Range(0, whole=True), "300", "training epochs at most"),
+    "eval_step": Setting(Range(0, whole=True), "1", "epochs between validations; 0 validates never"),
+    "stopping_step": Setting(Range(0, whole=True), "10", "validations without a better score before training stops"),
 }
+
+SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **RUN_SETTINGS}
 
 
 def check_value(name: str, value: Any, origin: str = "") -> None:
@@ -162,11 +170,10 @@ def check_value(name: str, value: Any, origin: str = "") -> None:
     if setting is None or value in setting.allowed:
         return
     where = f" (from {origin})" if origin else ""
+    fault = " is out of range" if isinstance(setting.allowed, Range) else ""
     raise SettingError(
-        f"{name}={value!r}{where} is out of range: expected {setting.allowed}, e.g. --{name}={setting.example}. "
-        f"It is the {setting.meaning}."
-        if isinstance(setting.allowed, Range)
-        else f"{name}={value!r}{where}: expected {setting.allowed}, e.g. --{name}={setting.example}."
+        f"{name}={value!r}{where}{fault}: expected {setting.allowed}, e.g. --{name}={setting.example}. "
+        f"Meaning: {setting.meaning}."
     )
 
 

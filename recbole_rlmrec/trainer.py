@@ -50,8 +50,8 @@ def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "
         raise CheckpointError(f"There is no checkpoint '{path}'.") from None
     except Exception as error:  # torch.load raises whatever its zip and pickle readers raise
         raise CheckpointError(
-            f"'{path}' cannot be read as a checkpoint of tensors and plain values. It may be cut short, or be a RecBole "
-            "checkpoint, which pickles its configuration; nothing in it was run. Train the model anew."
+            f"'{path}' cannot be read as a checkpoint of tensors and plain values. It may be cut short, or be "
+            "RecBole's, which pickles its configuration; nothing in it was run. Train the model anew."
         ) from error
     missing = [key for key in _CHECKPOINT_KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:

@@ -52,7 +52,7 @@ np.save(sys.argv[2], all_scores(model, config))
 """
     tests = str(Path(__file__).parent)
     subprocess.run([sys.executable, "-c", script, checkpoint, "other.npy", tests], check=True, capture_output=True)
-    config, loaded, dataset, train_data, valid_data, test_data = load_model(checkpoint)
+    config, loaded, _, train_data, valid_data, test_data = load_model(checkpoint)
     assert not loaded.training
     np.testing.assert_array_equal(np.load("other.npy"), all_scores(loaded, config))
     assert len(train_data._dataset) == len(world.train)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from logging import getLogger
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ class RLMRecDataset(Dataset):
         super()._get_preset()
         self._semantic: dict[str, JoinedEmbedding] = {}
         self._is_training_split = False
+        self._extra_column: Optional[str] = None
 
     # ------------------------------------------------------------------ loading
 
@@ -55,9 +57,32 @@ class RLMRecDataset(Dataset):
         if self.benchmark_filename_list is not None:
             names = [f"{token}.{part}.inter" for part in self.benchmark_filename_list]
         missing = [name for name in names if not (Path(dataset_path) / name).is_file()]
-        if missing and (token in RELEASED_DATASETS or Path(dataset_path).is_dir()):
+        if missing and (token in RELEASED_DATASETS or Path(dataset_path).exists()):
             raise DataError(_missing_dataset_message(token, dataset_path, missing))
+        if missing:
+            self._download()
+        for name in names:
+            self._check_header(Path(dataset_path) / name)
         super()._load_data(token, dataset_path)
+
+    def _check_header(self, path: Path) -> None:
+        """Check the first line of an interaction file, which RecBole would fail on without naming the file."""
+        columns = self._columns(path)
+        wanted = f"expected a first line such as '{self.uid_field}:token<TAB>{self.iid_field}:token'"
+        for column in columns:
+            if column.count(":") != 1:
+                raise DataError(f"'{path}': the header has the column {column!r} without a type; {wanted}.")
+        names = [column.split(":")[0] for column in columns]
+        for field in (self.uid_field, self.iid_field):
+            if field not in names:
+                raise DataError(
+                    f"'{path}' has the columns {names} and no '{field}'; {wanted}, or set USER_ID_FIELD and "
+                    "ITEM_ID_FIELD to the names of yours."
+                )
+
+    def _columns(self, path: Path) -> list[str]:
+        with path.open(encoding=self.config["encoding"] or "utf-8") as lines:
+            return lines.readline().rstrip("\r\n").split(self.config["field_separator"])
 
     def _download(self) -> None:
         """Fetch one of RecBole's own datasets, or say that there is none of this name."""
@@ -65,18 +90,22 @@ class RLMRecDataset(Dataset):
             raise DataError(_missing_dataset_message(self.dataset_name, self.dataset_path, []))
         try:
             super()._download()
-        except (RuntimeError, ValueError):
+        except (RuntimeError, ValueError, OSError) as error:
             # After downloading, RecBole 1.2.1 waits for the other processes even where there is only this one.
-            if torch.distributed.is_initialized() or not Path(self.dataset_path).is_dir():
+            if not (Path(self.dataset_path) / f"{self.dataset_name}.inter").is_file():
+                shutil.rmtree(self.dataset_path, ignore_errors=True)  # else the next run would find a folder
+                raise DataError(
+                    f"RecBole could not download '{self.dataset_name}' from {self._get_download_url('url')}: {error}"
+                ) from error
+            if torch.distributed.is_initialized():
                 raise
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         split_column = self._split_column(Path(dataset_path) / f"{token}.inter")
-        if split_column is not None and self.config["load_col"] is not None:
-            columns = self.config["load_col"].get("inter", "*")
-            if columns != "*" and split_column not in columns:
-                self.config["load_col"]["inter"] = [*columns, split_column]
+        self._extra_column = split_column
         super()._load_inter_feat(token, dataset_path)
+        if self.benchmark_filename_list is not None:
+            self._check_ids()
         codes = self._read_split_codes(split_column)
         if codes is not None:
             names = np.array([*SPLIT_NAMES, "left out"])
@@ -89,9 +118,32 @@ class RLMRecDataset(Dataset):
         field = self.config["split_field"]
         if field is None or self.config["split_file"] is not None or self.benchmark_filename_list is not None:
             return None
-        with path.open(encoding=self.config["encoding"] or "utf-8") as lines:
-            header = lines.readline().rstrip("\n").split(self.config["field_separator"])
-        return field if field in [column.split(":")[0] for column in header] else None
+        if field in (self.config["unload_col"] or {}).get("inter", ()):
+            return None
+        return field if field in [column.split(":")[0] for column in self._columns(path)] else None
+
+    def _get_load_and_unload_col(self, source: Any) -> tuple[Optional[set[str]], Optional[set[str]]]:
+        """Return RecBole's columns to load, with the split column even where ``load_col`` does not name it."""
+        load_col, unload_col = super()._get_load_and_unload_col(source)
+        if source == FeatureSource.INTERACTION:
+            if load_col == set():
+                raise DataError(
+                    f"load_col={self.config['load_col']} loads no column of the interactions; name 'inter'."
+                )
+            if load_col is not None and self._extra_column is not None:
+                load_col = load_col | {self._extra_column}
+        return load_col, unload_col
+
+    def _check_ids(self) -> None:
+        """Refuse missing ids in ready-made parts, whose rows RecBole does not filter: it would train ``[PAD]``."""
+        for field in (self.uid_field, self.iid_field):
+            rows = np.flatnonzero(self.inter_feat[field].isna())
+            if len(rows):
+                raise DataError(
+                    f"{len(rows)} interactions of '{self.dataset_name}' have no {field}, the first in row {rows[0]} of "
+                    f"{self.benchmark_filename_list} together. Empty fields and words such as NA, null or None are "
+                    "read as missing: leave the rows out or rename the ids."
+                )
 
     def _read_split_codes(self, split_column: Optional[str]) -> Optional[np.ndarray]:
         if split_column is not None:
@@ -131,6 +183,7 @@ class RLMRecDataset(Dataset):
                     "need some. Check split_file, the split column, benchmark_filename or eval_args."
                 )
         parts[0]._is_training_split = True
+        parts[0]._semantic = {}  # what was read before there was a split has not been checked against it
         self._check_cold_nodes(parts[0])
         return parts
 
@@ -189,9 +242,16 @@ class RLMRecDataset(Dataset):
         separators = {key: self.config[key] for key in ("field_separator", "seq_separator")}
         tables = {side: SemanticEmbedding.load(folders, name, side, **separators) for side in SEMANTIC_FIELDS.values()}
         check_same_dimension(tables["user"], tables["item"])
-        metadata = read_metadata(folders, name)
+        # The metadata describes the tables beside it: the embedded dataset's says nothing of a user's own.
+        (source, *others) = {Path(table.source).parent for table in tables.values()}
+        if others:
+            raise DataError(
+                f"The user embeddings are {tables['user'].source}, the item embeddings {tables['item'].source}: from "
+                "different folders, hence hardly from one encoder. Put both sides into one folder."
+            )
+        metadata = read_metadata([source], name)
         if metadata is not None:
-            path = metadata_path(folders, name) or Path(f"{name}.semantic.json")
+            path = metadata_path([source], name) or source
             for table in tables.values():
                 check_metadata(metadata, table, path)
             self._warn_of_leakage(metadata.get("train_sha256"), path)
@@ -217,7 +277,8 @@ def _missing_dataset_message(name: str, folder: str, missing: list[str]) -> str:
     if name in RELEASED_DATASETS:
         return (
             f"The dataset '{name}' of the RLMRec paper is not in '{folder}'. Download the authors' release from "
-            f"{RELEASE_URL}, unpack it and import it with\n"
+            f"{RELEASE_URL} (another dataset of this name in the folder is read with --benchmark_filename=~ "
+            "--tuned=False), unpack it and import it with\n"
             f"    recbole-rlmrec import-release --source <unpacked>/data/{name.split('-')[0]} --dataset {name}"
         )
     if missing:

@@ -11,6 +11,7 @@ from recbole.sampler import KGSampler, Sampler
 from recbole.utils import ModelType
 
 from recbole_rlmrec.data.dataset import RLMRecDataset
+from recbole_rlmrec.errors import DataError, SettingError
 
 _OTHER_DATASETS = {
     ModelType.SEQUENTIAL: recbole_datasets.SequentialDataset,
@@ -38,12 +39,22 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
     Returns:
         The loaders of training, validation and test data.
+
+    Raises:
+        DataError: a part is empty, or a user has every item, so that nothing is left to sample.
+        SettingError: ``topk`` asks for more items than there are.
     """
     parts = dataset.build()
-    samplers = create_samplers(config, dataset, parts)
+    n_items, longest = dataset.num(config["ITEM_ID_FIELD"]) - 1, max(config["topk"])
+    if longest > n_items:
+        raise SettingError(f"topk={config['topk']}: '{config['dataset']}' has {n_items} items, fewer than {longest}.")
+    try:
+        samplers = create_samplers(config, dataset, parts)
+    except ValueError as error:
+        raise DataError(f"'{config['dataset']}' gives no negative samples: {error}") from error
     if config["eval_protocol"] == "paper" and samplers[2] is not None:
         # The loader masks what the sampler knows as used, less what is to be found.
-        samplers[2].used_ids = Sampler(["train"], [parts[0]]).set_phase("train").used_ids
+        samplers[2].used_ids = Sampler(["train", "test"], [parts[0], parts[2]]).set_phase("test").used_ids
     knowledge: tuple[Any, ...] = ()
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]

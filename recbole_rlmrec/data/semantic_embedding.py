@@ -336,13 +336,19 @@ def check_metadata(metadata: dict[str, Any], embedding: SemanticEmbedding, path:
         path: the metadata's file, for messages.
 
     Raises:
-        DataError: ``dimension`` is given and is not the vectors' dimension.
+        DataError: ``dimension`` is given and is not the vectors' dimension, or ``train_sha256`` is no text.
     """
     dimension = metadata.get("dimension")
     if dimension is not None and (isinstance(dimension, bool) or dimension != embedding.dimension):
         raise DataError(
             f"{path} says dimension {dimension!r}, but the vectors in {embedding.source} have {embedding.dimension}: "
             "they are not from the same run. Write the embeddings again, or mend or delete the .semantic.json file."
+        )
+    train_sha256 = metadata.get("train_sha256")
+    if train_sha256 is not None and not (isinstance(train_sha256, str) and train_sha256):
+        raise DataError(
+            f"{path} says train_sha256 {train_sha256!r}; expected the SHA-256 of the training split in hexadecimal. "
+            "Mend it or leave the key out."
         )
 
 

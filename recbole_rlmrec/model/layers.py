@@ -41,21 +41,26 @@ def _linear(in_features: int, out_features: int, generator: torch.Generator) -> 
 class NodeMask(nn.Module):
     """One learned token that stands in for the ego embeddings of masked nodes, users and items alike.
 
-    The token starts at zero: it holds no information about any node.
+    The token starts as small noise, N(0, 0.02), as mask tokens do elsewhere (BERT, MAE), and not at zero: a masked node
+    that loses its edges in a view would be a zero row, whose normalisation has a gradient of 1e12, and one such step
+    stops Adam from moving the token for tens of thousands more.
 
     Args:
         embedding_size: d.
         maskable: ``[M]`` row numbers, in the stacked ``[users; items]`` table, that may be masked.
         mask_ratio: share of them to mask at each step; ``floor(mask_ratio * M)`` are drawn.
+        seed: seed of the initial token, which is drawn from a generator of its own.
     """
 
     maskable: Tensor
 
-    def __init__(self, embedding_size: int, maskable: Tensor, mask_ratio: float) -> None:
+    def __init__(self, embedding_size: int, maskable: Tensor, mask_ratio: float, seed: int) -> None:
         super().__init__()
-        self.token = nn.Parameter(torch.zeros(1, embedding_size))
+        generator = torch.Generator().manual_seed(seed)
+        self.token = nn.Parameter(torch.empty(1, embedding_size).normal_(std=0.02, generator=generator))
         self.register_buffer("maskable", maskable, persistent=False)
-        self.n_masked = int(mask_ratio * len(maskable))
+        # The addend keeps a product such as 0.29 * 100 = 28.999999999999996 from losing a node.
+        self.n_masked = int(mask_ratio * len(maskable) + 1e-9)
 
     def draw(self) -> Tensor:
         """Return the ``[n_masked]`` distinct rows to mask at this step."""

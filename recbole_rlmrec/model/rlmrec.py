@@ -7,6 +7,7 @@ classes are the paper's combinations. The formulas follow the official code wher
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
@@ -87,7 +88,7 @@ class ContrastiveAlignment(_SemanticTable):
         self.projector = None
         if self.alignment_settings.alignment_weight > 0:
             semantic_dim = self._load_semantic(dataset)
-            self.projector = Projector(semantic_dim, self.output_dim, seed=require(config, "seed"))
+            self.projector = Projector(semantic_dim, self.output_dim, require(config, "seed"))
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the backbone's loss terms and, last, the weighted alignment term."""
@@ -153,14 +154,15 @@ class GenerativeAlignment(_SemanticTable):
         if self.alignment_settings.reconstruction_weight > 0:
             semantic_dim = self._load_semantic(dataset)
             covered = torch.cat([self.user_covered, self.item_covered]).nonzero().squeeze(1)
-            mask_ratio = self.alignment_settings.mask_ratio
-            self.node_mask = NodeMask(self.user_embedding.embedding_dim, covered, mask_ratio)
+            mask_ratio, seed = self.alignment_settings.mask_ratio, require(config, "seed")
+            self.node_mask = NodeMask(self.user_embedding.embedding_dim, covered, mask_ratio, seed)
             if self.node_mask.n_masked == 0:
+                least = math.ceil(1e4 / len(covered)) / 1e4
                 raise SettingError(
                     f"mask_ratio={mask_ratio} masks none of the {len(covered)} nodes that have a semantic embedding; "
-                    f"it must be at least 1/{len(covered)} = {1 / len(covered):.2g}."
+                    f"it must be at least {least:g}."
                 )
-            self.projector = Projector(self.output_dim, semantic_dim, seed=require(config, "seed"))
+            self.projector = Projector(self.output_dim, semantic_dim, seed)
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the backbone's loss terms on the masked table and, last, the weighted reconstruction term."""

@@ -48,4 +48,4 @@ def info_nce(
     loss = torch.logsumexp(logits, dim=1) - (anchor * positive).sum(dim=1)  # [A]
     if anchor_weight is None:
         return loss.mean()
-    return (anchor_weight * loss).sum() / anchor_weight.sum().clamp(min=1)
+    return (anchor_weight * loss).sum() / anchor_weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)

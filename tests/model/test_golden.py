@@ -75,6 +75,8 @@ def test_agrees_with_official_code(
         "golden",
         config_dict={
             "benchmark_filename": ["train", "valid", "test"],
+            "topk": [5],
+            "valid_metric": "Recall@5",
             **settings,
             **OFFICIAL,
             **OFFICIAL_SSL[name],

@@ -1,0 +1,60 @@
+"""Ranking and regularisation losses against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from recbole_rlmrec.ops.loss import bpr_loss, squared_l2
+
+
+def test_bpr_closed_form() -> None:
+    positive, negative = [0.3, -1.2, 2.0, 0.0], [0.3, 0.5, -1.0, 4.0]
+    expected = sum(-math.log(1 / (1 + math.exp(n - p))) for p, n in zip(positive, negative)) / 4
+    positive_score, negative_score = (torch.tensor(scores, dtype=torch.float64) for scores in (positive, negative))
+    assert bpr_loss(positive_score, negative_score).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_bpr_of_equal_scores_is_log_two() -> None:
+    scores = torch.tensor([-3.0, 0.0, 7.0])
+    assert bpr_loss(scores, scores).item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_bpr_depends_on_the_difference_only() -> None:
+    positive, negative = torch.randn(2, 8, dtype=torch.float64)
+    shifted = bpr_loss(positive + 5, negative + 5)
+    assert shifted.item() == pytest.approx(bpr_loss(positive, negative).item(), rel=1e-12)
+
+
+def test_bpr_gradient() -> None:
+    positive, negative = torch.randn(2, 5, dtype=torch.float64).unbind()
+    assert torch.autograd.gradcheck(bpr_loss, (positive.requires_grad_(), negative.requires_grad_()))
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "loss", "slope"),
+    [(-1000.0, 1000.0, 2000.0, 1.0), (1000.0, -1000.0, 0.0, 0.0), (1000.0, 1000.0, math.log(2), 0.5)],
+)
+def test_bpr_is_stable_at_extreme_scores(positive: float, negative: float, loss: float, slope: float) -> None:
+    scores = torch.tensor([positive]).requires_grad_(), torch.tensor([negative]).requires_grad_()
+    value = bpr_loss(*scores)
+    value.backward()
+    assert value.item() == pytest.approx(loss, rel=1e-6, abs=1e-30)
+    assert [score.grad.item() for score in scores] == pytest.approx([-slope, slope], abs=1e-30)
+
+
+def test_squared_l2_sums_over_every_entry_of_any_shape() -> None:
+    parameters = [torch.tensor([[1.0, -2.0], [3.0, 0.5]]), torch.tensor([4.0]), torch.tensor(-0.5)]
+    expected = 1 + 4 + 9 + 0.25 + 16 + 0.25
+    assert squared_l2(parameters).item() == expected
+    assert squared_l2(parameter for parameter in parameters).item() == expected
+    assert squared_l2(parameters[:1]).shape == ()
+
+
+def test_squared_l2_gradient_is_twice_the_parameter() -> None:
+    first, second = torch.randn(3, 2).requires_grad_(), torch.randn(4).requires_grad_()
+    squared_l2([first, second]).backward()
+    assert torch.equal(first.grad, 2 * first.detach())
+    assert torch.equal(second.grad, 2 * second.detach())

@@ -1,0 +1,81 @@
+"""The wheel carries what a user outside a checkout needs, and nothing that must not be shipped."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    # Built from a copy: setuptools leaves its build folder beside the sources, and takes old files from it.
+    source = tmp_path_factory.mktemp("source") / "checkout"
+    kept = ("setup.cfg", "pyproject.toml", "README.md", "recbole_rlmrec", "properties", "dataset/ml-100k")
+    for name in kept:
+        path = ROOT / name
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(path, source / name)
+    (source / "dataset/ml-100k/ml-100k.userprf.jsonl").write_text("{}\n")
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(out), "."]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    return zipfile.ZipFile(next(out.glob("*.whl")))
+
+
+def test_wheel_carries_properties_and_the_embedded_dataset(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    for folder in ("recbole_rlmrec", "properties", "dataset/ml-100k"):
+        for path in (ROOT / folder).rglob("*"):
+            inside = path.relative_to(ROOT).as_posix()
+            if folder != "recbole_rlmrec":
+                inside = f"recbole_rlmrec/{inside}"
+            if path.suffix in (".yaml", ".npy", ".tokens", ".json") or (
+                folder == "recbole_rlmrec" and path.suffix == ".py"
+            ):
+                assert inside in names
+    assert sum(name.endswith(".yaml") for name in names) == len(list((ROOT / "properties").rglob("*.yaml")))
+
+
+def test_wheel_ships_no_profiles_tests_or_results(wheel: zipfile.ZipFile) -> None:
+    for name in wheel.namelist():
+        assert not name.endswith((".jsonl", ".pkl", ".pth", ".inter"))
+        assert name.split("/")[0].startswith("recbole_rlmrec")
+
+
+def test_wheel_names_its_command_and_bounds(wheel: zipfile.ZipFile) -> None:
+    info = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    assert "recbole-rlmrec = recbole_rlmrec.cli:main" in wheel.read(info).decode()
+    metadata = wheel.read(info.replace("entry_points.txt", "METADATA")).decode()
+    required = [Requirement(line[15:]) for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
+    bounds = {requirement.name: requirement.specifier for requirement in required}
+    for name, bound in {"recbole": "==1.2.1", "torch": ">=2.4,<2.14", "setuptools": "<81"}.items():
+        assert bounds[name] == SpecifierSet(bound)
+    assert "2.0" not in bounds["numpy"] and "3.0" not in bounds["pandas"]
+
+
+def test_installed_files_are_found_outside_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / "site")
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import recbole_rlmrec
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data.preparation import create_dataset, data_preparation
+assert recbole_rlmrec.__file__.startswith(sys.argv[1])
+config = RLMRecConfig("LightGCN_RLMRecCon", "ml-100k")
+train_data, _, _ = data_preparation(config, create_dataset(config))
+print(len(train_data._dataset), config["alignment_weight"], train_data._dataset.get_preload_weight("useremb").shape)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "60000 0.01 (944, 384)", done.stderr

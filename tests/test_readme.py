@@ -1,0 +1,76 @@
+"""The README says what the code does: settings, models, results and packages."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.model.registry import MODELS
+from recbole_rlmrec.settings import SETTINGS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def settings_table() -> str:
+    """The README's table of settings, made from the settings themselves."""
+    configs = {name: RLMRecConfig(name, "no-such-dataset", config_dict={"tuned": True}) for name in MODELS}
+    lines = ["| setting | default | values | what it does |", "|---|---|---|---|"]
+    for name, setting in SETTINGS.items():
+        values = {model: config[name] for model, config in configs.items() if name in config.internal_config_dict}
+        lines.append(f"| `{name}` | {_default(values)} | {setting.allowed} | {setting.meaning} |")
+    return "\n".join(lines)
+
+
+def _default(values: dict[str, Any]) -> str:
+    shown = {model.split("_")[0]: json.dumps(value).strip('"') for model, value in values.items()}
+    shown = {
+        backbone: {"null": "nothing", "true": "True", "false": "False"}.get(text, text)
+        for backbone, text in shown.items()
+    }
+    counts = Counter(shown.values())
+    (usual, _), *others = counts.most_common()
+    exceptions = [f"{backbone} {text}" for backbone, text in shown.items() if text != usual]
+    return f"{usual} ({', '.join(exceptions)})" if others else usual
+
+
+def test_settings_table_is_complete_and_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings_table() in README, settings_table()
+
+
+def test_every_model_and_setting_is_named() -> None:
+    for model in MODELS:
+        assert f"`{model}`" in README
+
+
+def test_results_table_is_the_recorded_one() -> None:
+    rows = [line for line in (ROOT / "results/ml-100k/README.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(MODELS)
+    for row in rows:
+        model, recall, ndcg = (cell.strip() for cell in row.split("|")[1:4])
+        assert f"| {model} | {recall} | {ndcg} |" in README
+
+
+def test_recorded_table_follows_from_the_runs() -> None:
+    table = (ROOT / "results/ml-100k/README.md").read_text()
+    for model in MODELS:
+        runs = [json.loads(path.read_text()) for path in sorted((ROOT / "results/ml-100k").glob(f"{model}-*.json"))]
+        assert sorted(run["seed"] for run in runs) == [2020, 2021, 2022]
+        recalls = [run["test_result"]["recall@20"] for run in runs]
+        assert f"| {model} | {statistics.mean(recalls):.4f} ± {statistics.stdev(recalls):.4f} |" in table
+
+
+def test_packages_are_all_listed() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = set(setup["options"]["packages"].split())
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "recbole_rlmrec").rglob("__init__.py")}
+    assert listed == found | {"recbole_rlmrec.properties", "recbole_rlmrec.dataset"}
