@@ -115,8 +115,8 @@ class RLMRecConfig(Config):
     Layers, each over the one before: RecBole's property files, then ``properties/overall.yaml``,
     ``properties/model/<Class>.yaml`` along the class's bases, ``properties/dataset/<name>.yaml``,
     ``properties/protocol/<eval_protocol>.yaml``, ``properties/tuned/<dataset>/<Class>.yaml``; then what the user
-    gives: configuration files, ``config_dict`` (the command line is put there by the runner). Neither the process's
-    arguments nor any value is evaluated as Python.
+    gives: configuration files, ``config_dict``, ``command_line``. The process's own arguments are not looked at, and no
+    value is evaluated as Python.
 
     Args:
         model: a model's name or class.
@@ -163,7 +163,9 @@ class RLMRecConfig(Config):
 
     def _load_variable_config_dict(self, config_dict: Mapping[str, Any]) -> dict[str, Any]:
         self._origins.update(dict.fromkeys(config_dict, "config_dict"))
-        return {key: value.item() if isinstance(value, np.generic) else value for key, value in config_dict.items()}
+        return {
+            key: _plain(value) if isinstance(value, (np.generic, Path)) else value for key, value in config_dict.items()
+        }
 
     def _load_cmd_line(self) -> dict[str, Any]:
         self._origins.update(dict.fromkeys(self._command_line, "the command line"))
