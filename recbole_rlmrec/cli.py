@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import Any, Optional, Sequence
 
@@ -57,7 +58,7 @@ def _train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     command_line = parse_settings(rest)
     from recbole_rlmrec.quick_start import run
 
-    run(known.model, known.dataset, known.config_files.split(), command_line=command_line)
+    run(known.model, known.dataset, shlex.split(known.config_files), command_line=command_line)
     return 0
 
 
@@ -84,6 +85,13 @@ def _guarded(known: argparse.Namespace, rest: Sequence[str]) -> int:
         status: int = known.run(known, rest)
     except RLMRecError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"error: {error}. Logs go to log/ and log_tensorboard/ in the working directory, checkpoints to "
+            "checkpoint_dir: both must be writable.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return 130

@@ -13,7 +13,14 @@ import recbole
 import torch
 import yaml
 from recbole.config import Config
-from recbole.utils import ModelType, dataset_arguments, evaluation_arguments, general_arguments, training_arguments
+from recbole.utils import (
+    InputType,
+    ModelType,
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    training_arguments,
+)
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.errors import SettingError
@@ -45,7 +52,10 @@ _UNLISTED_KEYS = frozenset(
 #: RecBole pickles datasets and unpickles them when the path exists; reading a pickle runs whatever is in it.
 _PICKLE_SETTINGS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
 
-_OUTPUT_SETTINGS = frozenset({"result_file", "checkpoint_dir", "show_progress", "state"})
+#: What says where a run reads, writes and computes, not what it computes.
+_OUTPUT_SETTINGS = frozenset(
+    {"result_file", "checkpoint_dir", "show_progress", "state", "resume_from", "data_path", "gpu_id", "use_gpu"}
+)
 
 
 _INTEGER = re.compile(r"^[-+]?(0|[1-9][0-9]*)$")
@@ -138,7 +148,7 @@ class RLMRecConfig(Config):
         self,
         model: Union[str, type],
         dataset: str,
-        config_file_list: Optional[Sequence[Union[str, Path]]] = None,
+        config_file_list: Union[str, Path, Sequence[Union[str, Path]], None] = None,
         config_dict: Optional[Mapping[str, Any]] = None,
         command_line: Optional[Mapping[str, Any]] = None,
     ) -> None:
@@ -153,9 +163,9 @@ class RLMRecConfig(Config):
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return _SafeLoader
 
-    def _load_config_files(self, file_list: Optional[Sequence[Union[str, Path]]]) -> dict[str, Any]:
+    def _load_config_files(self, file_list: Union[str, Path, Sequence[Union[str, Path]], None]) -> dict[str, Any]:
         merged: dict[str, Any] = {}
-        for path in file_list or ():
+        for path in [file_list] if isinstance(file_list, (str, Path)) else file_list or ():
             content = read_yaml(Path(path))
             self._origins.update(dict.fromkeys(content, f"'{path}'"))
             merged.update(content)
@@ -172,6 +182,8 @@ class RLMRecConfig(Config):
         return self._command_line
 
     def _get_model_and_dataset(self, model: Union[str, type], dataset: str) -> tuple[str, type, str]:
+        if not dataset or dataset in (".", "..") or Path(dataset).name != dataset:
+            raise SettingError(f"dataset={dataset!r}: expected the name of a folder in data_path, such as ml-100k.")
         model_class = get_model(model) if isinstance(model, str) else model
         return model_class.__name__, model_class, dataset
 
@@ -209,6 +221,26 @@ class RLMRecConfig(Config):
             # RecBole looks for ml-100k inside itself even where the user has files of that name.
             self.final_config_dict["data_path"] = str(user_folder)
         self.data_folders = (user_folder, resource_folder("dataset") / self.dataset)
+        parts = ["train", "valid", "test"]
+        if (
+            self.final_config_dict["benchmark_filename"] is None
+            and not (user_folder / f"{self.dataset}.inter").is_file()
+            and all((user_folder / f"{self.dataset}.{part}.inter").is_file() for part in parts)
+        ):
+            self.final_config_dict["benchmark_filename"] = parts
+            self.notes.append(("info", f"Split from {self.dataset}.train.inter, .valid.inter and .test.inter."))
+
+    def _set_train_neg_sample_args(self) -> None:
+        try:
+            super()._set_train_neg_sample_args()
+        except (ValueError, KeyError) as error:
+            raise SettingError(f"RecBole refuses train_neg_sample_args: {error}") from error
+        pairwise = self.final_config_dict["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
+        if self._is_general and pairwise and self.final_config_dict["train_neg_sample_args"]["distribution"] == "none":
+            raise SettingError(
+                f"{self.model} ranks an item against a sampled one; train_neg_sample_args must name a distribution, "
+                "such as {distribution: uniform, sample_num: 1}."
+            )
 
     def _init_device(self) -> None:
         super()._init_device()
@@ -265,8 +297,14 @@ class RLMRecConfig(Config):
         """
         for key, value in self.external_config_dict.items():
             if key not in self.internal_config_dict and key not in _UNLISTED_KEYS:
+                origin = self._origins[key]
                 if key not in _known_keys():
-                    raise SettingError(_unknown_key_message(key, self._origins[key]))
+                    raise SettingError(_unknown_key_message(key, origin))
+                if is_own and key in self._command_line:
+                    # A file may serve several models; what is typed for this one must mean something to it.
+                    near = difflib.get_close_matches(key, sorted(self.internal_config_dict), n=1, cutoff=0.6)
+                    advice = f" Did you mean '{near[0]}'?" if near else ""
+                    raise SettingError(f"{model} does not read the setting '{key}' (from {origin}).{advice}")
                 self.notes.append(("warning", f"{model} does not use the setting '{key}' ({self._origins[key]})."))
             elif key in _PICKLE_SETTINGS and value:
                 raise SettingError(

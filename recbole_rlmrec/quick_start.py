@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from logging import getLogger
@@ -13,10 +14,11 @@ from typing import Any, Mapping, Optional, Sequence, Union
 from recbole.utils import init_logger, init_seed, set_color
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data.dataset import log_notes
+from recbole_rlmrec.data.dataset import fingerprint, log_notes
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
+from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
-from recbole_rlmrec.trainer import load_checkpoint, load_weights, trainer_class
+from recbole_rlmrec.trainer import check_data, load_checkpoint, load_weights, trainer_class
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,10 @@ class Result:
         dataset: its name.
         seed: of every random number.
         settings: those the user set to something else than the defaults.
-        best_epoch: counted from 0.
+        best_epoch: the epoch that was tested, counted from 0.
         seconds: wall-clock time of training, validation included.
-        best_valid_score: the ``valid_metric`` at the best epoch.
-        best_valid_result: all metrics there, as ``recall@20``.
+        best_valid_score: the ``valid_metric`` at the best epoch; None if nothing was validated.
+        best_valid_result: all metrics there, as ``recall@20``; None likewise.
         test_result: all metrics on the test split with the best epoch's weights.
         checkpoint: the best epoch's file; empty if it was not saved.
     """
@@ -42,14 +44,14 @@ class Result:
     settings: dict[str, Any]
     best_epoch: int
     seconds: float
-    best_valid_score: float
-    best_valid_result: dict[str, float]
-    test_result: dict[str, float]
+    best_valid_score: Optional[float]
+    best_valid_result: Optional[dict[str, float]]
+    test_result: Optional[dict[str, float]]
     checkpoint: str
 
     def write(self, path: Union[str, Path]) -> None:
         """Write this result as JSON."""
-        content = json.dumps(self.__dict__, indent=2) + "\n"
+        content = json.dumps(self.__dict__, indent=2, allow_nan=False) + "\n"
         with atomic_path(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
 
@@ -77,8 +79,7 @@ def run(
     """
     config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
     if config["result_file"]:
-        # A path that cannot be written to is better found before the training than after it.
-        Path(config["result_file"]).parent.mkdir(parents=True, exist_ok=True)
+        _check_writable(Path(config["result_file"]))
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     logger = getLogger()
@@ -94,7 +95,7 @@ def run(
     logger.info(recommender)
     trainer = trainer_class(config)(config, recommender)
     if config["resume_from"]:
-        trainer.resume_checkpoint(config["resume_from"])
+        trainer.resume_checkpoint(config["resume_from"], train_data)
 
     started = perf_counter()
     valid_score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
@@ -110,7 +111,7 @@ def run(
         settings=config.non_default_settings(),
         best_epoch=trainer.best_epoch,
         seconds=round(seconds, 2),
-        best_valid_score=float(valid_score),
+        best_valid_score=float(valid_score) if math.isfinite(valid_score) else None,
         best_valid_result=_floats(valid_result),
         test_result=_floats(test_result),
         checkpoint=str(trainer.saved_model_file) if saved else "",
@@ -121,13 +122,16 @@ def run(
 
 
 def load_model(
-    path: Union[str, Path], config_dict: Optional[Mapping[str, Any]] = None
+    path: Union[str, Path],
+    config_dict: Optional[Mapping[str, Any]] = None,
+    model: Optional[type] = None,
 ) -> tuple[RLMRecConfig, Any, Any, Any, Any, Any]:
     """Rebuild the model of a checkpoint, and its data, in any process.
 
     Args:
         path: a checkpoint that :func:`run` left in ``checkpoint_dir``.
         config_dict: settings over the checkpoint's own, such as another ``data_path`` or ``gpu_id``.
+        model: the model's class, if it is neither ours nor RecBole's.
 
     Returns:
         ``(config, model, dataset, train_data, valid_data, test_data)``, as RecBole's ``load_data_and_model``; the
@@ -140,16 +144,29 @@ def load_model(
     checkpoint = load_checkpoint(path)
     settings = {**checkpoint["settings"], "result_file": None, "resume_from": None, **(config_dict or {})}
     name, dataset_name = (settings.pop(key) for key in ("model", "dataset"))
-    config = RLMRecConfig(name, dataset_name, config_dict=settings)
+    config = RLMRecConfig(model or name, dataset_name, config_dict=settings)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     loaders = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
-    model = config.model_class(config, loaders[0]._dataset).to(config["device"])
-    load_weights(model, checkpoint, path)
-    model.eval()
-    return (config, model, dataset, *loaders)
+    check_data(checkpoint, fingerprint(loaders[0]._dataset), path)
+    recommender = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    load_weights(recommender, checkpoint, path)
+    recommender.eval()
+    return (config, recommender, dataset, *loaders)
 
 
-def _floats(metrics: Optional[Mapping[str, Any]]) -> dict[str, float]:
-    return {name: float(value) for name, value in (metrics or {}).items()}
+def _floats(metrics: Optional[Mapping[str, Any]]) -> Optional[dict[str, float]]:
+    return None if metrics is None else {name: float(value) for name, value in metrics.items()}
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the training, not after it, that a result cannot be written."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(f"'{path}' is a folder")
+        with atomic_path(path.with_name(f"{path.name}.probe")) as temporary:
+            temporary.touch()
+        path.with_name(f"{path.name}.probe").unlink()
+    except OSError as error:
+        raise SettingError(f"result_file='{path}' cannot be written: {error}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
@@ -11,16 +12,25 @@ import torch
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import get_trainer, set_color
 
+from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.errors import CheckpointError
 from recbole_rlmrec.files import atomic_path
 
 CHECKPOINT_FORMAT = 1
+
+#: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
+_RESUME_FREE = frozenset(
+    {"epochs", "stopping_step", "resume_from", "result_file", "show_progress", "checkpoint_dir", "data_path", "state"}
+    | {"gpu_id", "use_gpu", "worker", "eval_batch_size", "log_wandb", "wandb_project", "cold_nodes", "clip_grad_norm"}
+)
 
 _CHECKPOINT_KEYS = (
     "format",
     "model",
     "dataset",
     "settings",
+    "data",
+    "best_valid_result",
     "epoch",
     "cur_step",
     "best_valid_score",
@@ -38,8 +48,9 @@ def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "
         device: where the tensors go.
 
     Returns:
-        ``format``, ``model``, ``dataset``, ``settings``, ``epoch``, ``cur_step``, ``best_valid_score``,
-        ``state_dict``, ``other_parameter``, ``optimizer``.
+        ``format``, ``model``, ``dataset``, ``settings``, ``data`` (hashes of the ids and of the training split),
+        ``epoch``, ``cur_step``, ``best_valid_score``, ``best_valid_result``, ``state_dict``, ``other_parameter``,
+        ``optimizer``.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is no checkpoint of this package.
@@ -61,6 +72,26 @@ def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "
             f"'{path}' has checkpoint format {checkpoint['format']}; this version reads format {CHECKPOINT_FORMAT}."
         )
     return checkpoint
+
+
+def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: Union[str, Path]) -> None:
+    """Refuse a checkpoint whose rows would stand for other users and items than those of the data at hand.
+
+    Args:
+        checkpoint: from :func:`load_checkpoint`.
+        fingerprint: :func:`~recbole_rlmrec.data.dataset.fingerprint` of the training data.
+        path: for messages.
+
+    Raises:
+        CheckpointError: the ids, their order, or the training interactions differ.
+    """
+    differing = [name for name, value in checkpoint["data"].items() if fingerprint.get(name) != value]
+    if differing:
+        raise CheckpointError(
+            f"'{path}' was trained on other data of the name '{checkpoint['dataset']}': {', '.join(differing)} differ. "
+            "RecBole numbers ids in the order of the file, so another order also counts. Restore the files it was "
+            "trained on, or train anew."
+        )
 
 
 def load_weights(model: Any, checkpoint: dict[str, Any], path: Union[str, Path]) -> None:
@@ -108,7 +139,8 @@ class SafeTrainerMixin:
     """What this package changes about any of RecBole's trainers.
 
     Attributes:
-        best_epoch: epoch of the best validation so far, counted from 0; -1 before the first.
+        best_epoch: epoch that is tested, the one of the best validation so far, counted from 0; -1 before the first.
+        fingerprint: identity of the training data, stored in checkpoints; set by :meth:`fit`.
     """
 
     config: Any
@@ -122,7 +154,16 @@ class SafeTrainerMixin:
     best_valid_score: float
     valid_metric_bigger: bool
     start_epoch: int
+    best_valid_result: Optional[dict[str, float]]
     best_epoch: int = -1
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)  # type: ignore[call-arg]
+        self.fingerprint: dict[str, str] = {}
+        self._latest_valid_result: Optional[dict[str, float]] = None
+        # RecBole's name ends with the second, which two runs started together share.
+        stem = Path(self.saved_model_file).with_suffix("")
+        self.saved_model_file = f"{stem}-{secrets.token_hex(3)}.pth"
 
     def fit(
         self,
@@ -134,6 +175,7 @@ class SafeTrainerMixin:
         callback_fn: Optional[Callable[[int, float], None]] = None,
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
+        self.fingerprint = fingerprint(train_data._dataset)
 
         def remember(epoch: int, score: float) -> None:
             if self.cur_step == 0:
@@ -153,13 +195,21 @@ class SafeTrainerMixin:
             raise
         return result
 
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(valid_data, show_progress)  # type: ignore[misc]
+        self._latest_valid_result = {name: float(value) for name, value in result.items()}
+        return score, result
+
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         path = kwargs.pop("saved_model_file", self.saved_model_file)
+        self.best_epoch = epoch
         state = {
             "format": CHECKPOINT_FORMAT,
             "model": type(self.model).__name__,
             "dataset": self.config["dataset"],
             "settings": self.config.settings,
+            "data": self.fingerprint,
+            "best_valid_result": self._latest_valid_result,
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
@@ -172,23 +222,43 @@ class SafeTrainerMixin:
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
-    def resume_checkpoint(self, resume_file: Union[str, Path]) -> None:
-        """Take up training after the epoch a checkpoint was written in.
+    def resume_checkpoint(self, resume_file: Union[str, Path], train_data: Any = None) -> None:
+        """Take up training after the epoch a checkpoint was written in, the best one of its run.
 
-        Weights, optimiser and the best score are restored; random numbers start from the seed.
+        Weights, optimiser and the best score are restored; random numbers start from the seed. Later epochs write to
+        the same file.
+
+        Args:
+            resume_file: the checkpoint.
+            train_data: the training data loader, to check that it is the data of the checkpoint.
 
         Raises:
-            CheckpointError: see :func:`load_checkpoint` and :func:`load_weights`.
+            CheckpointError: see :func:`load_checkpoint`, :func:`check_data` and :func:`load_weights`; or a setting that
+                shapes the training differs.
         """
         checkpoint = load_checkpoint(resume_file, self.device)
+        if checkpoint["model"] == type(self.model).__name__:
+            self._check_settings(checkpoint["settings"], resume_file)
+        if train_data is not None:
+            check_data(checkpoint, fingerprint(train_data._dataset), resume_file)
         load_weights(self.model, checkpoint, resume_file)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.start_epoch = checkpoint["epoch"] + 1
         self.cur_step = checkpoint["cur_step"]
         self.best_valid_score = checkpoint["best_valid_score"]
+        self.best_valid_result = self._latest_valid_result = checkpoint["best_valid_result"]
         self.best_epoch = checkpoint["epoch"]
         self.saved_model_file = str(resume_file)
         self.logger.info(f"Training goes on from epoch {self.start_epoch} with {resume_file}.")
+
+    def _check_settings(self, stored: dict[str, Any], path: Union[str, Path]) -> None:
+        current = self.config.settings
+        for key in sorted((stored.keys() | current.keys()) - _RESUME_FREE):
+            if stored.get(key) != current.get(key):
+                raise CheckpointError(
+                    f"'{path}' was trained with {key}={stored.get(key)!r}, this run has {key}={current.get(key)!r}; a "
+                    "training goes on with the settings it began with."
+                )
 
     def evaluate(
         self,

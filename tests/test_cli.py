@@ -244,7 +244,6 @@ def test_training(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         "benchmark_filename": ["train", "valid", "test"],
         "epochs": 1,
         "embedding_size": 8,
-        "use_gpu": False,
     }
     assert set(result["test_result"]) == {f"{metric}@{k}" for metric in ("recall", "ndcg") for k in (5, 10, 20)}
 

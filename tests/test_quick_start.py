@@ -13,6 +13,7 @@ import pytest
 from conftest import World
 from test_trainer import QUICK, all_scores, train
 
+from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.registry import MODELS
 from recbole_rlmrec.quick_start import load_model, run
 
@@ -98,6 +99,20 @@ def test_same_seed_same_result_and_another_seed_another(world: World) -> None:
 
 def test_unwritable_result_path_is_found_before_training(world: World) -> None:
     Path("file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        train(world, "LightGCN", result_file="file/result.json")
+    for path in ("file/result.json", "dataset", "/proc/none/result.json"):
+        with pytest.raises(SettingError, match=rf"result_file='{path}' cannot be written"):
+            train(world, "LightGCN", result_file=path)
     assert not list(Path().glob("saved/*.pth"))
+
+
+@pytest.mark.parametrize(("settings", "epoch"), [({"eval_step": 0}, 1), ({"epochs": 0}, -1)])
+def test_a_run_without_validation_writes_plain_json(world: World, settings: dict[str, int], epoch: int) -> None:
+    result = train(world, "LightGCN", result_file="result.json", **settings)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    written = json.loads(Path("result.json").read_text(), parse_constant=refuse)
+    assert written["best_valid_score"] is None and written["best_valid_result"] is None
+    assert written["best_epoch"] == result.best_epoch == epoch
+    assert written["test_result"] == result.test_result

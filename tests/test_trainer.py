@@ -18,13 +18,14 @@ from conftest import World
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import CheckpointError
+from recbole_rlmrec.model.rlmrec import LightGCN_RLMRecCon
 from recbole_rlmrec.quick_start import load_model, run
 from recbole_rlmrec.trainer import Trainer, load_checkpoint, trainer_class
 
 QUICK = {"benchmark_filename": ["train", "valid", "test"], "embedding_size": 8, "epochs": 2, "show_progress": False}
 
 
-def train(world: World, model: str, **settings: Any) -> Any:
+def train(world: World, model: Any, **settings: Any) -> Any:
     return run(model, world.name, config_dict={"data_path": str(world.root), **QUICK, **settings})
 
 
@@ -83,7 +84,62 @@ def test_resumed_training_goes_on_from_weights_optimizer_and_score(world: World,
     assert f"epoch {stored['epoch'] + 1} training" in caplog.text
     assert f"epoch {stored['epoch']} training" not in caplog.text.split("Training goes on")[1]
     assert second.best_valid_score >= first.best_valid_score
+    assert set(second.best_valid_result) == set(first.best_valid_result)
     assert second.checkpoint == first.checkpoint
+
+
+def test_resuming_without_a_better_epoch_keeps_the_best_result(world: World) -> None:
+    first = train(world, "LightGCN", epochs=4, learning_rate=0.05)
+    again = train(world, "LightGCN", epochs=4, learning_rate=0.05, resume_from=first.checkpoint)
+    if again.best_epoch == first.best_epoch:
+        assert again.best_valid_result == first.best_valid_result
+        assert again.test_result == first.test_result
+    beyond = train(world, "LightGCN", epochs=again.best_epoch + 1, learning_rate=0.05, resume_from=first.checkpoint)
+    assert beyond.best_valid_score == again.best_valid_score
+    assert beyond.best_valid_result == again.best_valid_result
+
+
+def test_resuming_with_other_settings_is_refused(world: World) -> None:
+    checkpoint = train(world, "LightGCN").checkpoint
+    content = Path(checkpoint).read_bytes()
+    with pytest.raises(CheckpointError, match=r"trained with n_layers=2, this run has n_layers=1"):
+        train(world, "LightGCN", n_layers=1, resume_from=checkpoint)
+    assert Path(checkpoint).read_bytes() == content
+
+
+def test_checkpoint_is_bound_to_the_ids_and_the_split(world: World) -> None:
+    checkpoint = train(world, "LightGCN").checkpoint
+    original = world.train
+    world.train = original[::-1]
+    world.write()
+    with pytest.raises(CheckpointError, match=r"other data of the name 'tiny': user ids, item ids differ"):
+        load_model(checkpoint)
+    with pytest.raises(CheckpointError, match="other data of the name 'tiny'"):
+        train(world, "LightGCN", resume_from=checkpoint, epochs=9)
+    world.train, world.valid, world.test = original, world.test, world.valid
+    world.write()
+    load_model(checkpoint)
+    world.train = np.concatenate([original, world.test])
+    world.write()
+    with pytest.raises(CheckpointError, match="training interactions differ"):
+        load_model(checkpoint)
+
+
+def test_runs_of_the_same_second_have_checkpoints_of_their_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recbole.trainer.trainer.get_local_time", lambda: "Nov-21-2026_00-00-00")
+    first, second = train(world, "LightGCN", seed=1), train(world, "LightGCN", seed=2)
+    assert first.checkpoint != second.checkpoint
+    assert load_checkpoint(first.checkpoint)["settings"]["seed"] == 1
+
+
+class Mine(LightGCN_RLMRecCon):
+    """A model that neither we nor RecBole know by name."""
+
+
+def test_a_model_of_ones_own_is_loaded_by_its_class(world: World) -> None:
+    result = train(world, Mine)
+    config, model, *_ = load_model(result.checkpoint, model=Mine)
+    assert type(model) is Mine and config["model"] == "Mine"
 
 
 def test_checkpoint_of_another_model_is_refused(world: World) -> None:
@@ -121,6 +177,7 @@ class Touch:
         return (open, ("canary", "w"))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_checkpoint_with_code_is_refused_and_not_run(world: World, tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"format": 1, "model": Touch()}, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from logging import getLogger
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_rlmrec.data.release import RELEASE_URL
+from recbole_rlmrec.data.release import DATASET_RELEASES, RELEASE_URL
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
     SemanticEmbedding,
@@ -22,10 +23,7 @@ from recbole_rlmrec.data.semantic_embedding import (
     read_metadata,
 )
 from recbole_rlmrec.data.split import LEFT_OUT, SPLIT_NAMES, pairs_sha256, read_split, split_column_codes
-from recbole_rlmrec.errors import DataError
-
-#: Datasets of the RLMRec paper. RecBole has other datasets of some of these names and would download those.
-RELEASED_DATASETS = ("amazon-book", "yelp", "steam")
+from recbole_rlmrec.errors import DataError, RLMRecError
 
 #: The feature fields of the semantic embeddings, by side; RecBole's suffixes of such files.
 SEMANTIC_FIELDS: dict[str, Literal["user", "item"]] = {"useremb": "user", "itememb": "item"}
@@ -52,12 +50,23 @@ class RLMRecDataset(Dataset):
 
     # ------------------------------------------------------------------ loading
 
+    def _from_scratch(self) -> None:
+        try:
+            super()._from_scratch()
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            if isinstance(error, RLMRecError):
+                raise
+            raise DataError(
+                f"RecBole cannot read the dataset '{self.dataset_name}' in '{self.dataset_path}': {error}. Expected "
+                "UTF-8 files with a typed header such as 'user_id:token<TAB>item_id:token' and at least one row."
+            ) from error
+
     def _load_data(self, token: str, dataset_path: str) -> None:
         names = [f"{token}.inter"]
         if self.benchmark_filename_list is not None:
             names = [f"{token}.{part}.inter" for part in self.benchmark_filename_list]
         missing = [name for name in names if not (Path(dataset_path) / name).is_file()]
-        if missing and (token in RELEASED_DATASETS or Path(dataset_path).exists()):
+        if missing and (token in DATASET_RELEASES or Path(dataset_path).exists()):
             raise DataError(_missing_dataset_message(token, dataset_path, missing))
         if missing:
             self._download()
@@ -68,6 +77,8 @@ class RLMRecDataset(Dataset):
     def _check_header(self, path: Path) -> None:
         """Check the first line of an interaction file, which RecBole would fail on without naming the file."""
         columns = self._columns(path)
+        if columns[0].startswith("\ufeff"):
+            raise DataError(f"'{path}' starts with a byte-order mark; save it as UTF-8 without one.")
         wanted = f"expected a first line such as '{self.uid_field}:token<TAB>{self.iid_field}:token'"
         for column in columns:
             if column.count(":") != 1:
@@ -261,11 +272,7 @@ class RLMRecDataset(Dataset):
     def _warn_of_leakage(self, profiles_split: Optional[str], path: Path) -> None:
         if profiles_split is None or not self._is_training_split:
             return
-        tokens = [
-            self.id2token(field, self.inter_feat[field].numpy()).astype(str)
-            for field in (self.uid_field, self.iid_field)
-        ]
-        training_split = pairs_sha256(*tokens)
+        training_split = _training_sha256(self)
         if training_split != profiles_split:
             self.logger.warning(
                 f"{path}: the profiles were written from another training split ({profiles_split[:12]}...) than this "
@@ -273,13 +280,37 @@ class RLMRecDataset(Dataset):
             )
 
 
+def fingerprint(training: Any) -> dict[str, str]:
+    """Return what a trained table's rows stand for: hashes of a training split's ids, in their order, and of its pairs.
+
+    Args:
+        training: the dataset of a training data loader.
+    """
+    if training.uid_field is None or training.iid_field is None:
+        return {}
+    hashes = {"training interactions": _training_sha256(training)}
+    for name, field in (("user ids", training.uid_field), ("item ids", training.iid_field)):
+        ids = "\n".join(map(str, training.field2id_token[field]))
+        hashes[name] = hashlib.sha256(ids.encode("utf-8")).hexdigest()
+    return hashes
+
+
+def _training_sha256(training: Any) -> str:
+    users, items = (
+        training.id2token(field, training.inter_feat[field].numpy()).astype(str)
+        for field in (training.uid_field, training.iid_field)
+    )
+    return pairs_sha256(users, items)
+
+
 def _missing_dataset_message(name: str, folder: str, missing: list[str]) -> str:
-    if name in RELEASED_DATASETS:
+    if name in DATASET_RELEASES:
+        # RecBole has other datasets of some of these names and would download those.
         return (
             f"The dataset '{name}' of the RLMRec paper is not in '{folder}'. Download the authors' release from "
             f"{RELEASE_URL} (another dataset of this name in the folder is read with --benchmark_filename=~ "
             "--tuned=False), unpack it and import it with\n"
-            f"    recbole-rlmrec import-release --source <unpacked>/data/{name.split('-')[0]} --dataset {name}"
+            f"    recbole-rlmrec import-release --source <unpacked>/data/{DATASET_RELEASES[name]} --dataset {name}"
         )
     if missing:
         return (
@@ -288,7 +319,7 @@ def _missing_dataset_message(name: str, folder: str, missing: list[str]) -> str:
         )
     return (
         f"There is no dataset '{name}': no folder '{folder}', and RecBole does not know the name. Check --dataset and "
-        "--data_path; the README shows how to bring your own data."
+        "--data_path (in load_model: {'data_path': ...}); the README shows how to bring your own data."
     )
 
 

@@ -19,32 +19,32 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import Any, Literal, Union
+from typing import Any, Union
 
 import numpy as np
 
 from recbole_rlmrec.data.array_pickle import load_array, load_matrix, load_plain
+from recbole_rlmrec.data.semantic_embedding import PAD_TOKEN, Side
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
 
 RELEASE_URL = "https://archive.org/download/rlmrec_data/data.zip"
-RELEASE_NAMES = ("amazon", "yelp", "steam")
+#: The datasets of the paper and the release's own names of them.
+DATASET_RELEASES = {"amazon-book": "amazon", "yelp": "yelp", "steam": "steam"}
+RELEASE_NAMES = tuple(DATASET_RELEASES.values())
 ENCODER = "text-embedding-ada-002 (RLMRec release)"
 WRITER = "RLMRec release"
 
-Side = Literal["user", "item"]
 
 _MATRIX_FILES = {"train": "trn_mat.pkl", "valid": "val_mat.pkl", "test": "tst_mat.pkl"}
 _EMBEDDING_FILES: dict[Side, str] = {"user": "usr_emb_np.pkl", "item": "itm_emb_np.pkl"}
 _PROFILE_FILES: dict[Side, str] = {"user": "usr_prf.pkl", "item": "itm_prf.pkl"}
 _ROW_KEYS: dict[Side, str] = {"user": "uid", "item": "iid"}
-_DATASET_RELEASES = {"amazon-book": "amazon"}
 
 _ROW_NUMBERS = "row numbers, as no id map was found"
 _TAKE_AGAIN = f"Take a whole copy of the file from the release, {RELEASE_URL}."
 _NORM_TOLERANCE = 1e-3
 
-_PAD_TOKEN = "[PAD]"  # RecBole's name of internal id 0
 # pandas, and so RecBole, reads these as a missing value, even in a text column and in quotes. RecBole then counts the
 # interactions of such an id as [PAD]'s.
 # fmt: off
@@ -413,7 +413,7 @@ def _find_map(
     candidates = list(
         {path.resolve(): path for place in folders for path in sorted(place.glob(f"*_{side}.json"))}.values()
     )
-    expected = f"{release_name or _DATASET_RELEASES.get(dataset, dataset)}_{side}.json"
+    expected = f"{release_name or DATASET_RELEASES.get(dataset, dataset)}_{side}.json"
     for path in candidates:
         if path.name == expected:
             return path
@@ -489,7 +489,7 @@ def _token_fault(token: str) -> str | None:
     """Say why a token cannot stand in a tab-separated line, or None if it can."""
     if not token:
         return "is empty"
-    if token == _PAD_TOKEN:
+    if token == PAD_TOKEN:
         return "is RecBole's own name of the padding id"
     if re.search(r"[\t\r\n\0]", token):
         return "holds a tab, a line break or a null character"

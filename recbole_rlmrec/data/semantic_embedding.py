@@ -23,7 +23,7 @@ from typing import Any, Callable, Iterable, Iterator, Literal, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
@@ -57,6 +57,24 @@ class SemanticEmbedding:
     vectors: np.ndarray
     source: str
     side: Side | None = None
+
+    @classmethod
+    def from_arrays(cls, tokens: ArrayLike, vectors: ArrayLike, side: Side | None = None) -> SemanticEmbedding:
+        """Build and check a table from what encoders return: lists, NumPy arrays or CPU tensors of any float type.
+
+        Args:
+            tokens: ``[n]`` original ids.
+            vectors: ``[n, D]``; anything but float16 becomes float32.
+            side: ``"user"`` or ``"item"``.
+
+        Raises:
+            DataError: see :meth:`check`.
+        """
+        table = np.asarray(vectors)
+        table = table if table.dtype in (np.float16, np.float32) else _to_float32(table)
+        embedding = cls(np.asarray(tokens).astype(np.str_), table, "the given vectors", side)
+        embedding.check()
+        return embedding
 
     @property
     def dimension(self) -> int:

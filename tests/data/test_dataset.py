@@ -362,7 +362,7 @@ def test_released_dataset_that_is_there_loads(tmp_path: Path) -> None:
 def test_unknown_dataset(tmp_path: Path, benchmark: dict[str, Any]) -> None:
     assert refused(tmp_path, "nosuch", **benchmark) == (
         f"There is no dataset 'nosuch': no folder '{tmp_path / 'nosuch'}', and RecBole does not know the name. Check "
-        "--dataset and --data_path; the README shows how to bring your own data."
+        "--dataset and --data_path (in load_model: {'data_path': ...}); the README shows how to bring your own data."
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -376,6 +376,13 @@ def test_folder_without_interactions(tmp_path: Path) -> None:
     (folder / "mine.train.inter").write_text("user_id:token\titem_id:token\na\tx\n")
     message = refused(tmp_path, "mine", benchmark_filename=list(PARTS))
     assert message.startswith(f"The folder '{folder}' has no mine.valid.inter and no mine.test.inter.")
+
+
+def test_ready_made_parts_are_found_without_a_setting(world: World) -> None:
+    config = world.config("LightGCN", benchmark_filename=None)
+    assert ("info", "Split from tiny.train.inter, .valid.inter and .test.inter.") in config.notes
+    sizes = [len(loader._dataset) for loader in world.loaders(config)[1:]]
+    assert sizes == [len(world.train), len(world.valid), len(world.test)]
 
 
 ML_1M = [f"{user}\t{item}" for user in range(12) for item in range(10) if (user + item) % 3]
@@ -425,14 +432,26 @@ def test_download_without_network_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "content", ["", "user_id,item_id\n1,2\n", "user_id\titem_id\n1\t2\n", "user_id:token\trating:float\n1\t2\n", None]
+    "content",
+    [
+        "",
+        "user_id,item_id\n1,2\n",
+        "user_id\titem_id\n1\t2\n",
+        "user_id:token\trating:float\n1\t2\n",
+        "user_id:token\titem_id:token\n",
+        "user_id:float\titem_id:token\nanna\tx\n",
+        "user_id:token\titem_id:token\nann\udce9\tx\n",
+        "\ufeffuser_id:token\titem_id:token\na\tx\n",
+        None,
+    ],
 )
 def test_malformed_interactions_are_named(tmp_path: Path, content: Optional[str]) -> None:
     if content is None:
         (tmp_path / "bad").write_text("a file where the folder is expected")
     else:
         (tmp_path / "bad").mkdir()
-        (tmp_path / "bad" / "bad.inter").write_text(content)
+        # The surrogate becomes a byte that is no UTF-8.
+        (tmp_path / "bad" / "bad.inter").write_bytes(content.encode("utf-8", "surrogateescape"))
     assert "bad" in refused(tmp_path, "bad")
 
 

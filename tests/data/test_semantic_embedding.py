@@ -8,6 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from recbole_rlmrec.data import semantic_embedding
 from recbole_rlmrec.data.semantic_embedding import (
@@ -609,3 +610,14 @@ def test_metadata_that_disagrees(dimension):
     with pytest.raises(DataError) as caught:
         check_metadata({"dimension": dimension}, table("ab"), "ml.semantic.json")
     assert f"ml.semantic.json says dimension {dimension!r}, but the vectors in the table have 2" in str(caught.value)
+
+
+def test_from_arrays_takes_what_encoders_return() -> None:
+    rows = [[0.5, 1.0], [2.0, -1.0]]
+    for vectors in (rows, np.array(rows), torch.tensor(rows), np.array(rows, dtype=np.float32)):
+        table = SemanticEmbedding.from_arrays([7, "b"], vectors)
+        assert table.vectors.dtype == np.float32 and table.tokens.tolist() == ["7", "b"]
+        np.testing.assert_array_equal(table.vectors, rows)
+    assert SemanticEmbedding.from_arrays(["a"], np.ones((1, 2), dtype=np.float16)).vectors.dtype == np.float16
+    with pytest.raises(DataError, match="NaN"):
+        SemanticEmbedding.from_arrays(["a"], [[float("nan"), 1.0]])

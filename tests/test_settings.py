@@ -1,0 +1,18 @@
+"""Settings are declared once for checking and once for typing; the two must not part."""
+
+from __future__ import annotations
+
+
+def test_settings_declared_twice_agree() -> None:
+    from typing import get_args, get_type_hints
+
+    from recbole_rlmrec.model import rlmrec
+    from recbole_rlmrec.model.backbone import base, sgl
+    from recbole_rlmrec.settings import SETTINGS, Choice
+
+    for module in (rlmrec, base, sgl):
+        for member in vars(module).values():
+            if isinstance(member, type) and hasattr(member, "from_config") and member.__name__ != "Settings":
+                for field, hint in get_type_hints(member).items():
+                    if isinstance(SETTINGS[field].allowed, Choice):
+                        assert get_args(hint) == SETTINGS[field].allowed.words, field
