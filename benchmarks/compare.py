@@ -3,7 +3,8 @@
     python benchmarks/compare.py --dataset ml-100k --seeds 2020 2021 2022 --output results/ml-100k
 
 Each run is a process of its own and leaves a JSON file in the output folder; runs whose file is there are not run
-again, so a stopped comparison goes on where it was. Settings after ``--`` go to every run.
+again, so a stopped comparison goes on where it was. Settings after ``--`` go to every run. A folder holds one
+comparison: dataset, settings and versions are written there and must stay the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -18,6 +20,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.registry import MODELS
@@ -39,6 +42,13 @@ def main() -> int:
     parser.add_argument("settings", nargs="*", help="-- --name=value ..., given to every run")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    conditions = {
+        "dataset": arguments.dataset,
+        "settings": arguments.settings,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("recbole-rlmrec", "recbole", "torch", "numpy")},
+    }
+    _keep_conditions(arguments.output / "conditions.json", conditions)
     runs = [(model, seed) for seed in arguments.seeds for model in arguments.models]
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -46,11 +56,27 @@ def main() -> int:
     if failed:
         print(f"failed: {failed}", file=sys.stderr)
         return 1
-    table = _table(arguments)
+    table = _table(arguments, conditions)
     with atomic_path(arguments.output / "README.md") as temporary:
         temporary.write_text(table, encoding="utf-8")
     print(table)
     return 0
+
+
+def _keep_conditions(path: Path, conditions: dict[str, Any]) -> None:
+    """Write the conditions of a comparison, or stop if the folder's runs were made under others."""
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(key for key in stored | conditions if stored.get(key) != conditions.get(key))
+        if differing:
+            sys.exit(
+                f"{path.parent} holds runs under other conditions ({', '.join(differing)}); choose another --output"
+            )
+    elif any(path.parent.glob("*-*.json")):
+        sys.exit(f"{path.parent} holds runs of unknown conditions; choose another --output")
+    else:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(conditions, indent=1) + "\n", encoding="utf-8")
 
 
 def _result_path(arguments: argparse.Namespace, model: str, seed: int) -> Path:
@@ -71,19 +97,23 @@ def _train(arguments: argparse.Namespace, model: str, seed: int) -> int:
     return done.returncode
 
 
-def _table(arguments: argparse.Namespace) -> str:
-    command = f"python benchmarks/compare.py --dataset {arguments.dataset} --models {' '.join(arguments.models)} "
+def _table(arguments: argparse.Namespace, conditions: dict[str, Any]) -> str:
+    threads = os.environ.get("OMP_NUM_THREADS")
+    command = f"OMP_NUM_THREADS={threads} " if threads else ""
+    command += f"python benchmarks/compare.py --dataset {arguments.dataset} --models {' '.join(arguments.models)} "
     command += f"--seeds {' '.join(map(str, arguments.seeds))} --output {arguments.output}"
     if arguments.settings:
         command += f" -- {' '.join(arguments.settings)}"
-    versions = ", ".join(f"{name} {version(name)}" for name in ("recbole-rlmrec", "recbole", "torch", "numpy"))
+    versions = ", ".join(f"{name} {value}" for name, value in conditions.items() if name not in ("dataset", "settings"))
+    seeds = f"over {len(arguments.seeds)} seeds" if len(arguments.seeds) > 1 else "of one seed"
+    measure = "test results, mean ± standard deviation" if len(arguments.seeds) > 1 else "test results"
     lines = [
-        f"# {arguments.dataset}: test results, mean ± standard deviation over {len(arguments.seeds)} seeds",
+        f"# {arguments.dataset}: {measure} {seeds}",
         "",
         f"`{command}`",
         "",
-        f"{datetime.date.today()}, Python {platform.python_version()}, {versions}, CPU. Seconds are of training with "
-        f"validation, {arguments.jobs} run(s) at a time.",
+        f"{_dates(arguments)}, {versions}, CPU. Seconds are of training with validation, on a machine that did other "
+        "work as well: no measure of speed.",
         "",
         "| model | Recall@20 | NDCG@20 | valid Recall@20 | best epoch | seconds |",
         "|---|---|---|---|---|---|",
@@ -91,11 +121,19 @@ def _table(arguments: argparse.Namespace) -> str:
     for model in arguments.models:
         results = [json.loads(_result_path(arguments, model, seed).read_text()) for seed in arguments.seeds]
         columns = [_mean_std([result["test_result"][metric] for result in results]) for metric in METRICS]
-        columns.append(_mean_std([result["best_valid_result"]["recall@20"] for result in results]))
+        valid = [result["best_valid_result"] for result in results]
+        columns.append(_mean_std([result["recall@20"] for result in valid]) if all(valid) else "")
         columns.append("/".join(str(result["best_epoch"]) for result in results))
         columns.append(f"{statistics.mean(result['seconds'] for result in results):.0f}")
         lines.append(f"| {model} | " + " | ".join(columns) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _dates(arguments: argparse.Namespace) -> str:
+    """Return the day, or the first and last day, on which the runs were written."""
+    paths = [_result_path(arguments, model, seed) for model in arguments.models for seed in arguments.seeds]
+    days = sorted({datetime.date.fromtimestamp(path.stat().st_mtime).isoformat() for path in paths})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def _mean_std(values: list[float]) -> str:

@@ -41,9 +41,9 @@ def _linear(in_features: int, out_features: int, generator: torch.Generator) -> 
 class NodeMask(nn.Module):
     """One learned token that stands in for the ego embeddings of masked nodes, users and items alike.
 
-    The token starts as small noise, N(0, 0.02), as mask tokens do elsewhere (BERT, MAE), and not at zero: a masked node
-    that loses its edges in a view would be a zero row, whose normalisation has a gradient of 1e12, and one such step
-    stops Adam from moving the token for tens of thousands more.
+    The token starts as small noise, N(0, 0.02), as mask tokens do elsewhere (BERT, MAE). At zero, a masked node that
+    loses its edges in a view would be a zero row, whose normalisation has a gradient of 1e12, and one such step stops
+    Adam from moving the token for tens of thousands more.
 
     Args:
         embedding_size: d.
