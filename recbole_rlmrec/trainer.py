@@ -201,6 +201,9 @@ class SafeTrainerMixin:
         return score, result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        if epoch < self.best_epoch:
+            # RecBole writes epoch -1 where nothing is left to train; a resumed run's checkpoint stands.
+            return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
         self.best_epoch = epoch
         state = {

@@ -96,6 +96,7 @@ def test_resuming_without_a_better_epoch_keeps_the_best_result(world: World) -> 
         assert again.test_result == first.test_result
     beyond = train(world, "LightGCN", epochs=again.best_epoch + 1, learning_rate=0.05, resume_from=first.checkpoint)
     assert beyond.best_valid_score == again.best_valid_score
+    assert beyond.best_epoch == again.best_epoch == load_checkpoint(first.checkpoint)["epoch"]
     assert beyond.best_valid_result == again.best_valid_result
 
 
