@@ -94,13 +94,16 @@ def run(
     recommender = config.model_class(config, train_data._dataset).to(config["device"])
     logger.info(recommender)
     trainer = trainer_class(config)(config, recommender)
-    if config["resume_from"]:
-        trainer.resume_checkpoint(config["resume_from"], train_data)
-
-    started = perf_counter()
-    valid_score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
-    seconds = perf_counter() - started
-    test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=config["show_progress"])
+    try:
+        if config["resume_from"]:
+            trainer.resume_checkpoint(config["resume_from"], train_data)
+        started, progress = perf_counter(), config["show_progress"]
+        valid_score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+        seconds = perf_counter() - started
+        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
+    finally:
+        # RecBole leaves the writer's thread running, one for each run of a process.
+        trainer.tensorboard.close()
     logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
 
