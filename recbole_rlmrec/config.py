@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from functools import lru_cache
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
@@ -249,6 +250,11 @@ class RLMRecConfig(Config):
             self.final_config_dict["device"] = torch.device("cpu")
 
     # ------------------------------------------------------------------ our own
+
+    def log_notes(self) -> None:
+        """Write ``notes`` to the log, once there is one."""
+        for level, message in self.notes:
+            getattr(getLogger(), level)(message)
 
     def find_data_file(self, name: str) -> Optional[Path]:
         """Return the first of the dataset's folders' files of this name: the user's, then the embedded one."""

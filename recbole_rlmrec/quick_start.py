@@ -14,7 +14,7 @@ from typing import Any, Mapping, Optional, Sequence, Union
 from recbole.utils import init_logger, init_seed, set_color
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data.dataset import fingerprint, log_notes
+from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
@@ -85,7 +85,7 @@ def run(
     logger = getLogger()
     logger.info(sys.argv)
     logger.info(config)
-    log_notes(config.notes)
+    config.log_notes()
 
     full_dataset = create_dataset(config)
     logger.info(full_dataset)

@@ -101,3 +101,14 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 def batch_of(users: Any, positives: Any, negatives: Any) -> Interaction:
     columns = {"user_id": users, "item_id": positives, "neg_item_id": negatives}
     return Interaction({name: torch.as_tensor(np.asarray(ids)).long() for name, ids in columns.items()})
+
+
+def built(world: World, name: str, **settings: Any) -> tuple[Any, Any]:
+    """Return a model in training mode and its training dataset, with embeddings large enough for terms to differ."""
+    model, train_data = world.model(name, **settings)
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    model.train()
+    return model, train_data._dataset

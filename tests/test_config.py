@@ -948,3 +948,12 @@ def test_a_configuration_reads_no_data(configure: Configure, monkeypatch: pytest
     monkeypatch.setattr(Dataset, "__init__", lambda *_: pytest.fail("a dataset was built"))
     configure("LightGCN", "nosuch")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_notes_reach_the_log(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    config = configure()
+    config.notes = [("info", "one"), ("warning", "two")]
+    config.log_notes()
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert caplog.messages == ["one", "two"]

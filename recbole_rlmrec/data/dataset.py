@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -22,7 +21,7 @@ from recbole_rlmrec.data.semantic_embedding import (
     metadata_path,
     read_metadata,
 )
-from recbole_rlmrec.data.split import LEFT_OUT, SPLIT_NAMES, pairs_sha256, read_split, split_column_codes
+from recbole_rlmrec.data.split import SPLIT_NAMES, pairs_sha256, read_split, split_column_codes
 from recbole_rlmrec.errors import DataError, RLMRecError
 
 #: The feature fields of the semantic embeddings, by side; RecBole's suffixes of such files.
@@ -53,9 +52,9 @@ class RLMRecDataset(Dataset):
     def _from_scratch(self) -> None:
         try:
             super()._from_scratch()
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-            if isinstance(error, RLMRecError):
-                raise
+        except RLMRecError:
+            raise
+        except (ValueError, KeyError) as error:
             raise DataError(
                 f"RecBole cannot read the dataset '{self.dataset_name}' in '{self.dataset_path}': {error}. Expected "
                 "UTF-8 files with a typed header such as 'user_id:token<TAB>item_id:token' and at least one row."
@@ -202,10 +201,10 @@ class RLMRecDataset(Dataset):
         self._change_feat_format()
         ids = self.inter_feat[_SPLIT_COLUMN]
         id_of = self.field2token_id[_SPLIT_COLUMN]
-        left_out = int((ids == id_of.get("left out", LEFT_OUT + 2)).sum())
+        rows = [(ids == id_of[name]).nonzero().squeeze(1) if name in id_of else [] for name in SPLIT_NAMES]
+        left_out = len(ids) - sum(map(len, rows))
         if left_out:
             self.logger.info(f"{left_out} interactions belong to no part of the split and are left out.")
-        rows = [(ids == id_of[name]).nonzero().squeeze(1) if name in id_of else [] for name in SPLIT_NAMES]
         self._del_col(self.inter_feat, _SPLIT_COLUMN)
         self._drop_unused_col()
         return [self.copy(self.inter_feat[row]) for row in rows]
@@ -321,10 +320,3 @@ def _missing_dataset_message(name: str, folder: str, missing: list[str]) -> str:
         f"There is no dataset '{name}': no folder '{folder}', and RecBole does not know the name. Check --dataset and "
         "--data_path (in load_model: {'data_path': ...}); the README shows how to bring your own data."
     )
-
-
-def log_notes(notes: list[tuple[str, str]]) -> None:
-    """Write what a configuration noted, before there was a log, to the log."""
-    logger = getLogger()
-    for level, message in notes:
-        getattr(logger, level)(message)

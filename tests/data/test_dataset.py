@@ -18,7 +18,7 @@ import torch
 from conftest import World, write_dataset
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data.dataset import RLMRecDataset, log_notes
+from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.data.split import write_packed_split
 from recbole_rlmrec.errors import DataError
@@ -812,13 +812,6 @@ def test_batches_are_logged(world: World, caplog: pytest.LogCaptureFixture) -> N
     world.loaders(world.config("LightGCN", train_batch_size=100, eval_batch_size=31 * 10))
     n_valid, n_test = (-(-len(by_user(part)) // 10) for part in (world.valid, world.test))
     assert f"Batches: 3 training, {n_valid} validation, {n_test} test." in caplog.messages
-
-
-def test_notes_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    log_notes([("info", "one"), ("warning", "two")])
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
-    assert caplog.messages == ["one", "two"]
 
 
 def test_other_kinds_of_model_get_recboles_datasets(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import World, batch_of
+from conftest import World, batch_of, built
 
 from recbole_rlmrec.errors import SettingError
 
@@ -24,17 +24,6 @@ def holed(world: World) -> World:
             del table[token]
     world.write()
     return world
-
-
-def built(world: World, name: str, **settings: Any) -> tuple[Any, Any]:
-    """Return a model in training mode and its dataset, with embeddings large enough for the terms to differ."""
-    model, train_data = world.model(name, **settings)
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
-    model.train()
-    return model, train_data._dataset
 
 
 def ids_of(dataset: Any, side: str, tokens: Any) -> np.ndarray:

@@ -7,20 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import World, batch_of
+from conftest import World, batch_of, built
 
 BACKBONES = ["LightGCN", "SGL", "SimGCL"]
-
-
-def built(world: World, name: str, **settings: Any) -> tuple[Any, Any]:
-    """Return a model in training mode and its training dataset, with embeddings of ordinary size."""
-    model, train_data = world.model(name, **settings)
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
-    model.train()
-    return model, train_data._dataset
 
 
 def some_batch() -> Any:
