@@ -44,6 +44,12 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", required=True, help="such as LightGCN_RLMRecCon, SGL_RLMRecGen, BPR")
     parser.add_argument("--dataset", "-d", required=True, help="such as ml-100k, amazon-book")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    several = parser.add_argument_group("several processes, which share each step")
+    several.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
+    several.add_argument("--world_size", type=int, default=-1, help="processes on all machines (those of this one)")
+    several.add_argument("--ip", default="localhost", help="address of the machine of rank 0, among several machines")
+    several.add_argument("--port", type=int, default=5678, help="a free port there (5678)")
+    several.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process (0)")
     parser.set_defaults(run=_train)
 
 
@@ -58,7 +64,8 @@ def _train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     command_line = parse_settings(rest)
     from recbole_rlmrec.quick_start import run
 
-    run(known.model, known.dataset, shlex.split(known.config_files), command_line=command_line)
+    processes = {name: getattr(known, name) for name in ("nproc", "world_size", "ip", "port", "group_offset")}
+    run(known.model, known.dataset, shlex.split(known.config_files), command_line=command_line, **processes)
     return 0
 
 

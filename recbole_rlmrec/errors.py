@@ -15,3 +15,7 @@ class DataError(RLMRecError, ValueError):
 
 class CheckpointError(RLMRecError, ValueError):
     """A checkpoint cannot be read, or belongs to another model."""
+
+
+class TrainingError(RLMRecError, RuntimeError):
+    """A training went wrong: a loss that is no number, or a process that died."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, ContextManager, Mapping, Optional, Sequence, Union
 
 from recbole.utils import init_logger, init_seed, set_color
 
@@ -18,6 +19,8 @@ from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.launch import Processes, run_in_processes
+from recbole_rlmrec.ops.distributed import this_shard
 from recbole_rlmrec.trainer import check_data, load_checkpoint, load_weights, trainer_class
 
 
@@ -63,25 +66,64 @@ def run(
     config_dict: Optional[Mapping[str, Any]] = None,
     command_line: Optional[Mapping[str, Any]] = None,
     saved: bool = True,
-) -> Result:
-    """Train a model to early stopping and test its best epoch, as RecBole's ``run_recbole`` does.
+    nproc: int = 1,
+    world_size: int = -1,
+    ip: str = "localhost",
+    port: int = 5678,
+    group_offset: int = 0,
+) -> Optional[Result]:
+    """Train a model to early stopping and test its best epoch, as RecBole's ``run`` does.
 
     Args:
         model: name or class: ours (``LightGCN_RLMRecCon``) or any of RecBole's (``BPR``).
         dataset: the dataset's name.
         config_file_list: YAML files with settings.
         config_dict: settings, over the files.
-        command_line: settings, over everything.
+        command_line: settings from the command line, over everything.
         saved: keep the best epoch's checkpoint; without it the last epoch is tested.
+        nproc: processes on this machine that share each step; ``train_batch_size`` is that of all together, and the
+            result is that of one process. On CPUs and on GPUs, of which each process takes one of ``gpu_id``.
+        world_size: processes on all machines; -1 for those of this machine.
+        ip: address of the machine of rank 0; only among several machines.
+        port: a free port there; only among several machines.
+        group_offset: rank of this machine's first process.
+
+    Returns:
+        What the run found; None on a machine that has not rank 0.
 
     Raises:
         RLMRecError: a setting or a data file is wrong; the message says how to mend it.
     """
+    processes = Processes(nproc, world_size, ip, port, group_offset)
+    arguments = (model, dataset, config_file_list, config_dict, command_line, saved)
+    if processes.total == 1:
+        return _run(contextlib.nullcontext, *arguments)
+    result: Optional[Result] = run_in_processes(processes, _run, *arguments)
+    return result
+
+
+def _run(
+    join: Callable[[Any], ContextManager[None]],
+    model: Union[str, type],
+    dataset: str,
+    config_file_list: Optional[Sequence[Union[str, Path]]],
+    config_dict: Optional[Mapping[str, Any]],
+    command_line: Optional[Mapping[str, Any]],
+    saved: bool,
+) -> Result:
+    """Do the run of this process, which ``join`` makes one of a group."""
     config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
-    if config["result_file"]:
+    with join(config):
+        return _run_configured(config, saved)
+
+
+def _run_configured(config: RLMRecConfig, saved: bool) -> Result:
+    is_first = this_shard().rank == 0
+    if config["result_file"] and is_first:
         _check_writable(Path(config["result_file"]))
     init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
+    if is_first:
+        init_logger(config)
     logger = getLogger()
     logger.info(sys.argv)
     logger.info(config)
@@ -90,7 +132,8 @@ def run(
     full_dataset = create_dataset(config)
     logger.info(full_dataset)
     train_data, valid_data, test_data = data_preparation(config, full_dataset)
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    # The same in all processes: they draw the same negatives, masks and edges and take each its share of them.
+    init_seed(config["seed"], config["reproducibility"])
     recommender = config.model_class(config, train_data._dataset).to(config["device"])
     logger.info(recommender)
     trainer = trainer_class(config)(config, recommender)
@@ -119,7 +162,7 @@ def run(
         test_result=_floats(test_result),
         checkpoint=str(trainer.saved_model_file) if saved else "",
     )
-    if config["result_file"]:
+    if config["result_file"] and is_first:
         result.write(config["result_file"])
     return result
 

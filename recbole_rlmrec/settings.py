@@ -92,6 +92,11 @@ MODEL_SETTINGS: dict[str, Setting] = {
     ),
     "reconstruction_temperature": Setting(_POSITIVE, "0.2", "Gen: temperature of the reconstruction's InfoNCE"),
     "mask_ratio": Setting(Range(0, 1, includes_low=False), "0.1", "Gen: share of the nodes masked at each step"),
+    "semantic_storage": Setting(
+        Choice(("memory", "memory_map")),
+        "memory",
+        "the table of semantic embeddings is held in memory, or read from its file row by row",
+    ),
     # Backbones
     "embedding_size": Setting(_COUNT, "64", "width d of the ego embeddings"),
     "n_layers": Setting(_COUNT, "2", "propagation layers"),
@@ -146,7 +151,7 @@ RUN_SETTINGS: dict[str, Setting] = {
     "seed": Setting(Range(0, whole=True), "2020", "seed of every random number"),
     "learning_rate": Setting(_POSITIVE, "0.001", "step size of the optimiser"),
     "train_batch_size": Setting(_COUNT, "2048", "training interactions per step"),
-    "eval_batch_size": Setting(_COUNT, "16777216", "scores (users x items) per evaluation step"),
+    "eval_batch_size": Setting(_COUNT, "4194304", "scores (users x items) per evaluation step"),
     "epochs": Setting(Range(0, whole=True), "300", "training epochs at most"),
     "eval_step": Setting(Range(0, whole=True), "1", "epochs between validations; 0 validates never"),
     "stopping_step": Setting(Range(0, whole=True), "10", "validations without a better score before training stops"),

@@ -1,4 +1,4 @@
-"""RecBole's trainer with named loss terms and checkpoints that hold tensors and plain values only."""
+"""RecBole's trainer with named loss terms, safe checkpoints, and steps that several processes can share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from typing import Any, Callable, Optional, Union
 import numpy as np
 import scipy.sparse
 import torch
+import torch.distributed as dist
+from recbole.evaluator import Collector
 from recbole.trainer import Trainer as RecBoleTrainer
-from recbole.utils import get_trainer, set_color
+from recbole.utils import get_gpu_usage, get_trainer, set_color
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
 
 from recbole_rlmrec.data.dataset import fingerprint
-from recbole_rlmrec.errors import CheckpointError
+from recbole_rlmrec.data.loader import FullSortLoader
+from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
+from recbole_rlmrec.evaluation import TopKCollector
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.ops.distributed import sum_gradients, this_shard
 
 CHECKPOINT_FORMAT = 1
 
@@ -148,6 +156,7 @@ class SafeTrainerMixin:
     logger: Any
     optimizer: Any
     tensorboard: Any
+    eval_collector: Any
     device: torch.device
     saved_model_file: str
     cur_step: int
@@ -159,6 +168,8 @@ class SafeTrainerMixin:
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)  # type: ignore[call-arg]
+        if type(self.eval_collector) is Collector:
+            self.eval_collector = TopKCollector(config)
         self.fingerprint: dict[str, str] = {}
         self._latest_valid_result: Optional[dict[str, float]] = None
         # RecBole's name ends with the second, which two runs started together share.
@@ -206,6 +217,8 @@ class SafeTrainerMixin:
             return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
         self.best_epoch = epoch
+        if this_shard().rank != 0:
+            return
         state = {
             "format": CHECKPOINT_FORMAT,
             "model": type(self.model).__name__,
@@ -273,8 +286,12 @@ class SafeTrainerMixin:
         """Evaluate as RecBole's trainer does, with the best weights read safely where asked for."""
         if load_best_model and eval_data:
             path = model_file or self.saved_model_file
-            load_weights(self.model, load_checkpoint(path, self.device), path)
-            self.logger.info(f"Best weights from {path}")
+            if this_shard().rank == 0:
+                load_weights(self.model, load_checkpoint(path, self.device), path)
+                self.logger.info(f"Best weights from {path}")
+            _copy_from_first_process(self.model)
+        if isinstance(self.eval_collector, TopKCollector):
+            self.eval_collector.is_shared = isinstance(eval_data, FullSortLoader)
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)  # type: ignore[misc]
 
     def _loss_names(self, losses: Any) -> tuple[str, ...]:
@@ -296,8 +313,106 @@ class SafeTrainerMixin:
             self.tensorboard.add_scalar(f"{tag}/{name}", loss, epoch_idx)
 
 
+def _copy_from_first_process(model: Any) -> None:
+    """Give the model of each process the weights of the first one's."""
+    if this_shard().world_size == 1:
+        return
+    for tensor in model.state_dict().values():
+        dist.broadcast(tensor, src=0)
+    others = [{key: _pack(value) for key, value in model.other_parameter().items()}]
+    dist.broadcast_object_list(others, src=0)
+    model.load_other_parameter({key: _unpack(value) for key, value in others[0].items()})
+
+
 class Trainer(SafeTrainerMixin, RecBoleTrainer):
-    """The trainer of every model of this package."""
+    """The trainer of every model of this package, and of RecBole's models that need no trainer of their own.
+
+    Its steps differ from RecBole's in what they cost, not in what they compute: the optimiser's passes over the
+    parameters are fused, losses are read once an epoch instead of once a step, and several processes can share a step
+    (:mod:`recbole_rlmrec.ops.distributed`).
+    """
+
+    def _build_optimizer(self, **kwargs: Any) -> Any:
+        optimizer = super()._build_optimizer(**kwargs)
+        if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+            return optimizer
+        group = optimizer.param_groups[0]
+        settings = {name: group[name] for name in ("lr", "weight_decay")}
+        return type(optimizer)(group["params"], fused=True, **settings)
+
+    def _train_epoch(
+        self,
+        train_data: Any,
+        epoch_idx: int,
+        loss_func: Optional[Callable[[Any], Any]] = None,
+        show_progress: bool = False,
+    ) -> Union[float, tuple[float, ...]]:
+        """Train for one epoch; return the sum over its steps of the loss, or of each of its terms.
+
+        Raises:
+            TrainingError: the loss became NaN or infinite.
+        """
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        batches = train_data
+        if show_progress:
+            label = set_color(f"Train {epoch_idx:>5}", "pink")
+            batches = tqdm(train_data, total=len(train_data), ncols=100, desc=label)
+        kind = self.device.type
+        scaler = torch.amp.GradScaler(kind, enabled=self.enable_scaler)
+        lowered = torch.bfloat16 if kind != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
+        total: Optional[Tensor] = None
+        names: tuple[str, ...] = ()
+        is_tuple = False
+        for batch in batches:
+            interaction, share = self._own_part(batch)
+            interaction = interaction.to(self.device)
+            self.optimizer.zero_grad()
+            with torch.autocast(device_type=kind, dtype=lowered, enabled=self.enable_amp):
+                losses = loss_func(interaction)
+            is_tuple = isinstance(losses, tuple)
+            terms = [share * term for term in (losses if is_tuple else (losses,))]
+            names = self._loss_names(losses)
+            scaler.scale(sum(terms)).backward()
+            if this_shard().world_size > 1:
+                terms = sum_gradients(self.model.parameters(), terms)
+            if self.clip_grad_norm:
+                scaler.unscale_(self.optimizer)
+                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            scaler.step(self.optimizer)
+            scaler.update()
+            # Added up where they are: reading them would make the host wait for the device at each step.
+            step = torch.stack([term.detach().double().reshape(()) for term in terms])
+            total = step if total is None else total + step
+            if self.gpu_available and show_progress:
+                batches.set_postfix_str(set_color("GPU RAM: " + get_gpu_usage(self.device), "yellow"))
+        sums = [] if total is None else total.tolist()
+        self._check_losses(sums, names, epoch_idx)
+        return tuple(sums) if is_tuple else sums[0]
+
+    def _own_part(self, batch: Any) -> tuple[Any, float]:
+        """Return what this process trains of a batch, and the weight of its loss.
+
+        A model of ours takes the whole batch and returns its share of the loss. Of other models we know only that
+        their loss is a mean over the batch, as it is in nearly all of RecBole's.
+        """
+        shard = this_shard()
+        if shard.world_size == 1 or getattr(self.model, "shares_losses", False):
+            return batch, 1.0
+        rows, n = shard.rows(len(batch)), len(batch)
+        if rows.start == rows.stop:
+            return batch[slice(0, 1)], 0.0
+        return batch[rows], (rows.stop - rows.start) / n
+
+    def _check_losses(self, sums: list[float], names: tuple[str, ...], epoch: int) -> None:
+        if all(np.isfinite(sums)):
+            return
+        labels = names or tuple(f"loss {number}" for number in range(1, len(sums) + 1))
+        found = ", ".join(f"{label} = {value}" for label, value in zip(labels, sums))
+        raise TrainingError(
+            f"The training loss of epoch {epoch} is not finite ({found}). Lower learning_rate, or the weight of the "
+            "term; with enable_amp on a GPU, set enable_scaler as well."
+        )
 
 
 def trainer_class(config: Any) -> type:
@@ -305,4 +420,9 @@ def trainer_class(config: Any) -> type:
     theirs = get_trainer(config["MODEL_TYPE"], config["model"])
     if theirs is RecBoleTrainer:
         return Trainer
+    if this_shard().world_size > 1:
+        raise SettingError(
+            f"{config['model']} is trained by RecBole's {theirs.__name__}, whose steps one process takes. Leave out "
+            "--nproc and --world_size."
+        )
     return type(theirs.__name__, (SafeTrainerMixin, theirs), {"__doc__": theirs.__doc__})

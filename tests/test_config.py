@@ -244,7 +244,12 @@ BACKBONE_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 VARIANT_DEFAULTS: dict[str, dict[str, Any]] = {
     "": {},
-    "_RLMRecCon": {"alignment_weight": 0.01, "alignment_temperature": 0.2, "alignment_negatives": "all"},
+    "_RLMRecCon": {
+        "alignment_weight": 0.01,
+        "alignment_temperature": 0.2,
+        "alignment_negatives": "all",
+        "semantic_storage": "memory",
+    },
     "_RLMRecGen": {"reconstruction_weight": 0.1, "reconstruction_temperature": 0.2, "mask_ratio": 0.1},
 }
 NINE = [backbone + variant for backbone in BACKBONE_DEFAULTS for variant in VARIANT_DEFAULTS]

@@ -250,7 +250,11 @@ class RLMRecDataset(Dataset):
     def _load_semantic_embeddings(self) -> dict[str, JoinedEmbedding]:
         folders, name = list(self.config.data_folders), self.dataset_name
         separators = {key: self.config[key] for key in ("field_separator", "seq_separator")}
-        tables = {side: SemanticEmbedding.load(folders, name, side, **separators) for side in SEMANTIC_FIELDS.values()}
+        memory_map = self.config["semantic_storage"] == "memory_map"
+        tables = {
+            side: SemanticEmbedding.load(folders, name, side, memory_map, **separators)
+            for side in SEMANTIC_FIELDS.values()
+        }
         check_same_dimension(tables["user"], tables["item"])
         # The metadata describes the tables beside it: the embedded dataset's says nothing of a user's own.
         (source, *others) = {Path(table.source).parent for table in tables.values()}

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from logging import getLogger
-from typing import Any
+from typing import Any, Optional
 
 import recbole.data.dataset as recbole_datasets
+from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
 from recbole.data.utils import create_samplers, get_dataloader
-from recbole.sampler import KGSampler, Sampler
+from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_rlmrec.data.dataset import RLMRecDataset
+from recbole_rlmrec.data.loader import FullSortLoader, TrainLoader
+from recbole_rlmrec.data.sampler import PairSampler
 from recbole_rlmrec.errors import DataError, SettingError
+
+_PHASES = ["train", "valid", "test"]
 
 _OTHER_DATASETS = {
     ModelType.SEQUENTIAL: recbole_datasets.SequentialDataset,
@@ -49,20 +54,59 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     if longest > n_items:
         raise SettingError(f"topk={config['topk']}: '{config['dataset']}' has {n_items} items, fewer than {longest}.")
     try:
-        samplers = create_samplers(config, dataset, parts)
+        samplers = _create_samplers(config, dataset, parts)
     except ValueError as error:
         raise DataError(f"'{config['dataset']}' gives no negative samples: {error}") from error
-    if config["eval_protocol"] == "paper" and samplers[2] is not None:
-        # The loader masks what the sampler knows as used, less what is to be found.
-        samplers[2].used_ids = Sampler(["train", "test"], [parts[0], parts[2]]).set_phase("test").used_ids
     knowledge: tuple[Any, ...] = ()
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
         knowledge = (KGSampler(dataset, negatives["distribution"], negatives["alpha"]),)
-    train_data = get_dataloader(config, "train")(config, parts[0], samplers[0], *knowledge, shuffle=config["shuffle"])
+    loader: Any = get_dataloader(config, "train")
+    if loader is TrainDataLoader:
+        loader = TrainLoader
+    train_data = loader(config, parts[0], samplers[0], *knowledge, shuffle=config["shuffle"])
     valid_data, test_data = (
-        get_dataloader(config, phase)(config, part, sampler, shuffle=False)
+        _evaluation_loader(config, phase, sampler)(config, part, sampler, shuffle=False)
         for phase, part, sampler in zip(("valid", "test"), parts[1:], samplers[1:])
     )
     getLogger().info(f"Batches: {len(train_data)} training, {len(valid_data)} validation, {len(test_data)} test.")
     return train_data, valid_data, test_data
+
+
+def _evaluation_loader(config: Any, phase: str, sampler: Any) -> Any:
+    """Return RecBole's choice of loader for validation or test, or ours in its place where ours can take it."""
+    loader = get_dataloader(config, phase)
+    is_ours = isinstance(sampler, PairSampler) and config["MODEL_TYPE"] != ModelType.SEQUENTIAL
+    return FullSortLoader if loader is FullSortEvalDataLoader and is_ours else loader
+
+
+def _create_samplers(config: Any, dataset: Any, parts: Any) -> list[Any]:
+    """Make the samplers of training, validation and test as RecBole does, without its Python sets.
+
+    A full-sort loader masks what the sampler knows as used, less what is to be found; under ``eval_protocol: paper``
+    the validation items are not used for the test.
+
+    Raises:
+        ValueError: a user has every item.
+    """
+    is_paper = config["eval_protocol"] == "paper"
+    if config["repeatable"]:
+        samplers = list(create_samplers(config, dataset, parts))
+        if is_paper and samplers[2] is not None:
+            samplers[2].used_ids = PairSampler(["train", "test"], [parts[0], parts[2]]).set_phase("test").used_ids
+        return samplers
+    samplers = []
+    shared: Optional[PairSampler] = None
+    for phase in _PHASES:
+        arguments = config[f"{phase}_neg_sample_args"]
+        distribution = arguments["distribution"]
+        if distribution == "none":
+            samplers.append(None)
+            continue
+        if shared is None:
+            # RecBole passes on the exponent of the training's popularity only.
+            shared = PairSampler(_PHASES, parts, distribution, arguments["alpha"] if phase == "train" else 1.0)
+        elif shared.distribution != distribution:
+            shared.set_distribution(distribution)
+        samplers.append(shared.set_phase(phase, without=["valid"] if is_paper and phase == "test" else []))
+    return samplers

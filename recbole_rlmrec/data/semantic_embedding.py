@@ -303,6 +303,19 @@ class JoinedEmbedding:
             matrix[ids[block]] = vectors[self.rows[ids[block]]]
         return matrix
 
+    def take(self, ids: np.ndarray) -> np.ndarray:
+        """Vectors of some internal ids, ``[n, D]``, zeros at holes; reads these rows only.
+
+        Args:
+            ids: internal ids, int64 ``[n]``.
+        """
+        rows = self.rows[ids]
+        taken = np.zeros((len(ids), self.embedding.dimension), dtype=np.float32)
+        covered = np.flatnonzero(rows >= 0)
+        covered = covered[np.argsort(rows[covered])]  # in file order, as far as the disk is concerned
+        taken[covered] = self.embedding.vectors[rows[covered]]
+        return taken
+
 
 def check_same_dimension(user: SemanticEmbedding, item: SemanticEmbedding) -> None:
     """Check that both sides come from one embedding space.

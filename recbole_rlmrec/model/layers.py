@@ -1,11 +1,82 @@
-"""The two small modules RLMRec adds to a recommender."""
+"""The small modules RLMRec adds to a recommender."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Optional, Sequence
 
+import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding
+
+
+class SemanticTable(nn.Module):
+    """Semantic embeddings by node, in memory or read row by row from disk; constants, and no part of a checkpoint.
+
+    Args:
+        sides: the joined embeddings whose ids follow each other, such as users then items.
+        in_memory: hold the table as a buffer that moves with the model; else leave the vectors where the joined
+            embeddings have them, which may be a memory map far larger than memory, and read the rows asked for.
+        dtype: of the rows; under autocast its dtype saves a conversion at each step.
+        unit_length: scale the rows to length 1.
+    """
+
+    vectors: Optional[Tensor]
+    covered: Tensor
+
+    def __init__(
+        self,
+        sides: Sequence[JoinedEmbedding],
+        in_memory: bool = True,
+        dtype: torch.dtype = torch.float32,
+        unit_length: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dimension = sides[0].embedding.dimension
+        self._dtype, self._unit_length = dtype, unit_length
+        self._first_ids = np.cumsum([0, *(len(side.rows) for side in sides)])
+        covered = torch.from_numpy(np.concatenate([side.covered for side in sides]))
+        #: Whether an id other than a side's [PAD] has no embedding.
+        self.has_holes = int(covered.sum()) < len(covered) - len(sides)
+        self.register_buffer("covered", covered, persistent=False)
+        vectors = None
+        self._sides: Sequence[JoinedEmbedding] = ()
+        if in_memory:
+            vectors = torch.empty(len(covered), self.dimension, dtype=dtype)
+            for side, first in zip(sides, self._first_ids):
+                vectors[first : first + len(side.rows)] = self._finished(torch.from_numpy(side.matrix()))
+        else:
+            self._sides = sides
+        self.register_buffer("vectors", vectors, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the rows of ``ids`` (``[n]``), ``[n, D]``; at holes zeros."""
+        if self.vectors is not None:
+            return self._given(self.vectors.index_select(0, ids))
+        wanted = ids.cpu().numpy()
+        rows = np.zeros((len(wanted), self.dimension), dtype=np.float32)
+        for side, first in zip(self._sides, self._first_ids):
+            own = np.flatnonzero((wanted >= first) & (wanted < first + len(side.rows)))
+            rows[own] = side.take(wanted[own] - first)
+        return self._given(self._finished(torch.from_numpy(rows)).to(ids.device))
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Return the rows ``start`` to ``stop``, without a copy where they are in memory."""
+        if self.vectors is not None:
+            return self._given(self.vectors[start:stop])
+        return self(torch.arange(start, stop, device=self.covered.device))
+
+    @staticmethod
+    def _given(rows: Tensor) -> Tensor:
+        """Return rows as the layers after this one take them: lowered under autocast only."""
+        return rows if torch.is_autocast_enabled(rows.device.type) else rows.float()
+
+    def _finished(self, rows: Tensor) -> Tensor:
+        return (F.normalize(rows, dim=1) if self._unit_length else rows).to(self._dtype)
 
 
 class Projector(nn.Sequential):
@@ -25,8 +96,15 @@ class Projector(nn.Sequential):
         hidden = (in_features + out_features) // 2
         generator = torch.Generator().manual_seed(seed)
         super().__init__(
-            _linear(in_features, hidden, generator), nn.LeakyReLU(), _linear(hidden, out_features, generator)
+            _linear(in_features, hidden, generator),
+            nn.LeakyReLU(inplace=True),  # its gradient needs the sign only, which the result has as well
+            _linear(hidden, out_features, generator),
         )
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return the rows before the last layer, ``[n, (a + b) // 2]``, of ``x``, ``[n, a]``."""
+        activated: Tensor = self[1](self[0](x))
+        return activated
 
 
 def _linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:

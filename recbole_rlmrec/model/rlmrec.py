@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.backbone.base import GraphBackbone, unique_with_counts
+from recbole_rlmrec.model.backbone.base import GraphBackbone, distinct
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
 from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
-from recbole_rlmrec.model.layers import NodeMask, Projector
-from recbole_rlmrec.ops.info_nce import info_nce
+from recbole_rlmrec.model.layers import NodeMask, Projector, SemanticTable
+from recbole_rlmrec.ops.distributed import join_rows, this_shard
+from recbole_rlmrec.ops.info_nce import info_nce, reconstruction_loss
 from recbole_rlmrec.settings import Settings, require
 
 
@@ -31,6 +32,7 @@ class ContrastiveSettings(Settings):
     alignment_weight: float
     alignment_temperature: float
     alignment_negatives: Literal["all", "batch"]
+    semantic_storage: Literal["memory", "memory_map"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class GenerativeSettings(Settings):
     reconstruction_weight: float
     reconstruction_temperature: float
     mask_ratio: float
+    semantic_storage: Literal["memory", "memory_map"]
 
 
 if TYPE_CHECKING:
@@ -49,27 +52,20 @@ else:
     _Backbone = object
 
 
-class _SemanticTable(_Backbone):
-    """Holds the semantic embeddings as buffers that follow the model's device and stay out of its checkpoint."""
+class _Alignment(_Backbone):
+    """What both alignments need: the semantic embeddings of users and items, in the rows of the stacked table."""
 
-    user_semantic: Tensor
-    item_semantic: Tensor
-    user_covered: Tensor
-    item_covered: Tensor
-    register_buffer: Any
+    semantic: SemanticTable
+    projector: Optional[Projector]
 
-    def _load_semantic(self, dataset: Any) -> int:
-        """Load both tables, ``[U, D]`` and ``[I, D]``, with the masks of the ids they cover; return D."""
-        for side in ("user", "item"):
-            joined = dataset.semantic_embedding(side)
-            self.register_buffer(f"{side}_semantic", torch.from_numpy(joined.matrix()), persistent=False)
-            self.register_buffer(f"{side}_covered", torch.from_numpy(joined.covered), persistent=False)
-        # Without holes, nothing is masked and no time is spent on it; row 0 is [PAD], which no batch contains.
-        self._has_holes = not bool(self.user_covered[1:].all() and self.item_covered[1:].all())
-        return self.user_semantic.shape[1]
+    def _load_semantic(self, config: Any, dataset: Any, storage: str, unit_length: bool = False) -> None:
+        sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
+        # The projections would lower the rows at each step where autocast has its way with them.
+        dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
+        self.semantic = SemanticTable(sides, storage == "memory", dtype, unit_length)
 
 
-class ContrastiveAlignment(_SemanticTable):
+class ContrastiveAlignment(_Alignment):
     """RLMRec-Con: InfoNCE between a node's representation and the projection of its semantic embedding.
 
     Each user of the batch is contrasted with the projected profiles of all users; each positive item with those of
@@ -80,15 +76,18 @@ class ContrastiveAlignment(_SemanticTable):
     ``alignment_weight: 0`` is the backbone itself: no projector exists and no random number is drawn.
     """
 
-    projector: Optional[Projector]
-
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.alignment_settings = ContrastiveSettings.from_config(config)
+        settings = self.alignment_settings = ContrastiveSettings.from_config(config)
         self.projector = None
-        if self.alignment_settings.alignment_weight > 0:
-            semantic_dim = self._load_semantic(dataset)
-            self.projector = Projector(semantic_dim, self.output_dim, require(config, "seed"))
+        if settings.alignment_weight > 0:
+            if settings.semantic_storage == "memory_map" and settings.alignment_negatives == "all":
+                raise SettingError(
+                    "semantic_storage=memory_map with alignment_negatives=all would read the whole table from disk at "
+                    "each step. Set alignment_negatives to batch, or semantic_storage to memory."
+                )
+            self._load_semantic(config, dataset, settings.semantic_storage)
+            self.projector = Projector(self.semantic.dimension, self.output_dim, require(config, "seed"))
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the backbone's loss terms and, last, the weighted alignment term."""
@@ -102,39 +101,65 @@ class ContrastiveAlignment(_SemanticTable):
 
     def _alignment(self, projector: Projector, representation: Tensor, interaction: Any) -> Tensor:
         user, positive, negative = self.batch(interaction)
-        users, items = self.split(representation)
-        within_batch = self.alignment_settings.alignment_negatives == "batch"
-        temperature = self.alignment_settings.alignment_temperature
-
-        ids, counts = unique_with_counts(user)
-        candidate_ids = ids if within_batch else torch.arange(1, self.n_users, device=ids.device)
-        candidate = projector(self.user_semantic[candidate_ids])
-        own = candidate if within_batch else candidate[ids - 1]
-        weight = counts * self.user_covered[ids]
-        total = info_nce(
-            users[ids], own, candidate, temperature, weight, self._unless_full(self.user_covered[candidate_ids])
-        )
-
-        # Each profile is projected once, however often the batch names its item.
-        batch_items = torch.unique(torch.cat([positive, negative]))
-        projected = projector(self.item_semantic[batch_items])
-        for rows in (positive, negative):
-            ids, counts = unique_with_counts(rows)
-            own = projected[torch.searchsorted(batch_items, ids)]
-            weight = counts * self.item_covered[ids]
-            if within_batch:
-                candidate, candidate_weight = projected, self._unless_full(self.item_covered[batch_items])
-            else:
-                candidate, candidate_weight = own, weight
-            total = total + info_nce(items[ids], own, candidate, temperature, weight, candidate_weight)
+        if self.alignment_settings.alignment_negatives == "batch":
+            total = self._within_batch(projector, representation, [user], 0)
+            total = total + self._within_batch(projector, representation, [positive, negative], self.n_users)
+        else:
+            total = self._against_all_users(projector, representation, user)
+            total = total + self._within_batch(projector, representation, [positive, negative], self.n_users, False)
         return self.alignment_settings.alignment_weight * self.reduced(total, len(user))
+
+    def _against_all_users(self, projector: Projector, representation: Tensor, user: Tensor) -> Tensor:
+        """Return the loss of the batch's users, each against the profiles of all users."""
+        first, n = 1, self.n_users - 1
+        share = this_shard().rows(n)
+        candidate = join_rows(projector(self.semantic.block(first + share.start, first + share.stop)), n)
+        rows, counts = distinct(user)
+        own = this_shard().rows(len(rows))
+        weight = counts * self.semantic.covered[rows]
+        anchor, positive = representation.index_select(0, rows[own]), candidate.index_select(0, rows[own] - first)
+        covered = self._unless_full(self.semantic.covered[first : self.n_users])
+        temperature = self.alignment_settings.alignment_temperature
+        return info_nce(anchor, positive, candidate, temperature, weight[own], covered, weight.sum())
+
+    def _within_batch(
+        self, projector: Projector, representation: Tensor, groups: list[Tensor], offset: int, joint: bool = True
+    ) -> Tensor:
+        """Return the losses of groups of ids of one side, each against profiles of the batch.
+
+        Args:
+            projector: from semantic to collaborative space.
+            representation: ``[U + I, output_dim]``.
+            groups: ``[B]`` ids each.
+            offset: row of the side's id 0.
+            joint: contrast with the distinct ids of all groups; else with the group itself, duplicates included.
+        """
+        # Each profile is projected once, however often the batch names its node.
+        together, occurrences = distinct(torch.cat(groups))
+        share = this_shard().rows(len(together))
+        projected = join_rows(projector(self.semantic(together[share] + offset)), len(together))
+        present = (occurrences > 0) & self.semantic.covered[together + offset]
+        total = representation.new_zeros(())
+        for ids in groups:
+            rows, counts = distinct(ids)
+            position = torch.searchsorted(together, rows)
+            weight = counts * self.semantic.covered[rows + offset]
+            profile = projected.index_select(0, position)
+            own = this_shard().rows(len(rows))
+            candidate, candidate_weight = (projected, present) if joint else (profile, weight)
+            anchor = representation.index_select(0, rows[own] + offset)
+            temperature = self.alignment_settings.alignment_temperature
+            total = total + info_nce(
+                anchor, profile[own], candidate, temperature, weight[own], candidate_weight, weight.sum()
+            )
+        return total
 
     def _unless_full(self, covered: Tensor) -> Optional[Tensor]:
         """Return ``covered`` as weights, or None where nothing is uncovered and the weights would change nothing."""
-        return covered.to(self.user_semantic.dtype) if self._has_holes else None
+        return covered if self.semantic.has_holes else None
 
 
-class GenerativeAlignment(_SemanticTable):
+class GenerativeAlignment(_Alignment):
     """RLMRec-Gen: mask ego embeddings and rebuild the masked nodes' semantic embeddings from what is propagated.
 
     At each step ``floor(mask_ratio * n)`` of the n nodes with an embedding, users and items together, get the mask
@@ -144,7 +169,6 @@ class GenerativeAlignment(_SemanticTable):
     ``reconstruction_weight: 0`` is the backbone itself: nothing is masked and no random number is drawn.
     """
 
-    projector: Optional[Projector]
     node_mask: NodeMask
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -152,8 +176,8 @@ class GenerativeAlignment(_SemanticTable):
         self.alignment_settings = GenerativeSettings.from_config(config)
         self.projector = None
         if self.alignment_settings.reconstruction_weight > 0:
-            semantic_dim = self._load_semantic(dataset)
-            covered = torch.cat([self.user_covered, self.item_covered]).nonzero().squeeze(1)
+            self._load_semantic(config, dataset, self.alignment_settings.semantic_storage, unit_length=True)
+            covered = self.semantic.covered.nonzero().squeeze(1)
             mask_ratio, seed = self.alignment_settings.mask_ratio, require(config, "seed")
             self.node_mask = NodeMask(self.user_embedding.embedding_dim, covered, mask_ratio, seed)
             if self.node_mask.n_masked == 0:
@@ -162,7 +186,7 @@ class GenerativeAlignment(_SemanticTable):
                     f"mask_ratio={mask_ratio} masks none of the {len(covered)} nodes that have a semantic embedding; "
                     f"it must be at least {least:g}."
                 )
-            self.projector = Projector(self.output_dim, semantic_dim, seed)
+            self.projector = Projector(self.output_dim, self.semantic.dimension, seed)
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the backbone's loss terms on the masked table and, last, the weighted reconstruction term."""
@@ -177,11 +201,14 @@ class GenerativeAlignment(_SemanticTable):
 
     def _reconstruction(self, projector: Projector, representation: Tensor, masked: Tensor, interaction: Any) -> Tensor:
         settings = self.alignment_settings
-        is_user = masked < self.n_users
-        target = torch.cat([self.user_semantic[masked[is_user]], self.item_semantic[masked[~is_user] - self.n_users]])
-        rows = torch.cat([masked[is_user], masked[~is_user]])
-        rebuilt = projector(representation[rows])
-        loss = info_nce(rebuilt, target, target, settings.reconstruction_temperature)
+        own = this_shard().rows(len(masked))
+        target = self.semantic(masked)
+        hidden = projector.hidden(representation.index_select(0, masked[own]))
+        last: Any = projector[2]
+        position = torch.arange(own.start, own.stop, device=masked.device)
+        loss = reconstruction_loss(
+            hidden, last.weight, last.bias, target, position, settings.reconstruction_temperature, total=len(masked)
+        )
         return settings.reconstruction_weight * self.reduced(loss, len(interaction[self.USER_ID]))
 
 

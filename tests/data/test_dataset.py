@@ -490,12 +490,13 @@ def test_embeddings_are_joined_by_token(world: World, dtype: str) -> None:
     for seed, side in enumerate(("user", "item")):
         write_side(world, side, permuted(world.semantic[seed], seed), dtype)
     model, train_data = world.model("LightGCN_RLMRecCon")
-    for side, table in zip(("user", "item"), world.semantic):
+    held, masks = model.split(model.semantic.vectors), model.split(model.semantic.covered)
+    for side, table, rows, covered in zip(("user", "item"), world.semantic, held, masks):
         expected = oracle(train_data._dataset, side, table, dtype)
         assert expected.shape == ((41, 12) if side == "user" else (31, 12))
-        for found in (train_data._dataset.get_preload_weight(f"{side}emb"), getattr(model, f"{side}_semantic").numpy()):
+        for found in (train_data._dataset.get_preload_weight(f"{side}emb"), rows.numpy()):
             assert found.dtype == np.float32 and np.array_equal(found, expected)
-        assert getattr(model, f"{side}_covered").tolist() == [False] + [True] * (len(expected) - 1)
+        assert covered.tolist() == [False] + [True] * (len(expected) - 1)
 
 
 def test_the_row_order_of_the_files_changes_nothing(world: World) -> None:
@@ -526,7 +527,7 @@ def test_holes_are_masked_and_zero(world: World, caplog: pytest.LogCaptureFixtur
         message.startswith("user embeddings: 37 of 40 users covered (92.5 %), 3 holes") for message in caplog.messages
     )
     model, _ = world.model("LightGCN_RLMRecCon")
-    assert model._has_holes and model.user_covered.sum() == 37
+    assert model.semantic.has_holes and model.semantic.covered[: model.n_users].sum() == 37
 
 
 def write_atomic(world: World, side: str, table: dict[str, np.ndarray], columns: str) -> None:

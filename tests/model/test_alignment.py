@@ -135,12 +135,10 @@ def test_what_stands_in_the_holes_has_no_influence(holed: World, negatives: str)
         return [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
 
     before = loss_and_gradients()
-    for table, covered, n_holes in (
-        (model.user_semantic, model.user_covered, len(USER_HOLES)),
-        (model.item_semantic, model.item_covered, len(ITEM_HOLES)),
-    ):
-        assert (~covered).sum() == n_holes + 1  # [PAD] too
-        table[~covered] = torch.randn(n_holes + 1, table.shape[1]) * 20
+    table, covered = model.semantic.vectors, model.semantic.covered
+    assert (~covered[: model.n_users]).sum() == len(USER_HOLES) + 1  # [PAD] too
+    assert (~covered[model.n_users :]).sum() == len(ITEM_HOLES) + 1
+    table[~covered] = torch.randn(int((~covered).sum()), table.shape[1]) * 20
     for garbage, clean in zip(loss_and_gradients(), before):
         torch.testing.assert_close(garbage, clean, rtol=1e-5, atol=1e-7)
     assert any(gradient.abs().max() > 1e-3 for gradient in before[1:])
@@ -239,8 +237,7 @@ def test_what_stands_in_the_holes_is_not_rebuilt(holed: World) -> None:
     model, dataset = built(holed, "LightGCN_RLMRecGen", mask_ratio=1.0)
     batch = holed_batch(dataset)
     before = terms_of(model, batch)["reconstruction"]
-    model.user_semantic[~model.user_covered] = 100.0
-    model.item_semantic[~model.item_covered] = -100.0
+    model.semantic.vectors[~model.semantic.covered] = 100.0
     assert torch.equal(terms_of(model, batch)["reconstruction"], before)
 
 
@@ -342,7 +339,7 @@ def test_checkpoint_holds_the_parameters_and_no_semantic_embedding(holed: World,
     projector = {f"projector.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")}
     tables = {"user_embedding.weight", "item_embedding.weight"}
     assert set(model.state_dict()) == tables | projector | own
-    assert {"user_semantic", "item_semantic", "user_covered", "item_covered"} <= set(dict(model.named_buffers()))
+    assert {"semantic.vectors", "semantic.covered"} <= set(dict(model.named_buffers()))
 
 
 @pytest.mark.parametrize("variant", ["_RLMRecCon", "_RLMRecGen"])
@@ -354,10 +351,8 @@ def test_projector_spans_semantic_and_collaborative_space(holed: World, variant:
 
 def test_semantic_buffers_are_joined_by_token(holed: World) -> None:
     model, dataset = built(holed, "LightGCN_RLMRecCon")
-    for side, source, table, covered in (
-        ("user", holed.semantic[0], model.user_semantic, model.user_covered),
-        ("item", holed.semantic[1], model.item_semantic, model.item_covered),
-    ):
+    tables, masks = model.split(model.semantic.vectors), model.split(model.semantic.covered)
+    for side, source, table, covered in zip(("user", "item"), holed.semantic, tables, masks):
         field = dataset.uid_field if side == "user" else dataset.iid_field
         for id, token in enumerate(dataset.field2id_token[field]):
             assert covered[id].item() == (token in source)

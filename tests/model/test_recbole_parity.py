@@ -73,7 +73,7 @@ def test_weight_zero_is_the_backbone_exactly(world: World, backbone: str, varian
     assert losses == base_losses
     assert torch.equal(scores, base_scores)
     model, _ = world.model(backbone + variant, **off)
-    assert not hasattr(model, "node_mask") and not hasattr(model, "user_semantic")
+    assert not hasattr(model, "node_mask") and not hasattr(model, "semantic")
     assert sorted(dict(model.named_parameters())) == ["item_embedding.weight", "user_embedding.weight"]
 
 

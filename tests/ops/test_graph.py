@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency
+from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, sum_of_layers
 
 SEEDS = [0, 1, 2, 3]
 N_USERS, N_ITEMS = 9, 7
@@ -112,7 +112,7 @@ def test_dtypes_and_flags() -> None:
     assert adjacency.row_start.dtype == torch.int32
     assert adjacency.column.dtype == torch.int32
     assert adjacency.value.dtype == torch.float32
-    assert adjacency.mirror.dtype == torch.int64
+    assert adjacency.mirror.dtype == torch.int32
     assert adjacency.symmetric
     assert not adjacency.drop_edges(0.5).symmetric
 
@@ -218,3 +218,85 @@ def test_autocast_leaves_the_product_in_full_precision(keep_rate: float, dtype: 
     expected = dense.T @ torch.ones(N_USERS + N_ITEMS, 8, dtype=torch.float64)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(x.grad.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+# ---------------------------------------------------------------------- the sum of the layers
+
+
+def layered(
+    x: torch.Tensor, dense: list[torch.Tensor], include_first: bool, addends: list[torch.Tensor]
+) -> torch.Tensor:
+    """Sum the layers one by one, as the definition has it."""
+    layers = [x]
+    for number, matrix in enumerate(dense):
+        layers.append(matrix @ layers[-1] + addends[number])
+    return torch.stack(layers if include_first else layers[1:]).sum(dim=0)
+
+
+@pytest.mark.parametrize("include_first", [True, False])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("one_graph", [True, False])
+@pytest.mark.parametrize("noisy", [True, False])
+def test_sum_of_layers_and_its_gradient(include_first: bool, n_layers: int, one_graph: bool, noisy: bool) -> None:
+    torch.manual_seed(n_layers)
+    whole = normalized_adjacency(*random_edges(1), N_USERS, N_ITEMS)
+    whole = replace(whole, value=whole.value.double())
+    graphs = [whole.drop_edges(0.6)] * n_layers if one_graph else [whole.drop_edges(0.6) for _ in range(n_layers)]
+    dense = [torch.from_numpy(filled_in(graph, graph.value)) for graph in graphs]
+    x = torch.randn(whole.n_nodes, 4, dtype=torch.float64, requires_grad=True)
+    addends = [torch.randn(whole.n_nodes, 4, dtype=torch.float64) * noisy for _ in graphs]
+    queue = iter(addends)
+    total = sum_of_layers(x, graphs, include_first, (lambda layer: next(queue)) if noisy else None)
+    expected = layered(x, dense, include_first, addends)
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)
+    weight = torch.randn_like(total)
+    ours, theirs = (torch.autograd.grad((each * weight).sum(), x)[0] for each in (total, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_sum_of_layers_gives_the_addend_each_propagated_layer() -> None:
+    whole = normalized_adjacency(*random_edges(0), N_USERS, N_ITEMS)
+    dense = torch.from_numpy(filled_in(whole, whole.value)).float()
+    x, seen = torch.randn(whole.n_nodes, 3), []
+
+    def addend(layer: torch.Tensor) -> torch.Tensor:
+        seen.append(layer.clone())
+        return torch.ones_like(layer)
+
+    sum_of_layers(x, [whole, whole], addend=addend)
+    torch.testing.assert_close(seen[0], dense @ x)
+    torch.testing.assert_close(seen[1], dense @ (dense @ x + 1))
+
+
+def test_sum_of_layers_leaves_its_input_alone_and_keeps_no_layer() -> None:
+    whole = normalized_adjacency(*random_edges(0), N_USERS, N_ITEMS)
+    x = torch.randn(whole.n_nodes, 3, requires_grad=True)
+    before = x.detach().clone()
+    total = sum_of_layers(x, [whole] * 3)
+    assert torch.equal(x.detach(), before)
+    assert total.grad_fn.saved_tensors == ()
+    total.sum().backward()
+    assert torch.equal(x.detach(), before) and x.grad is not None
+
+
+def test_sum_of_layers_under_autocast_is_that_without() -> None:
+    whole = normalized_adjacency(*random_edges(0), N_USERS, N_ITEMS)
+    x = torch.randn(whole.n_nodes, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = sum_of_layers(x, [whole] * 2)
+    assert torch.equal(lowered, sum_of_layers(x, [whole] * 2))
+
+
+def test_an_isolated_node_stays_finite_and_alone() -> None:
+    whole = normalized_adjacency(*random_edges(0), N_USERS, N_ITEMS)
+    x = torch.full((whole.n_nodes, 2), torch.inf)
+    x[1:-1] = 1
+    total = sum_of_layers(x, [whole] * 3)
+    assert torch.isfinite(total[1 : N_USERS - 1]).all()
+
+
+@pytest.mark.parametrize("keep_rate", [1e-6, 1 - 1e-7])
+def test_extreme_keep_rates_drop_nearly_all_or_hardly_anything(large: Adjacency, keep_rate: float) -> None:
+    torch.manual_seed(0)
+    share = (large.drop_edges(keep_rate).value != 0).float().mean().item()
+    assert abs(share - keep_rate) < 1e-3

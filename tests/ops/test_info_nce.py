@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_rlmrec.ops.info_nce import info_nce
+from recbole_rlmrec.ops import info_nce as module
+from recbole_rlmrec.ops.info_nce import info_nce, log_sum_exp, reconstruction_loss
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -155,3 +156,177 @@ def test_zero_rows_have_cosine_zero() -> None:
     rows = torch.zeros(1, 4, dtype=torch.float64)
     candidate = torch.eye(4, dtype=torch.float64)
     assert info_nce(rows, candidate[:1], candidate, 0.2).item() == pytest.approx(math.log(4), rel=1e-12)
+
+
+# ---------------------------------------------------------------------- blocks
+
+
+def dense_info_nce(
+    anchor: Tensor,
+    positive: Tensor,
+    candidate: Tensor,
+    temperature: float,
+    anchor_weight: Tensor,
+    candidate_weight: Tensor,
+) -> Tensor:
+    """The formula on the whole matrix, with autograd's own gradients."""
+    anchor, positive, candidate = (torch.nn.functional.normalize(x, dim=1) for x in (anchor, positive, candidate))
+    log_sum = torch.logsumexp(anchor @ candidate.T / temperature + candidate_weight.log(), dim=1)
+    losses = log_sum - (anchor * positive).sum(dim=1) / temperature
+    return (anchor_weight * losses).sum() / anchor_weight.sum()
+
+
+# In one block, in blocks of rows, in blocks of rows and columns; each with bounded and with unbounded exponents.
+@pytest.mark.parametrize("block_scores", [2**20, 64 * 150, 2**12])
+@pytest.mark.parametrize("temperature", [0.2, 0.004])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_blocks_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, block_scores: int, temperature: float, weighted: bool
+) -> None:
+    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    inputs = tables(n_anchors=200, n_candidates=150, d=6)
+    anchor_weight = torch.randint(0, 4, (200,)).double() if weighted else torch.ones(200, dtype=torch.float64)
+    candidate_weight = torch.randint(0, 3, (150,)).double() if weighted else torch.ones(150, dtype=torch.float64)
+    weights = (anchor_weight, candidate_weight) if weighted else ()
+    ours = info_nce(*inputs, temperature, *weights)
+    theirs = dense_info_nce(*inputs, temperature, anchor_weight, candidate_weight)
+    assert_same_loss_and_gradients(ours, theirs, *inputs)
+
+
+@pytest.mark.parametrize("block_scores", [2**20, 2**12])
+@pytest.mark.parametrize("temperature", [0.3, 0.01])
+def test_gradcheck_with_weights(monkeypatch: pytest.MonkeyPatch, block_scores: int, temperature: float) -> None:
+    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    inputs = tables(n_anchors=4, n_candidates=70, d=3)
+    weights = torch.tensor([2.0, 0.0, 1.0, 3.0]).double(), torch.randint(0, 3, (70,)).double()
+    assert torch.autograd.gradcheck(lambda *each: info_nce(*each, temperature, *weights), inputs)
+
+
+def test_only_the_gradients_asked_for() -> None:
+    anchor, positive, candidate = tables()
+    loss = info_nce(anchor, positive.detach(), candidate.detach(), 0.2)
+    expected = torch.autograd.grad(info_nce(anchor, positive, candidate, 0.2), anchor)[0]
+    assert torch.equal(torch.autograd.grad(loss, anchor)[0], expected)
+    with torch.no_grad():
+        assert info_nce(anchor, positive, candidate, 0.2).item() == pytest.approx(loss.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("block_scores", [2**20, 2**12])
+def test_a_near_column_of_no_weight_does_not_drown_the_others(
+    monkeypatch: pytest.MonkeyPatch, block_scores: int
+) -> None:
+    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    anchor = torch.tensor([[1.0, 0.0]])
+    candidate = torch.cat([anchor, torch.tensor([[0.0, 1.0]]).expand(99, 2)])
+    weight = torch.ones(100)
+    weight[0] = 0
+    loss = info_nce(anchor, anchor, candidate, 0.002, candidate_weight=weight)
+    assert loss.item() == pytest.approx(math.log(99) - 500, rel=1e-6)
+
+
+def test_memory_stays_far_below_the_matrix() -> None:
+    anchor, positive, candidate = (torch.randn(n, 8, requires_grad=True) for n in (4096, 4096, 20_000))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        info_nce(anchor, positive, candidate, 0.2).backward()
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert 0 < largest < 4096 * 20_000 * 4 / 4
+
+
+def test_shares_of_the_anchors_add_up() -> None:
+    anchor, positive, candidate = tables()
+    weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 3.0, 1.0]).double()
+    whole = info_nce(anchor, positive, candidate, 0.2, weight)
+    parts = [
+        info_nce(anchor[rows], positive[rows], candidate, 0.2, weight[rows], total_weight=weight.sum())
+        for rows in (slice(0, 2), slice(2, 6), slice(6, 6))
+    ]
+    assert_same_loss_and_gradients(parts[0] + parts[1] + parts[2], whole, anchor, positive, candidate)
+
+
+@pytest.mark.parametrize("block_scores", [2**20, 2**12])
+@pytest.mark.parametrize("temperature", [0.2, 0.01])
+def test_bfloat16_products_are_near(monkeypatch: pytest.MonkeyPatch, block_scores: int, temperature: float) -> None:
+    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(n, 32, generator=generator).requires_grad_() for n in (300, 300, 500)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = info_nce(*inputs, temperature)
+    exact = info_nce(*inputs, temperature)
+    assert lowered.dtype == torch.float32 and lowered.item() != exact.item()
+    assert lowered.item() == pytest.approx(exact.item(), rel=5e-3)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, inputs) for loss in (lowered, exact))):
+        assert ((ours - theirs).norm() / theirs.norm()).item() < (0.02 if temperature == 0.2 else 0.2)
+
+
+def test_half_precision_rows_are_normalised_in_full() -> None:
+    inputs = [table.detach().bfloat16() for table in tables()]
+    assert info_nce(*inputs, 0.2).item() == pytest.approx(info_nce(*(x.float() for x in inputs), 0.2).item(), rel=1e-6)
+
+
+def test_log_sum_exp_without_a_bound() -> None:
+    rows, columns = torch.randn(5, 3).double() * 300, torch.randn(7, 3).double() * 3
+    weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0]).double()
+    expected = (weight * torch.logsumexp(rows @ columns.T, dim=1)).sum()
+    assert log_sum_exp(rows, columns, weight).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+# ---------------------------------------------------------------------- reconstruction
+
+
+def reconstruction_inputs(n: int = 40, n_targets: int = 50, h: int = 5, d: int = 9) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    sizes = ((n, h), (d, h), (d,), (n_targets, d))
+    hidden, weight, bias, target = (torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes)
+    return [*(x.requires_grad_() for x in (hidden, weight, bias)), torch.nn.functional.normalize(target, dim=1)]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.01])
+def test_reconstruction_is_info_nce_of_the_rebuilt_rows(temperature: float) -> None:
+    hidden, weight, bias, target = reconstruction_inputs()
+    positive = torch.randperm(50)[:40]
+    ours = reconstruction_loss(hidden, weight, bias, target, positive, temperature)
+    theirs = info_nce(hidden @ weight.T + bias, target[positive], target, temperature)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    for first, second in zip(*(torch.autograd.grad(loss, (hidden, weight, bias)) for loss in (ours, theirs))):
+        torch.testing.assert_close(first, second, rtol=1e-7, atol=1e-10)
+
+
+def test_reconstruction_gradcheck() -> None:
+    hidden, weight, bias, target = reconstruction_inputs(n=4, n_targets=5, h=3, d=4)
+    assert torch.autograd.gradcheck(
+        lambda *each: reconstruction_loss(*each, target, torch.arange(4), 0.3), (hidden, weight, bias)
+    )
+
+
+def test_reconstruction_of_nothing_is_finite() -> None:
+    _, weight, _, target = reconstruction_inputs()
+    bias = torch.zeros(9, dtype=torch.float64)
+    loss = reconstruction_loss(torch.zeros(40, 5).double(), weight, bias, target, torch.arange(40), 0.5)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(50), rel=1e-9) and torch.isfinite(weight.grad).all()
+
+
+def test_shares_of_the_reconstruction_add_up() -> None:
+    hidden, weight, bias, target = reconstruction_inputs()
+    positive = torch.arange(40)
+    whole = reconstruction_loss(hidden, weight, bias, target, positive, 0.5)
+    parts = [
+        reconstruction_loss(hidden[rows], weight, bias, target, positive[rows], 0.5, total=40)
+        for rows in (slice(0, 13), slice(13, 40))
+    ]
+    assert (parts[0] + parts[1]).item() == pytest.approx(whole.item(), rel=1e-12)
+
+
+def test_reconstruction_in_bfloat16_is_near() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((200, 96), (160, 96), (160,), (200, 160))
+    hidden, weight, bias, target = (torch.randn(size, generator=generator) for size in sizes)
+    target = torch.nn.functional.normalize(target, dim=1)
+    weight.requires_grad_()
+    arguments = (hidden, weight, bias, target, torch.arange(200), 0.2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = reconstruction_loss(*arguments)
+    exact = reconstruction_loss(*arguments)
+    assert lowered.item() == pytest.approx(exact.item(), rel=5e-3) and lowered.item() != exact.item()
+    ours, theirs = (torch.autograd.grad(loss, weight)[0] for loss in (lowered, exact))
+    assert ((ours - theirs).norm() / theirs.norm()).item() < 0.03

@@ -58,3 +58,23 @@ def test_squared_l2_gradient_is_twice_the_parameter() -> None:
     squared_l2([first, second]).backward()
     assert torch.equal(first.grad, 2 * first.detach())
     assert torch.equal(second.grad, 2 * second.detach())
+
+
+def test_squared_l2_leaves_out_the_rows_before_the_first_that_counts() -> None:
+    table, other = torch.randn(4, 3, dtype=torch.float64).requires_grad_(), torch.randn(5).double().requires_grad_()
+    total = squared_l2([table, other], first_rows=[1, 0])
+    expected = table[1:].square().sum() + other.square().sum()
+    assert total.item() == pytest.approx(expected.item(), rel=1e-12)
+    for ours, theirs in zip(*(torch.autograd.grad(each, (table, other)) for each in (total, expected))):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+
+
+def test_squared_l2_gradcheck() -> None:
+    tables = [torch.randn(3, 2, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    assert torch.autograd.gradcheck(lambda *each: squared_l2(each, first_rows=[1, 0]), tables)
+
+
+def test_shares_of_bpr_add_up() -> None:
+    positive, negative = torch.randn(2, 7, dtype=torch.float64)
+    parts = sum(bpr_loss(positive[rows], negative[rows], total=7) for rows in (slice(0, 3), slice(3, 7)))
+    assert parts.item() == pytest.approx(bpr_loss(positive, negative).item(), rel=1e-12)

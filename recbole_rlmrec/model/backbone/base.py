@@ -10,7 +10,8 @@ import torch
 from recbole.model.loss import EmbLoss
 from torch import Tensor, nn
 
-from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency
+from recbole_rlmrec.ops.distributed import this_shard
+from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, sum_of_layers
 from recbole_rlmrec.ops.info_nce import info_nce
 from recbole_rlmrec.ops.loss import bpr_loss, squared_l2
 from recbole_rlmrec.settings import Settings
@@ -49,6 +50,9 @@ class GraphBackbone:
     ``forward``, ``calculate_loss``, ``predict`` and ``full_sort_predict`` once. The parts are separate so that
     RLMRec can mask the ego embeddings before ``encode`` and align its result.
 
+    Among several processes each computes its share of the loss of the whole batch, see
+    :mod:`recbole_rlmrec.ops.distributed`; one process's share is the whole.
+
     Rows: user row 0 and item row 0 are RecBole's ``[PAD]``; they have no edge. Stacked tables are ``[users; items]``.
     """
 
@@ -69,6 +73,9 @@ class GraphBackbone:
 
     #: Whether an interaction that occurs k times weighs k in the graph, or 1.
     count_duplicates: bool = False
+
+    #: The trainer hands such models the whole batch in each process.
+    shares_losses: bool = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         # RecBole's own constructors ask for the graph while they run.
@@ -114,31 +121,29 @@ class GraphBackbone:
         self,
         ego: Tensor,
         graph: Union[Adjacency, Sequence[Adjacency]],
-        perturb: Optional[Callable[[Tensor], Tensor]] = None,
+        noise: Optional[Callable[[Tensor], Tensor]] = None,
     ) -> Tensor:
         """Propagate ``ego`` and combine the layers as ``layer_combination`` says.
 
         Args:
             ego: ``[U + I, d]``.
             graph: one adjacency for all layers, or one per layer.
-            perturb: applied to each propagated layer before the next (SimGCL's noise).
+            noise: given a propagated layer, returns what is added to it before the next (SimGCL).
 
         Returns:
             ``[U + I, output_dim]``.
         """
         settings = self.graph_settings
         graphs = [graph] * settings.n_layers if isinstance(graph, Adjacency) else graph
-        layers = [ego] if settings.include_ego_layer else []
-        current = ego
-        for adjacency in graphs:
-            current = adjacency.matmul(current)
-            if perturb is not None:
-                current = perturb(current)
-            layers.append(current)
         if settings.layer_combination == "concat":
-            return torch.cat(layers, dim=1)
-        combined = torch.stack(layers).sum(dim=0)
-        return combined / len(layers) if settings.layer_combination == "mean" else combined
+            layers = [ego]
+            for adjacency in graphs:
+                layer = adjacency.matmul(layers[-1])
+                layers.append(layer if noise is None else layer + noise(layer.detach()))
+            return torch.cat(layers if settings.include_ego_layer else layers[1:], dim=1)
+        total = sum_of_layers(ego, graphs, settings.include_ego_layer, noise)
+        n_combined = len(graphs) + settings.include_ego_layer
+        return total / n_combined if settings.layer_combination == "mean" else total
 
     def split(self, stacked: Tensor) -> tuple[Tensor, Tensor]:
         """Split ``[U + I, d]`` into users ``[U, d]`` and items ``[I, d]``."""
@@ -160,9 +165,11 @@ class GraphBackbone:
     def ranking_terms(self, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
         """Return the terms common to all backbones: BPR over the representation, and L2."""
         user, positive, negative = self.batch(interaction)
-        users, items = self.split(representation)
-        anchor = users[user]
-        bpr = bpr_loss((anchor * items[positive]).sum(dim=1), (anchor * items[negative]).sum(dim=1))
+        own = this_shard().rows(len(user))
+        # One gathering of rows for all three has one scattering in the backward pass.
+        rows = torch.cat([user[own], positive[own] + self.n_users, negative[own] + self.n_users])
+        anchor, liked, sampled = representation.index_select(0, rows).chunk(3)
+        bpr = bpr_loss((anchor * liked).sum(dim=1), (anchor * sampled).sum(dim=1), total=len(user))
         return {"bpr": self.reduced(bpr, len(user)), "reg": self.l2_term(user, positive, negative)}
 
     def batch(self, interaction: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,15 +191,15 @@ class GraphBackbone:
         every parameter, as the official RLMRec code has it; the ``[PAD]`` rows are no parameters of that code.
         """
         settings = self.graph_settings
+        weight = settings.reg_weight / this_shard().world_size
         if settings.l2_scope == "all":
-            return settings.reg_weight * squared_l2(self._parameters_without_padding())
-        rows = (self.user_embedding(user), self.item_embedding(positive), self.item_embedding(negative))
-        return settings.reg_weight * self.embedding_l2(*rows, require_pow=settings.require_pow).squeeze()
-
-    def _parameters_without_padding(self) -> Iterator[Tensor]:
-        tables = (self.user_embedding.weight, self.item_embedding.weight)
-        for _, parameter in self.named_parameters():
-            yield parameter[1:] if any(parameter is table for table in tables) else parameter
+            tables = (self.user_embedding.weight, self.item_embedding.weight)
+            parameters = [parameter for _, parameter in self.named_parameters()]
+            padded = [int(any(parameter is table for table in tables)) for parameter in parameters]
+            return weight * squared_l2(parameters, first_rows=padded)
+        users, items = self.user_embedding.weight, self.item_embedding.weight
+        rows = (users.index_select(0, user), items.index_select(0, positive), items.index_select(0, negative))
+        return weight * self.embedding_l2(*rows, require_pow=settings.require_pow).squeeze()
 
     def view_contrast(self, settings: ViewContrastSettings, first: Tensor, second: Tensor, interaction: Any) -> Tensor:
         """Return ``ssl_weight`` times the InfoNCE between two views of the batch's nodes.
@@ -213,13 +220,19 @@ class GraphBackbone:
         if settings.ssl_negative_items:
             sides.append((first_items, second_items, negative))
         total = first.new_zeros(())
-        for anchors, table, rows in sides:
-            ids, counts = unique_with_counts(rows)
+        for anchors, table, ids in sides:
+            rows, counts = distinct(ids)
+            weight, candidate, candidate_weight = counts, table, None
             if settings.ssl_negatives == "batch":
-                total = total + info_nce(anchors[ids], table[ids], table[ids], settings.ssl_tau)
-            else:
-                candidate = table if settings.padding_negatives else table[1:]
-                total = total + info_nce(anchors[ids], table[ids], candidate, settings.ssl_tau, counts)
+                weight = candidate_weight = (counts > 0).to(counts.dtype)
+                candidate = table.index_select(0, rows)
+            elif not settings.padding_negatives:
+                candidate = table[1:]
+            own = this_shard().rows(len(rows))
+            anchor, positives = anchors.index_select(0, rows[own]), table.index_select(0, rows[own])
+            total = total + info_nce(
+                anchor, positives, candidate, settings.ssl_tau, weight[own], candidate_weight, weight.sum()
+            )
         return settings.ssl_weight * self.reduced(total, len(user))
 
     # ------------------------------------------------------------------ what RecBole calls
@@ -268,7 +281,23 @@ class GraphBackbone:
         return super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
 
 
-def unique_with_counts(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct ids, ascending, and how often each occurs, as float weights."""
-    unique, counts = torch.unique(ids, return_counts=True)
-    return unique, counts.to(torch.get_default_dtype())
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct ids, ascending, and how often each occurs, as float weights.
+
+    On a GPU the number of distinct ids would have to be waited for, which stalls the device: there the result has as
+    many entries as ``ids`` and repeats the largest id with count 0.
+    """
+    if ids.device.type == "cpu":
+        rows, occurrences = torch.unique(ids, return_counts=True)
+        return rows, occurrences.to(torch.get_default_dtype())
+    return _padded_distinct(ids)
+
+
+def _padded_distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    ordered = ids.sort().values
+    is_new = torch.ones_like(ordered)
+    is_new[1:] = (ordered[1:] != ordered[:-1]).to(ordered.dtype)
+    group = is_new.cumsum(dim=0) - 1
+    counts = torch.zeros(len(ids), device=ids.device).index_add_(0, group, torch.ones(len(ids), device=ids.device))
+    rows = ordered[-1:].expand(len(ids)).clone().scatter_(0, group, ordered)
+    return rows, counts

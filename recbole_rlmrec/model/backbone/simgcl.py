@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.model.init import xavier_uniform_initialization
 from recbole.utils import InputType
@@ -40,17 +39,18 @@ class SimGCL(GraphBackbone, _EmbeddingTables):
         self.contrast_settings = ViewContrastSettings.from_config(config)
         self.eps: float = require(config, "eps")
 
-    def perturb(self, layer: Tensor) -> Tensor:
-        """Add noise of length ``eps`` to each row, in the orthant of the row: ``E + sign(E) * normalize(U) * eps``.
+    def noise(self, layer: Tensor) -> Tensor:
+        """Return noise of length ``eps`` for each row, in the orthant of the row: ``sign(E) * normalize(U) * eps``.
 
         Args:
             layer: ``[U + I, d]``.
         """
-        return layer + layer.sign() * F.normalize(torch.rand_like(layer), dim=1) * self.eps
+        uniform = torch.rand_like(layer)
+        return uniform.mul_(self.eps / torch.linalg.vector_norm(uniform, dim=1, keepdim=True)).mul_(layer.sign())
 
     def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
         """Return BPR, L2 and the contrast of the two noisy views (``ssl``)."""
-        first, second = (self.propagate(ego, self.adjacency, self.perturb) for _ in range(2))
+        first, second = (self.propagate(ego, self.adjacency, self.noise) for _ in range(2))
         terms = self.ranking_terms(representation, interaction)
         terms["ssl"] = self.view_contrast(self.contrast_settings, first, second, interaction)
         return terms

@@ -1,0 +1,195 @@
+"""Several processes for one run: they are started here, find each other, and behave as one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import traceback
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator
+
+import recbole.trainer.trainer
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
+from recbole_rlmrec.settings import Range
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run and where they meet.
+
+    Attributes:
+        nproc: processes to start on this machine.
+        world_size: processes on all machines; -1 for those of this machine.
+        ip: address of the machine of rank 0, where there are several machines.
+        port: a free port of it.
+        group_offset: rank of this machine's first process.
+    """
+
+    nproc: int = 1
+    world_size: int = -1
+    ip: str = "localhost"
+    port: int = 5678
+    group_offset: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            SettingError: one is out of range, or they do not go together.
+        """
+        for name, allowed in (
+            ("nproc", Range(1, whole=True)),
+            ("world_size", Range(-1, whole=True)),
+            ("port", Range(1, 65535, whole=True)),
+            ("group_offset", Range(0, whole=True)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed or (name, value) == ("world_size", 0):
+                raise SettingError(f"{name}={value!r}: expected {allowed}{' but 0' if name == 'world_size' else ''}.")
+        if self.group_offset + self.nproc > self.total:
+            raise SettingError(
+                f"nproc={self.nproc} with group_offset={self.group_offset} needs ranks up to "
+                f"{self.group_offset + self.nproc - 1}, but world_size={self.world_size} ends at {self.total - 1}. "
+                "world_size counts the processes of all machines."
+            )
+
+    @property
+    def total(self) -> int:
+        """Number of processes on all machines."""
+        return self.nproc if self.world_size < 0 else self.world_size
+
+    @property
+    def on_one_machine(self) -> bool:
+        """Whether all processes are started here."""
+        return self.total == self.nproc
+
+
+def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call ``work(join, *arguments)`` in each of several new processes and return what rank 0 returned.
+
+    Args:
+        processes: how many, and where they meet.
+        work: a function of a module; it gets, first, a context manager factory ``join(config)`` in which the process
+            belongs to the group.
+        arguments: of the function; they are pickled.
+
+    Returns:
+        The result of rank 0; None on a machine that has not rank 0.
+
+    Raises:
+        RLMRecError: as raised in one of the processes; the others are stopped.
+        TrainingError: a process died.
+    """
+    context = mp.get_context("spawn")
+    answers = context.SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="recbole_rlmrec-") as folder:
+        # On one machine the processes meet in a file: no port is opened to the network, and none can be taken.
+        meeting = f"file://{folder}/meeting" if processes.on_one_machine else f"tcp://{processes.ip}:{processes.port}"
+        try:
+            mp.start_processes(
+                _process, (processes, meeting, answers, work, arguments), nprocs=processes.nproc, start_method="spawn"
+            )
+        except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+            if answers.empty():
+                raise TrainingError(f"One of {processes.nproc} processes died: {error}") from error
+    result, message = None, None
+    while not answers.empty():
+        kind, content = answers.get()
+        if kind == "error":
+            raise content
+        if kind == "crash":
+            message = content
+        else:
+            result = content
+    if message is not None:
+        raise TrainingError(f"A process failed:\n{message}")
+    return result
+
+
+def _process(local_rank: int, processes: Processes, meeting: str, answers: Any, work: Any, arguments: Any) -> None:
+    """Do the work of one process; failures go to the parent as messages, not as tracebacks on the terminal."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        # As many threads as cores in each process would keep each other waiting.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.nproc))
+    rank = processes.group_offset + local_rank
+    if rank != 0:
+        _be_quiet()
+
+    @contextlib.contextmanager
+    def join(config: Any) -> Iterator[None]:
+        with _group(config, processes, meeting, local_rank):
+            yield
+
+    try:
+        result = work(join, *arguments)
+        if rank == 0:
+            answers.put(("result", result))
+    except KeyboardInterrupt:
+        os._exit(130)  # the parent has the same signal and speaks for all
+    except RLMRecError as error:
+        answers.put(("error", error))
+        os._exit(2)  # without waiting for the others, who may wait for this one
+    except Exception:
+        answers.put(("crash", traceback.format_exc()))
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _group(config: Any, processes: Processes, meeting: str, local_rank: int) -> Iterator[None]:
+    """Put this process on its device and into the group while the context lasts.
+
+    Raises:
+        SettingError: there are fewer GPUs than processes.
+    """
+    settings = config.final_config_dict
+    backend = "gloo"
+    if settings["device"].type == "cuda":
+        if torch.cuda.device_count() < processes.nproc:
+            raise SettingError(
+                f"nproc={processes.nproc}, but gpu_id={settings['gpu_id']!r} gives {torch.cuda.device_count()} GPU(s): "
+                "each process needs one. Name as many, such as --gpu_id=0,1, or set use_gpu to False."
+            )
+        settings["device"] = torch.device("cuda", local_rank)
+        torch.cuda.set_device(local_rank)
+        backend = "nccl"
+    settings["local_rank"] = local_rank
+    if processes.group_offset + local_rank != 0:
+        settings["show_progress"] = False
+        settings["state"] = "ERROR"
+    if processes.on_one_machine:
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, _loopback())
+    rank = processes.group_offset + local_rank
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=processes.total)
+    try:
+        yield
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def _loopback() -> str:
+    """Return the name of the network interface that leaves this machine's processes among themselves."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in ("lo", "lo0") if name in names), names[0])
+
+
+class _NoBoard:
+    """Stands in for TensorBoard's writer where nothing is to be written."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **settings: None
+
+
+def _be_quiet() -> None:
+    """Leave log and TensorBoard files to rank 0."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger().setLevel(logging.ERROR)
+    recbole.trainer.trainer.get_tensorboard = lambda logger: _NoBoard()

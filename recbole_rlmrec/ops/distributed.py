@@ -1,0 +1,122 @@
+"""A step shared by several processes: who does which part, and how the parts become one.
+
+Every process holds the whole model and sees the whole batch. Each computes the loss of its share of the anchors,
+divided by the numbers of the whole batch, so losses and gradients of all processes add up to those of one process that
+does it all; nothing is averaged. Random numbers come from one seed in all processes, so masks, dropped edges and
+sampled negatives are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of one process among several.
+
+    Attributes:
+        rank: number of this process.
+        world_size: number of processes.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    def rows(self, n: int) -> slice:
+        """Return this process's share of n rows: contiguous, and as even as it can be."""
+        return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
+
+
+def this_shard() -> Shard:
+    """Return the part of this process in the process group; the whole where there is none."""
+    if dist.is_available() and dist.is_initialized():
+        return Shard(dist.get_rank(), dist.get_world_size())
+    return Shard()
+
+
+def join_rows(share: Tensor, n: int) -> Tensor:
+    """Put together the rows that the processes computed each for its :meth:`Shard.rows`; differentiable.
+
+    Args:
+        share: ``[rows(n), d]``, this process's.
+        n: number of rows of all processes.
+
+    Returns:
+        ``[n, d]``, the same in all processes. The gradient of a row is summed over all processes that use it.
+    """
+    if this_shard().world_size == 1:
+        return share
+    joined: Tensor = _JoinRows.apply(share, n)
+    return joined
+
+
+class _JoinRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, share: Tensor, n: int) -> Tensor:
+        ctx.n, ctx.input_dtype = n, share.dtype
+        joined = torch.zeros(
+            n, share.shape[1], dtype=torch.promote_types(share.dtype, torch.float32), device=share.device
+        )
+        joined[this_shard().rows(n)] = share.to(joined.dtype)
+        dist.all_reduce(joined)
+        return joined
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        gradient = grad_outputs[0].clone()
+        dist.all_reduce(gradient)
+        return gradient[this_shard().rows(ctx.n)].to(ctx.input_dtype), None
+
+
+def gather_rows(share: Tensor) -> Tensor:
+    """Concatenate tensors of all processes along the first dimension, in the order of their ranks.
+
+    Args:
+        share: ``[n_r, ...]``; the lengths may differ between processes, other sizes may not.
+    """
+    shard = this_shard()
+    if shard.world_size == 1:
+        return share
+    length = torch.tensor([len(share)], device=share.device)
+    lengths = [torch.empty_like(length) for _ in range(shard.world_size)]
+    dist.all_gather(lengths, length)
+    sizes = [int(each) for each in lengths]
+    padded = share.new_zeros(max(sizes), *share.shape[1:])
+    padded[: len(share)] = share
+    parts = [torch.empty_like(padded) for _ in range(shard.world_size)]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes)])
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], values: Sequence[Tensor]) -> list[Tensor]:
+    """Add up the gradients of all processes, in one message, and some values along with them.
+
+    Args:
+        parameters: the model's; a gradient that a process has not is zero there.
+        values: ``[]`` each, such as the loss terms.
+
+    Returns:
+        The sums of the values.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+    message = torch.cat(
+        [*(gradient.reshape(-1) for gradient in gradients), *(value.detach().reshape(1) for value in values)]
+    )
+    dist.all_reduce(message)
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(message[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
+    return list(message[start:])

@@ -1,0 +1,200 @@
+"""Several processes against one: the same batches, losses, weights and metrics; and what goes wrong among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import World
+from recbole.utils import init_seed
+
+from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
+from recbole_rlmrec.launch import Processes, run_in_processes
+from recbole_rlmrec.ops.distributed import Shard, gather_rows, join_rows, this_shard
+from recbole_rlmrec.quick_start import run
+from recbole_rlmrec.trainer import trainer_class
+
+PAPER = {"layer_combination": "sum", "l2_scope": "all", "reg_weight": 1e-3}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "base": ("LightGCN", {"edge_keep_rate": 0.7, **PAPER}),
+    "Con all": ("LightGCN_RLMRecCon", {"alignment_weight": 1.0, **PAPER}),
+    "Con batch": ("LightGCN_RLMRecCon", {"alignment_weight": 1.0, "alignment_negatives": "batch"}),
+    "Con summed": ("SGL_RLMRecCon", {"alignment_weight": 1.0}),
+    "Gen": ("LightGCN_RLMRecGen", {"reconstruction_weight": 1.0, "mask_ratio": 0.4, "edge_keep_rate": 0.7}),
+    "Gen, views": ("SGL_RLMRecGen", {"view_edge_drop": "independent", "edge_keep_rate": 0.7, "loss_reduction": "mean"}),
+    "noise": ("SimGCL_RLMRecCon", {"ssl_weight": 0.5}),
+    "noise, all": ("SimGCL", {"ssl_weight": 0.5, "ssl_negatives": "all", "ssl_negative_items": True}),
+    "RecBole's": ("BPR", {}),
+}
+
+
+def trained(world: World, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Train two epochs by plain gradient descent, which passes on every difference in proportion, and evaluate."""
+    # 63 pairs a batch do not divide by three, nor do 40 users.
+    config = world.config(
+        name, learner="sgd", learning_rate=0.1, train_batch_size=63, metric_decimal_place=10, **settings
+    )
+    _, train_data, valid_data, test_data = world.loaders(config)
+    init_seed(config["seed"], config["reproducibility"])
+    model = config.model_class(config, train_data._dataset)
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    trainer = trainer_class(config)(config, model)
+    trainer.eval_collector.data_collect(train_data)
+    losses = [trainer._train_epoch(train_data, epoch) for epoch in range(2)]
+    metrics = [trainer.evaluate(data, load_best_model=False) for data in (valid_data, test_data)]
+    trainer.tensorboard.close()
+    return {
+        "losses": np.array([np.ravel(loss) for loss in losses]),
+        "metrics": [dict(each) for each in metrics],
+        "weights": {key: tensor.detach().numpy() for key, tensor in model.state_dict().items()},
+    }
+
+
+def all_cases(join: Callable[[Any], Any], root: Path) -> dict[str, Any]:
+    """Run every case in this process, and check that the processes end with the same weights."""
+    torch.set_num_threads(1)
+    world = World(root)
+    with join(world.config("LightGCN")):
+        results: dict[str, Any] = {name: trained(world, *case) for name, case in CASES.items()}
+        for result in results.values():
+            for weights in result["weights"].values():
+                everyones = [torch.empty(weights.shape) for _ in range(dist.get_world_size())]
+                dist.all_gather(everyones, torch.from_numpy(weights))
+                assert all(torch.equal(each, everyones[0]) for each in everyones)
+        results["tensors"] = collectives()
+    return results
+
+
+def collectives() -> dict[str, Any]:
+    """What the operations on rows give in this process."""
+    rank = this_shard().rank
+    rows = torch.arange(14, dtype=torch.float32).view(7, 2)
+    share = rows[this_shard().rows(7)].clone().requires_grad_()
+    joined = join_rows(share, 7)
+    (joined * (rank + 1)).sum().backward()
+    gathered = gather_rows(torch.full((rank, 2), rank))  # none, one and two rows
+    return {"joined": joined.detach().numpy(), "gradient": share.grad.numpy(), "gathered": gathered.numpy()}
+
+
+@pytest.fixture(scope="module")
+def three_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("three")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return run_in_processes(Processes(nproc=3), all_cases, folder / "dataset")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_three_processes_are_one(world: World, three_processes: dict[str, Any], case: str) -> None:
+    expected, found = trained(world, *CASES[case]), three_processes[case]
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=2e-5)
+    assert np.abs(expected["losses"]).min() > 0
+    assert found["weights"].keys() == expected["weights"].keys()
+    for name, weights in expected["weights"].items():
+        scale = np.abs(weights).max()
+        np.testing.assert_allclose(found["weights"][name] / scale, weights / scale, atol=2e-5, err_msg=name)
+    for ours, theirs in zip(found["metrics"], expected["metrics"]):
+        assert ours == pytest.approx(theirs, abs=1e-6) and ours["recall@20"] > 0
+
+
+def test_rows_join_and_gather(three_processes: dict[str, Any]) -> None:
+    found = three_processes["tensors"]
+    np.testing.assert_array_equal(found["joined"], np.arange(14).reshape(7, 2))
+    np.testing.assert_array_equal(found["gradient"], np.full((2, 2), 1 + 2 + 3))  # rank 0's share is two rows
+    np.testing.assert_array_equal(found["gathered"], [[1, 1], [2, 2], [2, 2]])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_shares_are_even_and_complete(n: int, world_size: int) -> None:
+    shares = [list(range(n))[Shard(rank, world_size).rows(n)] for rank in range(world_size)]
+    assert [row for share in shares for row in share] == list(range(n))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_run_in_two_processes_ends_like_one(world: World) -> None:
+    settings = {
+        "data_path": str(world.root),
+        "benchmark_filename": ["train", "valid", "test"],
+        "embedding_size": 8,
+        "epochs": 3,
+        "state": "ERROR",
+        "show_progress": False,
+        "metric_decimal_place": 8,
+        "checkpoint_dir": "saved",
+        "result_file": "result.json",
+    }
+    one = run("LightGCN_RLMRecGen", world.name, config_dict=settings)
+    two = run("LightGCN_RLMRecGen", world.name, config_dict=settings, nproc=2)
+    assert two.test_result == pytest.approx(one.test_result, abs=1e-6)
+    assert (two.best_epoch, two.settings) == (one.best_epoch, one.settings)
+    assert Path(two.checkpoint).is_file() and len(list(Path("saved").iterdir())) == 2
+    assert len(list(Path("log_tensorboard").iterdir())) <= 2 and not list(Path().glob("log_tensorboard/model-*"))
+    assert Path("result.json").is_file()
+
+
+def fails(join: Callable[[Any], Any], how: str, config: Any) -> None:
+    """Fail in rank 1 while rank 0 waits for it."""
+    with join(config):
+        if this_shard().rank == 1:
+            if how == "setting":
+                raise SettingError("this is wrong")
+            raise ZeroDivisionError("that broke")
+        dist.barrier()
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [("setting", SettingError, "this is wrong"), ("other", TrainingError, "ZeroDivisionError: that broke")],
+)
+def test_a_failure_of_one_process_ends_all(how: str, error: type[RLMRecError], message: str, world: World) -> None:
+    with pytest.raises(error, match=message):
+        run_in_processes(Processes(nproc=2), fails, how, FakeConfig())
+
+
+class FakeConfig:
+    """As much of a configuration as a process needs to join."""
+
+    def __init__(self) -> None:
+        self.final_config_dict: dict[str, Any] = {"device": torch.device("cpu")}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"nproc": 0}, "nproc=0: expected a whole number at least 1"),
+        ({"nproc": 2.5}, "nproc=2.5"),
+        ({"world_size": 0}, "world_size=0: expected a whole number at least -1 but 0"),
+        ({"nproc": 2, "world_size": 1}, "nproc=2 with group_offset=0 needs ranks up to 1, but world_size=1 ends at 0"),
+        ({"nproc": 2, "world_size": 4, "group_offset": 3}, "needs ranks up to 4"),
+        ({"port": 70000}, "port=70000"),
+        ({"group_offset": -1}, "group_offset=-1"),
+    ],
+)
+def test_numbers_that_do_not_go_together(numbers: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        Processes(**numbers)
+
+
+def test_world_size_defaults_to_the_processes_of_this_machine() -> None:
+    assert Processes(nproc=3).total == 3 and Processes(nproc=3).on_one_machine
+    assert Processes(nproc=2, world_size=4).total == 4 and not Processes(nproc=2, world_size=4).on_one_machine
+
+
+def other_trainer(join: Callable[[Any], Any], root: Path) -> None:
+    world = World(root)
+    config = world.config("NCL")
+    with join(config):
+        trainer_class(config)
+
+
+def test_a_model_with_a_trainer_of_its_own_is_refused(world: World) -> None:
+    with pytest.raises(SettingError, match=r"NCL is trained by RecBole's NCLTrainer.*Leave out --nproc"):
+        run_in_processes(Processes(nproc=2), other_trainer, world.root)
