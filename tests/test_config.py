@@ -191,7 +191,7 @@ COMMON = {
     "embedding_size": 64,
     "learning_rate": 0.001,
     "train_batch_size": 2048,
-    "eval_batch_size": 16_777_216,
+    "eval_batch_size": 4_194_304,
     "epochs": 300,
     "eval_step": 1,
     "stopping_step": 10,
@@ -250,7 +250,12 @@ VARIANT_DEFAULTS: dict[str, dict[str, Any]] = {
         "alignment_negatives": "all",
         "semantic_storage": "memory",
     },
-    "_RLMRecGen": {"reconstruction_weight": 0.1, "reconstruction_temperature": 0.2, "mask_ratio": 0.1},
+    "_RLMRecGen": {
+        "reconstruction_weight": 0.1,
+        "reconstruction_temperature": 0.2,
+        "mask_ratio": 0.1,
+        "semantic_storage": "memory",
+    },
 }
 NINE = [backbone + variant for backbone in BACKBONE_DEFAULTS for variant in VARIANT_DEFAULTS]
 

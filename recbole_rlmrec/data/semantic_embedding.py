@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import re
 from array import array
 from dataclasses import dataclass
@@ -91,7 +92,17 @@ class SemanticEmbedding:
         peaks = np.empty(n_rows, dtype=self.vectors.dtype)
         for block in _blocks(n_rows, self.vectors[:1].nbytes):
             peaks[block] = np.abs(self.vectors[block]).max(axis=1)
+            self.release()
         return peaks
+
+    def release(self) -> None:
+        """Give back the memory of the pages read so far, where the vectors are a memory map; reading goes on as before.
+
+        Without it a process grows by every page it ever touched until the system takes them away.
+        """
+        mapped = getattr(self.vectors, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def check(self) -> None:
         """Check that the table is well-formed.

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+#: A row of a file is read with the pages it lies on; of these so much may stay in memory.
+_PAGE_BYTES, _MOST_MAPPED_BYTES = 4096, 2**28
+
 if TYPE_CHECKING:
     from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding
 
@@ -45,6 +48,7 @@ class SemanticTable(nn.Module):
         self.register_buffer("covered", covered, persistent=False)
         vectors = None
         self._sides: Sequence[JoinedEmbedding] = ()
+        self._rows_since_release = 0
         if in_memory:
             vectors = torch.empty(len(covered), self.dimension, dtype=dtype)
             for side, first in zip(sides, self._first_ids):
@@ -62,6 +66,7 @@ class SemanticTable(nn.Module):
         for side, first in zip(self._sides, self._first_ids):
             own = np.flatnonzero((wanted >= first) & (wanted < first + len(side.rows)))
             rows[own] = side.take(wanted[own] - first)
+        self._release(len(wanted))
         return self._given(self._finished(torch.from_numpy(rows)).to(ids.device))
 
     def block(self, start: int, stop: int) -> Tensor:
@@ -69,6 +74,14 @@ class SemanticTable(nn.Module):
         if self.vectors is not None:
             return self._given(self.vectors[start:stop])
         return self(torch.arange(start, stop, device=self.covered.device))
+
+    def _release(self, n_rows: int) -> None:
+        """Let go of what was read of the files, once it has become much."""
+        self._rows_since_release += n_rows
+        if self._rows_since_release * _PAGE_BYTES > _MOST_MAPPED_BYTES:
+            self._rows_since_release = 0
+            for side in self._sides:
+                side.embedding.release()
 
     @staticmethod
     def _given(rows: Tensor) -> Tensor:

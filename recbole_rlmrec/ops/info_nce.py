@@ -14,10 +14,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 #: Scores in memory at a time. On a CPU a block should stay in the cache; on a GPU it should fill the device.
-_BLOCK_SCORES = {"cpu": 2**22, "cuda": 2**24}
+_BLOCK_SCORES = {"cpu": 3 * 2**20, "cuda": 2**24}
 
 #: Blocks have no fewer rows than this, or the products of matrices would be products of vectors.
 _LEAST_ROWS = 64
+
+#: Blocks on a CPU have no more rows than this: from about 600 on bfloat16 products take twice the time a row.
+_MOST_ROWS = 512
+
+#: bfloat16 products take widths that are no multiple of this at half the speed.
+_WIDTH = 32
 
 #: exp() of scores below this needs no shift by the row's maximum: neither it nor a sum of such leaves float32.
 _LARGEST_EXPONENT = 60.0
@@ -92,8 +98,7 @@ def reconstruction_loss(
     Returns:
         Scalar.
     """
-    mapped = _full_precision(target @ weight)  # [N, h]
-    offset = _full_precision(target @ bias)  # [N]
+    mapped, offset = target @ weight, target @ bias  # [N, h], [N]; lowered under autocast, as the products take them
     gram = weight.T @ weight
     hidden = _full_precision(hidden)
     cross = (weight * bias[:, None]).sum(dim=0)  # W^T b
@@ -104,8 +109,7 @@ def reconstruction_loss(
     rows = torch.cat([hidden * scale, scale], dim=1)  # [A, h + 1]
     columns = torch.cat([mapped, offset[:, None]], dim=1)  # [N, h + 1]
     each = rows.new_full((len(rows),), 1 / (total or len(rows)))
-    log_sum = log_sum_exp(rows, columns, each, bound=1 / temperature)
-    return log_sum - (each * (rows * columns.index_select(0, positive)).sum(dim=1)).sum()
+    return log_sum_exp(rows, columns, each, bound=1 / temperature, positive=positive)
 
 
 def log_sum_exp(
@@ -114,15 +118,17 @@ def log_sum_exp(
     row_weight: Tensor,
     column_weight: Optional[Tensor] = None,
     bound: float = math.inf,
+    positive: Optional[Tensor] = None,
 ) -> Tensor:
-    """Return ``sum_i g_i log sum_j w_j exp(<x_i, y_j>)``, differentiable once with respect to x and y.
+    """Return ``sum_i g_i (log sum_j w_j exp(<x_i, y_j>) - <x_i, y_p(i)>)``, differentiable once by x and y.
 
     Args:
-        rows: ``[A, k]``, x.
-        columns: ``[N, k]``, y.
+        rows: ``[A, k]``, x, in full precision.
+        columns: ``[N, k]``, y; may be in bfloat16.
         row_weight: ``[A]``, g; a constant.
         column_weight: ``[N]``, w, non-negative; a constant. 1 each by default.
         bound: what no ``|<x_i, y_j>|`` exceeds, where it is known. Small bounds save the search for each row's maximum.
+        positive: ``[A]``, p, the column of each row whose score is subtracted; without it none is.
 
     Returns:
         Scalar. Rows of weight 0 add nothing, also where no column has a weight.
@@ -132,7 +138,7 @@ def log_sum_exp(
     if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16:
         dtype = torch.bfloat16  # float16 has too few exponents for exp()
     safe = bound + math.log(max(len(columns), 1)) < _LARGEST_EXPONENT
-    total: Tensor = _LogSumExp.apply(rows, columns, row_weight, column_weight, safe, dtype)
+    total: Tensor = _LogSumExp.apply(rows, columns, row_weight, column_weight, positive, safe, dtype)
     return total
 
 
@@ -151,13 +157,23 @@ class _LogSumExp(torch.autograd.Function):
         columns: Tensor,
         row_weight: Tensor,
         column_weight: Optional[Tensor],
+        positive: Optional[Tensor],
         safe: bool,
         dtype: torch.dtype,
     ) -> Tensor:
+        needs_rows, needs_columns = ctx.needs_input_grad[:2]
         with torch.autocast(device_type=rows.device.type, enabled=False):
             total, row_gradient, column_gradient = _blockwise(
-                rows, columns, row_weight, column_weight, safe, dtype, ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+                rows, columns, row_weight, column_weight, safe, dtype, needs_rows, needs_columns
             )
+            if positive is not None:
+                of_positives = columns.index_select(0, positive).to(rows.dtype)
+                weighted = rows * row_weight[:, None]
+                total = total - torch.dot(weighted.view(-1), of_positives.view(-1))
+                if row_gradient is not None:
+                    row_gradient.addcmul_(of_positives, row_weight[:, None], value=-1)
+                if column_gradient is not None:
+                    column_gradient = column_gradient.contiguous().index_add_(0, positive, weighted, alpha=-1)
         ctx.save_for_backward(row_gradient, column_gradient)
         return total
 
@@ -166,7 +182,7 @@ class _LogSumExp(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
         (factor,) = grad_outputs
         rows, columns = (None if saved is None else saved * factor for saved in ctx.saved_tensors)
-        return rows, columns, None, None, None, None
+        return rows, columns, None, None, None, None, None
 
 
 def _blockwise(
@@ -183,25 +199,29 @@ def _blockwise(
     n_rows, n_columns = len(rows), len(columns)
     block_scores = _BLOCK_SCORES.get(rows.device.type, _BLOCK_SCORES["cpu"])
     height = min(n_rows, max(_LEAST_ROWS, block_scores // max(n_columns, 1)))
+    if rows.device.type == "cpu":
+        height = min(height, _MOST_ROWS)
     width = min(n_columns, max(_LEAST_ROWS, block_scores // max(height, 1)))
     whole = width == n_columns
     buffer = torch.empty(height * width, dtype=dtype, device=rows.device)
 
-    left, right = rows.to(dtype), columns.to(dtype)
+    n_features = rows.shape[1]
+    left, right = _operand(rows, dtype), _operand(columns, dtype)
+    left_transposed = left.T.contiguous() if needs_columns and dtype != rows.dtype else left.T
     weights, offset = columns.new_ones(n_columns, dtype=dtype), None
     weighted, factor = right, None
     if column_weight is not None and whole and safe:
         # Weights factor out of the products: no pass over the scores is spent on them.
-        weights, factor = column_weight.to(dtype), column_weight.to(columns.dtype)
-        weighted = (columns * factor[:, None]).to(dtype)
+        weights, factor = column_weight.to(dtype), column_weight.to(rows.dtype)
+        weighted = _operand(columns * factor[:, None], dtype)
     elif column_weight is not None:
         # Where a row's maximum is sought, columns of weight 0 must not be it.
-        offset = column_weight.to(columns.dtype).log().to(dtype)
+        offset = column_weight.to(rows.dtype).log().to(dtype)
 
     log_sums = rows.new_empty(n_rows)
     row_gradient = torch.zeros_like(rows) if needs_rows else None
     # Transposed: the block is then the right factor as it lies in memory, which the matrix products prefer.
-    column_gradient = columns.new_zeros(columns.shape[1], n_columns) if needs_columns else None
+    column_gradient = rows.new_zeros(n_features, n_columns) if needs_columns else None
     tiny = torch.finfo(rows.dtype).tiny  # keeps the logarithm finite where no column has a weight
     for row in _slices(n_rows, height):
         scale = row_weight[row, None]  # [r, 1]
@@ -214,9 +234,9 @@ def _blockwise(
             scale = scale * (sums > 0) / sums.clamp_(min=tiny)  # a row without any column has no gradient
             log_sum = sums.log() if shift is None else sums.log() + shift
             if row_gradient is not None:
-                torch.mul(exponentials @ weighted, scale, out=row_gradient[row])
+                torch.mul((exponentials @ weighted)[:, :n_features], scale, out=row_gradient[row])
             if column_gradient is not None:
-                _accumulate(column_gradient, exponentials, rows[row] * scale)
+                _accumulate(column_gradient, left_transposed[:, row] * scale.T.to(dtype), exponentials)
         else:
             # Too many columns for one block: their sums first, then each block once more with exp(score - log sum).
             log_sum = _log_sum_by_columns(left[row], right, offset, width, buffer)
@@ -226,9 +246,9 @@ def _blockwise(
                 part = None if offset is None else offset[column]
                 shares = _scores(left[row], right[column], part, buffer).sub_(shift).exp_()
                 if row_gradient is not None:
-                    row_gradient[row].addcmul_((shares @ right[column]).to(rows.dtype), scale)
+                    row_gradient[row].addcmul_((shares @ right[column])[:, :n_features].to(rows.dtype), scale)
                 if column_gradient is not None:
-                    _accumulate(column_gradient[:, column], shares, rows[row] * scale)
+                    _accumulate(column_gradient[:, column], left_transposed[:, row] * scale.T.to(dtype), shares)
         log_sums[row] = log_sum[:, 0].clamp(min=math.log(tiny)).to(rows.dtype)
     if column_gradient is not None:
         column_gradient = (column_gradient if factor is None else column_gradient.mul_(factor)).T
@@ -249,6 +269,15 @@ def _log_sum_by_columns(left: Tensor, right: Tensor, offset: Optional[Tensor], w
     return sums.log() + highest
 
 
+def _operand(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a factor of the products, ``[n, k]``; lowered, and with zeros up to a width that they are fast at."""
+    if dtype != torch.bfloat16:
+        return x.to(dtype)
+    operand = x.new_zeros(len(x), -(-x.shape[1] // _WIDTH) * _WIDTH, dtype=dtype)
+    operand[:, : x.shape[1]] = x
+    return operand
+
+
 def _scores(left: Tensor, right: Tensor, offset: Optional[Tensor], buffer: Tensor) -> Tensor:
     """Return ``left @ right.T``, plus ``offset`` for each column, in the buffer's memory."""
     out = buffer[: len(left) * len(right)].view(len(left), len(right))
@@ -256,12 +285,12 @@ def _scores(left: Tensor, right: Tensor, offset: Optional[Tensor], buffer: Tenso
     return out if offset is None else out.add_(offset)
 
 
-def _accumulate(gradient: Tensor, shares: Tensor, rows: Tensor) -> None:
-    """Add ``rows.T @ shares`` to ``gradient``, ``[k, n]``, in the gradient's precision."""
+def _accumulate(gradient: Tensor, rows: Tensor, shares: Tensor) -> None:
+    """Add ``rows @ shares``, ``[k, n]``, to ``gradient``, in the gradient's precision."""
     if shares.dtype == gradient.dtype:
-        gradient.addmm_(rows.T, shares)
+        gradient.addmm_(rows, shares)
     else:
-        gradient += rows.T.to(shares.dtype, memory_format=torch.contiguous_format) @ shares
+        gradient += (rows @ shares)[: len(gradient)]
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:

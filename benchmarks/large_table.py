@@ -1,0 +1,129 @@
+"""Train with a table of semantic embeddings that stays on disk, and watch the memory.
+
+    python benchmarks/large_table.py --threads 2 --output benchmarks/results-cpu.md
+
+Everything is the real thing: atomic files, RecBole's dataset, the semantic files with their checks, ``semantic_storage:
+memory_map`` and ``alignment_negatives: batch``. Each storage is measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timing
+import torch
+import workload
+from recbole.data.interaction import Interaction
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data.preparation import create_dataset, data_preparation
+from recbole_rlmrec.trainer import trainer_class
+
+GIB = 2**30
+NAME = "large"
+
+
+def main() -> int:
+    """Write the data, train in fresh processes and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    timing.add_arguments(parser, rounds=10)
+    parser.add_argument("--users", type=int, default=2_000_000)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--interactions", type=int, default=4_000_000)
+    parser.add_argument("--dimension", type=int, default=768, help="of the semantic embeddings")
+    parser.add_argument("--embedding_size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--storages", nargs="+", default=["memory_map"], choices=["memory_map", "memory"])
+    arguments = parser.parse_args()
+    rows = []
+    with workload.scratch_folder() as root:
+        size = write_data(root / NAME, arguments)
+        for storage in arguments.storages:
+            found = timing.in_fresh_process(partial(train, root, storage, arguments))
+            rows.append([storage, *found])
+    header = ["storage", "loading, s", "step, ms", "peak resident", "without mapped files", "at the end"]
+    text = (
+        f"{arguments.users:,} users, {arguments.items:,} items, {arguments.interactions:,} interactions, float16 tables "
+        f"of {arguments.dimension} values ({size / GIB:.1f} GiB on disk), LightGCN_RLMRecCon, embedding_size "
+        f"{arguments.embedding_size}, batch {arguments.batch}, Adam, {arguments.rounds} steps after the first. Peaks "
+        "are of the whole process, from its start through loading and training, in GiB.\n\n"
+    )
+    timing.report("Large semantic table", text + timing.table(header, rows), arguments)
+    return 0
+
+
+def write_data(folder: Path, arguments: argparse.Namespace) -> int:
+    """Write a dataset in which each user and item has an interaction; return the bytes of its semantic tables."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    n_users, n_items = arguments.users, arguments.items
+    users = np.concatenate([np.arange(n_users), rng.integers(0, n_users, arguments.interactions - n_users)])
+    items = np.concatenate([np.arange(n_items), rng.integers(0, n_items, arguments.interactions - n_items)])
+    workload.write_pairs(folder / f"{NAME}.train.inter", users, items)
+    for part in ("valid", "test"):
+        some = [rng.integers(0, n, 1000) for n in (n_users, n_items)]
+        workload.write_pairs(folder / f"{NAME}.{part}.inter", *some)
+    size = 0
+    for side, n in (("user", n_users), ("item", n_items)):
+        path = folder / f"{NAME}.{side}emb.npy"
+        table = np.lib.format.open_memmap(path, "w+", np.float16, (n, arguments.dimension))
+        block = rng.standard_normal((min(n, 10_000), arguments.dimension), dtype=np.float32).astype(np.float16)
+        for start in range(0, n, len(block)):
+            table[start : start + len(block)] = block[: n - start]
+        table.flush()
+        (folder / f"{NAME}.{side}emb.tokens").write_text("".join(f"{row}\n" for row in range(n)))
+        size += path.stat().st_size
+    return size
+
+
+def train(root: Path, storage: str, arguments: argparse.Namespace) -> list[str]:
+    """Load and train some steps in this process; return the cells of its row."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    started = time.perf_counter()
+    settings = {
+        "data_path": str(root),
+        "semantic_storage": storage,
+        "alignment_negatives": "batch",
+        "embedding_size": arguments.embedding_size,
+        "train_batch_size": arguments.batch,
+        "state": "ERROR",
+        "show_progress": False,
+        "use_gpu": False,
+    }
+    config = RLMRecConfig("LightGCN_RLMRecCon", NAME, config_dict=settings)
+    train_data, _, _ = data_preparation(config, create_dataset(config))
+    model = config.model_class(config, train_data._dataset)
+    trainer = trainer_class(config)(config, model)
+    trainer.tensorboard.close()
+    gc.collect()
+    loading = time.perf_counter() - started
+    batches = iter(train_data)
+    seconds = []
+    model.train()
+    anonymous = 0
+    for _ in range(arguments.rounds + 1):
+        started = time.perf_counter()
+        step(trainer, next(batches))
+        seconds.append(time.perf_counter() - started)
+        anonymous = max(anonymous, timing.status_bytes("RssAnon"))
+    median = sorted(seconds[1:])[len(seconds[1:]) // 2]
+    memory = [timing.status_bytes("VmHWM"), anonymous, timing.status_bytes("VmRSS")]
+    return [f"{loading:.0f}", f"{median * 1e3:.0f}", *(f"{value / GIB:.2f}" for value in memory)]
+
+
+def step(trainer: Any, batch: Interaction) -> None:
+    """Train one step."""
+    trainer.optimizer.zero_grad()
+    sum(trainer.model.calculate_loss(batch)).backward()
+    trainer.optimizer.step()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""Semantic embeddings held in memory and read from disk: the same rows, the same losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import World, batch_of, built
+
+from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding, SemanticEmbedding
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.layers import SemanticTable
+
+
+def sides(folder: Path, memory_map: bool) -> tuple[list[JoinedEmbedding], np.ndarray]:
+    """Return two joined sides with holes and rows in another order than ids, and the stacked table they stand for."""
+    rng = np.random.default_rng(0)
+    joined, expected = [], []
+    for side, n in (("user", 9), ("item", 6)):
+        vectors = rng.normal(size=(n, 5)).astype(np.float16)
+        tokens = rng.permutation([f"{side}{row}" for row in range(n)])
+        SemanticEmbedding.from_arrays(tokens, vectors).save(folder, "tiny", side)
+        ids = ["[PAD]", *(f"{side}{row}" for row in range(n + 2))]
+        joined.append(SemanticEmbedding.load([folder], "tiny", side, memory_map=memory_map).join(ids))
+        at = {token: row for row, token in enumerate(tokens)}
+        expected += [vectors[at[id]] if id in at else np.zeros(5) for id in ids]
+    return joined, np.stack(expected).astype(np.float32)
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_rows_are_the_ids_asked_for(tmp_path: Path, memory_map: bool, in_memory: bool, unit_length: bool) -> None:
+    joined, expected = sides(tmp_path, memory_map)
+    table = SemanticTable(joined, in_memory, unit_length=unit_length)
+    if unit_length:
+        expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
+    ids = torch.tensor([20, 3, 3, 0, 12, 11, 1, 19])
+    np.testing.assert_allclose(table(ids).numpy(), expected[ids], rtol=1e-6)
+    np.testing.assert_allclose(table.block(1, 12).numpy(), expected[1:12], rtol=1e-6)
+    assert table.has_holes and table.covered.tolist() == (np.abs(expected).sum(axis=1) > 0).tolist()
+    assert len(table(torch.empty(0, dtype=torch.int64))) == 0
+    assert list(table.state_dict()) == []
+
+
+def test_a_mapped_table_is_not_read_into_memory(tmp_path: Path) -> None:
+    joined, _ = sides(tmp_path, memory_map=True)
+    assert isinstance(joined[0].embedding.vectors, np.memmap)
+    assert SemanticTable(joined, in_memory=False).vectors is None
+
+
+def test_rows_are_lowered_under_autocast_only(tmp_path: Path) -> None:
+    joined, _ = sides(tmp_path, memory_map=False)
+    table = SemanticTable(joined, dtype=torch.bfloat16)
+    assert table.vectors.dtype == torch.bfloat16
+    assert table(torch.tensor([1])).dtype == table.block(1, 2).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert table(torch.tensor([1])).dtype == table.block(1, 2).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("LightGCN_RLMRecCon", {"alignment_negatives": "batch"}), ("LightGCN_RLMRecGen", {"mask_ratio": 0.5})],
+)
+def test_losses_do_not_depend_on_the_storage(world: World, name: str, settings: dict[str, Any]) -> None:
+    rng = np.random.default_rng(1)
+    batch = batch_of(*(rng.integers(1, n, 50) for n in (41, 31, 31)))
+    losses = []
+    for storage in ("memory", "memory_map"):
+        model, _ = built(world, name, semantic_storage=storage, **settings)
+        torch.manual_seed(0)
+        losses.append(torch.stack(model.calculate_loss(batch)))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=0)
+
+
+def test_all_users_as_negatives_cannot_be_read_from_disk(world: World) -> None:
+    with pytest.raises(SettingError, match="memory_map with alignment_negatives=all would read.*Set .* to batch"):
+        world.model("LightGCN_RLMRecCon", semantic_storage="memory_map")

@@ -1,0 +1,232 @@
+"""The reference of the benchmarks computes our numbers, and every benchmark runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import World, batch_of, built
+
+from recbole_rlmrec.ops.graph import Adjacency
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts, no package
+
+epochs = importlib.import_module("epochs")
+growth = importlib.import_module("growth")
+limits = importlib.import_module("limits")
+operations = importlib.import_module("operations")
+reference = importlib.import_module("reference")
+timing = importlib.import_module("timing")
+workload = importlib.import_module("workload")
+
+SMALL = "--users 40 --items 30 --interactions 200 --semantic_dim 12 --batch 64 --rounds 1 --no-memory"
+
+
+# ---------------------------------------------------------------------- the reference
+
+
+class Draws:
+    """Keeps the edges and the noise that our model draws and gives them to the reference, in the same order.
+
+    Ours have rows for ``[PAD]`` and lie in CSR order where they belong to edges, the reference's in COO order.
+    """
+
+    def __init__(self, model: Any, our_row: torch.Tensor, adjacency: torch.Tensor) -> None:
+        graph = model.adjacency
+        self.our_row = our_row
+        our_entries = torch.repeat_interleave(torch.arange(graph.n_nodes), graph.row_start.long().diff())
+        entry = torch.full((graph.n_nodes, graph.n_nodes), -1)
+        entry[our_entries, graph.column.long()] = torch.arange(len(graph.column))
+        self.our_entry = entry[tuple(our_row[adjacency.indices()])]
+        assert (self.our_entry >= 0).all()
+        self.kept: list[torch.Tensor] = []
+        self.rand_like, self.drop_edges = torch.rand_like, Adjacency.drop_edges
+
+    def noise(self, like: torch.Tensor) -> torch.Tensor:
+        drawn = self.rand_like(like)
+        self.kept.append(drawn[self.our_row])
+        return drawn
+
+    def edges(self, graph: Adjacency, keep_rate: float) -> Adjacency:
+        dropped = self.drop_edges(graph, keep_rate)
+        if keep_rate < 1:
+            is_kept = (dropped.value != 0)[self.our_entry]
+            assert 0 < is_kept.sum() < len(is_kept)
+            self.kept.append((~is_kept).float())  # below the keep rate where kept
+        return dropped
+
+    def replay(self, like: torch.Tensor) -> torch.Tensor:
+        return self.kept.pop(0)
+
+
+def official(world: World, name: str) -> tuple[Any, Any, dict[str, tuple[torch.Tensor, slice]]]:
+    """Return our model with the paper's settings, the reference at its weights, and these by the reference's names."""
+    settings = {**workload.official_settings(name), "embedding_size": 8, "reg_weight": 0.01}
+    model, dataset = built(world, name, **settings)
+    users, items, shape = workload.without_padding(dataset)
+    semantic = None
+    if "_RLMRec" in name:
+        semantic = tuple(dataset.semantic_embedding(side).matrix()[1:] for side in ("user", "item"))
+    theirs = reference.build(name, (users, items), shape, world.config(name, **settings), semantic)
+    table, everything = slice(1, None), slice(None)
+    weights = {
+        "backbone.user_embedding": (model.user_embedding.weight, table),
+        "backbone.item_embedding": (model.item_embedding.weight, table),
+    }
+    if semantic is not None:
+        layers = model.projector.named_parameters()
+        weights.update({f"projector.{key}": (parameter, everything) for key, parameter in layers})
+    if hasattr(model, "node_mask"):
+        weights["mask_token"] = (model.node_mask.token, everything)
+    theirs.load_state_dict({key: parameter[rows] for key, (parameter, rows) in weights.items()})
+    return model, theirs, weights
+
+
+@pytest.mark.parametrize("name", epochs.MODELS)
+def test_reference_computes_our_losses_and_gradients(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, theirs, weights = official(world, name)
+    our_row = torch.cat([torch.arange(1, model.n_users), model.n_users + torch.arange(1, model.n_items)])
+    rng = np.random.default_rng(3)
+    users, positives, negatives = (rng.integers(1, n, 64) for n in (model.n_users, model.n_items, model.n_items))
+    assert len(np.unique(users)) < 64
+    if hasattr(model, "node_mask"):
+        assert len(theirs.draw_masked()) == model.node_mask.n_masked
+        masked = torch.from_numpy(rng.permutation(len(our_row))[: model.node_mask.n_masked])
+        monkeypatch.setattr(model.node_mask, "draw", lambda: our_row[masked])
+        monkeypatch.setattr(theirs, "draw_masked", lambda: masked)
+
+    draws = Draws(model, our_row, theirs.backbone.adjacency)
+    monkeypatch.setattr(Adjacency, "drop_edges", lambda graph, keep_rate: draws.edges(graph, keep_rate))
+    monkeypatch.setattr(torch, "rand_like", draws.noise)
+    losses = model.calculate_loss(batch_of(users, positives, negatives))
+    monkeypatch.setattr(torch, "rand_like", draws.replay)
+    their_losses = theirs.losses(tuple(torch.from_numpy(ids - 1) for ids in (users, positives, negatives)))
+
+    assert not draws.kept  # each was used
+    ours = dict(zip(model.loss_names, losses))
+    assert set(ours) == set(their_losses)
+    for term, value in their_losses.items():
+        assert ours[term].item() == pytest.approx(value.item(), rel=1e-5), term
+    sum(losses).backward()
+    sum(their_losses.values()).backward()
+    their_gradients = {key: parameter.grad for key, parameter in theirs.named_parameters()}
+    assert set(their_gradients) == set(weights)
+    for key, (parameter, rows) in weights.items():
+        torch.testing.assert_close(their_gradients[key], parameter.grad[rows], rtol=1e-3, atol=1e-6)
+
+
+def test_reference_draws_items_without_an_interaction() -> None:
+    users, items = workload.zipf_interactions(30, 20, 300)
+    rows = reference.PairwiseRows(users, items, (30, 20))
+    rows.draw_negatives(range(len(rows)))
+    known = set(zip(users.tolist(), items.tolist()))
+    drawn = [rows[number] for number in range(len(rows))]
+    assert {(int(user), int(item)) for user, item, _ in drawn} == known
+    assert not known & {(int(user), int(negative)) for user, _, negative in drawn}
+
+
+# ---------------------------------------------------------------------- generated data
+
+
+def test_generated_interactions_are_distinct_and_skewed() -> None:
+    users, items = workload.zipf_interactions(500, 300, 10_000, item_exponent=0.8)
+    assert len(np.unique(users * 300 + items)) == len(users) == 10_000
+    assert len(np.unique(users)) == 500 and len(np.unique(items)) == 300
+    popularity = np.sort(np.bincount(items))[::-1]
+    assert popularity[:30].sum() > 0.3 * 10_000
+    again = workload.zipf_interactions(500, 300, 10_000, item_exponent=0.8)
+    np.testing.assert_array_equal(again, (users, items))
+    with pytest.raises(ValueError, match="expected 500 to 75000"):
+        workload.zipf_interactions(500, 300, 499)
+
+
+# ---------------------------------------------------------------------- timing
+
+
+def test_candidates_take_turns() -> None:
+    calls: list[str] = []
+    seconds = timing.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2, warmup=1)
+    assert "".join(calls) == "ababab"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_ratio_pairs_the_rounds() -> None:
+    # A machine that is ten times slower in one round leaves the ratio of that round as it is.
+    assert timing.ratio([2.0, 20.0, 2.2], [1.0, 10.0, 1.0]) == 2
+    assert timing.spread([0.002, 0.001, 0.0125]) == "2.00 (1.00-12.5)"
+    assert [timing.number(value) for value in (1234.5, 0.1234)] == ["1,234", "0.123"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_peak_memory_is_that_of_the_work() -> None:
+    peak = timing.peak_memory(partial(partial, torch.ones, 64 * 2**18)) / timing.MIB
+    assert 63 <= peak < 70
+
+
+def test_section_of_a_report_is_replaced_and_hides_paths(tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "results.md"
+    given = ["--data_path", "/some/where", f"--output={output}", "--rounds=3", "--data_path=/else"]
+    arguments = argparse.Namespace(given=given, output=output, device="cpu")
+    for title, part in (("A", "first"), ("B", "second"), ("A", "third")):
+        timing.report("epochs.py", title, [part], arguments)
+    text = output.read_text()
+    assert re.findall(r"(?m)^## (.*)$", text) == ["A", "B"]
+    assert "first" not in text and text.index("third") < text.index("second")
+    assert "`python benchmarks/epochs.py --data_path=DATA --rounds=3 --data_path=DATA`" in text
+    assert "some/where" not in text and "torch" in text
+    assert "third" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------- every script runs
+
+
+@pytest.fixture
+def fast_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "COPIED_BYTES", 2**16)
+    limits.bandwidth.cache_clear()
+
+
+def rows_of(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("| ")]
+
+
+def test_operations_runs(fast_copy: None, capsys: Any) -> None:
+    assert operations.main(f"{SMALL} --candidates 45 --widths 8 --masked 10 --square 16".split()) == 0
+    printed = "\n".join(rows_of(capsys.readouterr().out))
+    sections = ("GFLOP/s", "propagation", "distinct anchors", "of a batch", "reconstruction", "negatives", "full-sort")
+    for what in sections:
+        assert what in printed, what
+
+
+@pytest.mark.parametrize("steps", ["0", "1"])
+def test_epochs_runs(steps: str, fast_copy: None, capsys: Any) -> None:
+    models = "LightGCN SGL LightGCN_RLMRecCon SimGCL_RLMRecGen"
+    assert epochs.main(f"{SMALL} --amp --steps {steps} --models {models}".split()) == 0
+    printed = "\n".join(rows_of(capsys.readouterr().out))
+    for line in ("SGL: RecBole", "SGL: reference", "LightGCN_RLMRecCon: ours, alignment_negatives: batch"):
+        assert line in printed, line
+
+
+def test_growth_runs(capsys: Any) -> None:
+    sizes = "--sizes 4000 --per_user 10 --per_item 20 --width 4 --semantic_dim 8 --batch 64 --rounds 1 --threads 1"
+    assert growth.main(sizes.split()) == 0
+    header, _, row = rows_of(capsys.readouterr().out)
+    assert row.startswith("| 4,000 (400 x 200) |") and " - " not in row
+    assert row.count("|") == header.count("|")
+
+
+def test_growth_is_an_exponent() -> None:
+    loads = [growth.Load(size, 10, 20, 4, 8, 1.0, 64, 1, 1) for size in (1000, 4000, 9000)]
+    found = [{"graph": 0.001 * n, "peak": float(n**2)} for n in (1, 4, 9)]
+    found[0]["LightGCN"], found[1]["LightGCN"] = 2.0, 4.0
+    *_, last = rows_of(growth.growth_table(loads, found))
+    assert last.split(" | ")[1:] == ["1.00", "-", "-", "-", "-", "0.50", "-", "2.00 |"]
