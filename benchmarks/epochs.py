@@ -104,8 +104,7 @@ def step_limits(candidate: Candidate) -> tuple[float, float, int]:
         semantic_dim=semantic_dim,
         n_edges=len(graph.value),
     )
-    half = "bfloat16" if candidate.device == "cpu" else "float16"
-    dtype = half if config["enable_amp"] else "float32"
+    dtype = "bfloat16" if config["enable_amp"] else "float32"
     dense = limits.dense_products(step, config, candidate.device)
     n_sparse = 2 * limits.n_passes(config) * config["n_layers"]
     products = sum(limits.product_seconds(product, dtype, candidate.device) for product in dense)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import statistics
 import time
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Optional, Sequence
 
 import numpy as np
 import timing
-import torch
 import workload
-from recbole.data.interaction import Interaction
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
@@ -29,7 +27,7 @@ GIB = 2**30
 NAME = "large"
 
 
-def main() -> int:
+def main(given: Optional[Sequence[str]] = None) -> int:
     """Write the data, train in fresh processes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=10)
@@ -40,21 +38,21 @@ def main() -> int:
     parser.add_argument("--embedding_size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--storages", nargs="+", default=["memory_map"], choices=["memory_map", "memory"])
-    arguments = parser.parse_args()
+    arguments = timing.parse(parser, given)
     rows = []
     with workload.scratch_folder() as root:
         size = write_data(root / NAME, arguments)
         for storage in arguments.storages:
-            found = timing.in_fresh_process(partial(train, root, storage, arguments))
-            rows.append([storage, *found])
-    header = ["storage", "loading, s", "step, ms", "peak resident", "without mapped files", "at the end"]
-    text = (
-        f"{arguments.users:,} users, {arguments.items:,} items, {arguments.interactions:,} interactions, float16 tables "
-        f"of {arguments.dimension} values ({size / GIB:.1f} GiB on disk), LightGCN_RLMRecCon, embedding_size "
-        f"{arguments.embedding_size}, batch {arguments.batch}, Adam, {arguments.rounds} steps after the first. Peaks "
-        "are of the whole process, from its start through loading and training, in GiB.\n\n"
+            rows.append([storage, *timing.in_fresh_process(train, root, storage, arguments)])
+    explanation = (
+        f"{arguments.users:,} users, {arguments.items:,} items, {arguments.interactions:,} interactions; float16 "
+        f"tables of {arguments.dimension} values, {size / GIB:.2f} GiB on disk; LightGCN_RLMRecCon with "
+        f"alignment_negatives batch, embedding_size {arguments.embedding_size}, batch {arguments.batch:,}, Adam. Peaks "
+        "are of a whole process, GiB: while it loads the data, while it trains, and the same without the pages of "
+        "mapped files, which the system takes back when it needs them."
     )
-    timing.report("Large semantic table", text + timing.table(header, rows), arguments)
+    header = ["storage", "loading, s", "step, ms", "peak, loading", "peak, steps", "peak, steps, without files"]
+    timing.report(__file__, "Large semantic table", [explanation, timing.table(header, rows)], arguments)
     return 0
 
 
@@ -84,8 +82,6 @@ def write_data(folder: Path, arguments: argparse.Namespace) -> int:
 
 def train(root: Path, storage: str, arguments: argparse.Namespace) -> list[str]:
     """Load and train some steps in this process; return the cells of its row."""
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     started = time.perf_counter()
     settings = {
         "data_path": str(root),
@@ -104,25 +100,20 @@ def train(root: Path, storage: str, arguments: argparse.Namespace) -> list[str]:
     trainer.tensorboard.close()
     gc.collect()
     loading = time.perf_counter() - started
-    batches = iter(train_data)
-    seconds = []
+    peaks = [timing.peak_resident()]
+    timing.reset_peak_resident()
+    batches, seconds, anonymous = iter(train_data), [], []
     model.train()
-    anonymous = 0
     for _ in range(arguments.rounds + 1):
         started = time.perf_counter()
-        step(trainer, next(batches))
+        trainer.optimizer.zero_grad()
+        sum(model.calculate_loss(next(batches))).backward()
+        anonymous.append(timing.memory_of("RssAnon"))  # gradients are there, and what the step has not freed yet
+        trainer.optimizer.step()
         seconds.append(time.perf_counter() - started)
-        anonymous = max(anonymous, timing.status_bytes("RssAnon"))
-    median = sorted(seconds[1:])[len(seconds[1:]) // 2]
-    memory = [timing.status_bytes("VmHWM"), anonymous, timing.status_bytes("VmRSS")]
-    return [f"{loading:.0f}", f"{median * 1e3:.0f}", *(f"{value / GIB:.2f}" for value in memory)]
-
-
-def step(trainer: Any, batch: Interaction) -> None:
-    """Train one step."""
-    trainer.optimizer.zero_grad()
-    sum(trainer.model.calculate_loss(batch)).backward()
-    trainer.optimizer.step()
+    peaks += [timing.peak_resident(), max(anonymous)]
+    median = 1e3 * statistics.median(seconds[1:])  # the first sets up the optimiser
+    return [f"{loading:.0f}", timing.number(median), *(f"{peak / GIB:.2f}" for peak in peaks)]
 
 
 if __name__ == "__main__":

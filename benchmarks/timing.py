@@ -22,13 +22,15 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Callable, Iterable, Mapping, Optional, Sequence
+from typing import Callable, Iterable, Mapping, Optional, Sequence, TypeVar
 
 import torch
 
 from recbole_rlmrec.files import atomic_path
 
 MIB = 2**20
+
+_Answer = TypeVar("_Answer")
 
 #: Options that name a place on this machine: the first is left out of the command shown, the second replaced.
 _OUTPUT, _DATA_PATH = "--output", "--data_path"
@@ -112,12 +114,16 @@ def peak_memory(prepare: Callable[[], Callable[[], object]], device: str = "cpu"
         prepare: builds the inputs and returns the work; called in the fresh process, so it must be picklable.
         device: where the work is done.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_growth, prepare, device, torch.get_num_threads()).result()
+    return in_fresh_process(_growth, prepare, device)
 
 
-def _growth(prepare: Callable[[], Callable[[], object]], device: str, threads: int) -> float:
-    torch.set_num_threads(threads)
+def in_fresh_process(work: Callable[..., _Answer], *arguments: object) -> _Answer:
+    """Call a function in a new process, with as many threads as this one has, and return its answer."""
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),)) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _growth(prepare: Callable[[], Callable[[], object]], device: str) -> float:
     work = prepare()
     work()
     gc.collect()
@@ -137,15 +143,16 @@ def reset_peak_resident() -> int:
         ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what is freed, where it would hide what is taken next
     # getrusage's peak is inherited from the parent process and cannot be reset.
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return memory_of("VmRSS")
 
 
 def peak_resident() -> int:
     """Return the most bytes resident since the peak was reset (Linux)."""
-    return _status("VmHWM")
+    return memory_of("VmHWM")
 
 
-def _status(field: str) -> int:
+def memory_of(field: str) -> int:
+    """Return one of this process's memory figures in ``/proc/self/status``, in bytes (Linux)."""
     (kibibytes,) = re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(kibibytes)
 

@@ -87,30 +87,43 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
         RLMRecError: as raised in one of the processes; the others are stopped.
         TrainingError: a process died.
     """
-    context = mp.get_context("spawn")
-    answers = context.SimpleQueue()
+    answers = mp.get_context("spawn").SimpleQueue()
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="recbole_rlmrec-") as folder:
         # On one machine the processes meet in a file: no port is opened to the network, and none can be taken.
         meeting = f"file://{folder}/meeting" if processes.on_one_machine else f"tcp://{processes.ip}:{processes.port}"
+        started = mp.start_processes(
+            _process,
+            (processes, meeting, answers, work, arguments),
+            nprocs=processes.nproc,
+            join=False,
+            start_method="spawn",
+        )
+        death = None
         try:
-            mp.start_processes(
-                _process, (processes, meeting, answers, work, arguments), nprocs=processes.nproc, start_method="spawn"
-            )
+            running = True
+            while running:
+                running = not started.join(timeout=0.1)
+                # A process whose answer nobody takes would never end.
+                while not answers.empty():
+                    kind, content = answers.get()
+                    found.setdefault(kind, content)
         except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
-            if answers.empty():
-                raise TrainingError(f"One of {processes.nproc} processes died: {error}") from error
-    result, message = None, None
+            death = error
+        except KeyboardInterrupt:
+            # An interrupt from the keyboard reached them as well, and rank 0 says how to go on.
+            for process in started.processes:
+                process.join(timeout=5)
+                process.terminate()
+            raise
     while not answers.empty():
         kind, content = answers.get()
-        if kind == "error":
-            raise content
-        if kind == "crash":
-            message = content
-        else:
-            result = content
-    if message is not None:
-        raise TrainingError(f"A process failed:\n{message}")
-    return result
+        found.setdefault(kind, content)
+    if "error" in found:
+        raise found["error"]
+    if "crash" in found or death is not None:
+        raise TrainingError(f"One of {processes.nproc} processes failed: {found.get('crash', death)}") from death
+    return found.get("result")
 
 
 def _process(local_rank: int, processes: Processes, meeting: str, answers: Any, work: Any, arguments: Any) -> None:

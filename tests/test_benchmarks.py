@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts, no package
 
 epochs = importlib.import_module("epochs")
 growth = importlib.import_module("growth")
+large_table = importlib.import_module("large_table")
 limits = importlib.import_module("limits")
 operations = importlib.import_module("operations")
 reference = importlib.import_module("reference")
@@ -222,6 +223,13 @@ def test_growth_runs(capsys: Any) -> None:
     header, _, row = rows_of(capsys.readouterr().out)
     assert row.startswith("| 4,000 (400 x 200) |") and " - " not in row
     assert row.count("|") == header.count("|")
+
+
+def test_large_table_runs(capsys: Any) -> None:
+    sizes = "--users 300 --items 50 --interactions 900 --dimension 8 --batch 256 --rounds 2"
+    assert large_table.main([*sizes.split(), "--storages", "memory_map", "memory"]) == 0
+    mapped, held = rows_of(capsys.readouterr().out)
+    assert (mapped[0], held[0]) == ("memory_map", "memory") and len(mapped) == 6
 
 
 def test_growth_is_an_exponent() -> None:

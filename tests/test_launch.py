@@ -198,3 +198,11 @@ def other_trainer(join: Callable[[Any], Any], root: Path) -> None:
 def test_a_model_with_a_trainer_of_its_own_is_refused(world: World) -> None:
     with pytest.raises(SettingError, match=r"NCL is trained by RecBole's NCLTrainer.*Leave out --nproc"):
         run_in_processes(Processes(nproc=2), other_trainer, world.root)
+
+
+def large_answer(join: Callable[[Any], Any]) -> np.ndarray:
+    return np.ones(10**6)
+
+
+def test_a_large_answer_is_taken_while_the_process_waits() -> None:
+    assert run_in_processes(Processes(nproc=2), large_answer).sum() == 10**6

@@ -11,6 +11,7 @@ import torch
 from conftest import World, batch_of, built
 
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.backbone.base import _padded_distinct
 
 BACKBONES = ["LightGCN", "SGL", "SimGCL"]
 USER_HOLES, ITEM_HOLES = ("u3", "u8", "u21"), ("i0", "i5", "i11", "i12")
@@ -358,3 +359,33 @@ def test_semantic_buffers_are_joined_by_token(holed: World) -> None:
             assert covered[id].item() == (token in source)
             expected = source.get(token, np.zeros(12))
             np.testing.assert_allclose(table[id].numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("LightGCN_RLMRecCon", {}),
+        ("LightGCN_RLMRecCon", {"alignment_negatives": "batch"}),
+        ("SimGCL", {}),
+        ("SGL", {"ssl_negative_items": True}),
+    ],
+)
+def test_padded_ids_change_no_loss(
+    holed: World, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the distinct ids of a batch come in as many rows as the batch has, the last of them of count 0."""
+    model, dataset = built(holed, name, **settings)
+    batch = holed_batch(dataset)
+    torch.manual_seed(1)
+    expected = model.calculate_loss(batch)
+    for place in ("recbole_rlmrec.model.rlmrec.distinct", "recbole_rlmrec.model.backbone.base.distinct"):
+        monkeypatch.setattr(place, _padded_distinct)
+    torch.manual_seed(1)
+    for found, loss in zip(model.calculate_loss(batch), expected):
+        torch.testing.assert_close(found, loss, rtol=1e-5, atol=1e-7)
+
+
+def test_padded_distinct_ids() -> None:
+    rows, counts = _padded_distinct(torch.tensor([7, 2, 7, 9, 2, 7]))
+    assert rows.tolist() == [2, 7, 9, 9, 9, 9] and counts.tolist() == [2, 3, 1, 0, 0, 0]
+    assert _padded_distinct(torch.tensor([4, 4]))[0].tolist() == [4, 4]
