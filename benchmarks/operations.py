@@ -161,8 +161,8 @@ def _under(amp: bool) -> str:
 
 def our_reconstruction(projector: Projector, rows: Tensor, target: Tensor) -> Tensor:
     """Return ours, as the models call it: the rebuilt profiles are never computed."""
-    own, last = torch.arange(len(rows), device=rows.device), projector[2]
-    return reconstruction_loss(projector.hidden(rows), last.weight, last.bias, target, own, TEMPERATURE)
+    last = projector[2]
+    return reconstruction_loss(projector.hidden(rows), last.weight, last.bias, target, TEMPERATURE)
 
 
 def plain_reconstruction(projector: Projector, rows: Tensor, target: Tensor) -> Tensor:

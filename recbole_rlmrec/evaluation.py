@@ -64,9 +64,14 @@ class TopKCollector(Collector):
         """Return what was collected, of all processes, on the CPU, and start anew."""
         found = self.data_struct.joined()
         # A process without users takes part in the gathering with empty tables.
-        for name, needed, width in (("rec.items", self._needs_items, 0), ("rec.topk", self._needs_hits, 1)):
+        longest, scores = max(self.topk), torch.get_default_dtype()
+        for name, needed, width, dtype in (
+            ("rec.items", self._needs_items, longest, torch.int64),
+            ("rec.topk", self._needs_hits, longest + 1, torch.int64),
+            ("rec.meanrank", self.register.need("rec.meanrank"), 3, scores),
+        ):
             if needed:
-                found.setdefault(name, torch.empty(0, max(self.topk) + width, dtype=torch.int64, device=self.device))
+                found.setdefault(name, torch.empty(0, width, dtype=dtype, device=self.device))
         collected = DataStruct()
         for name, value in found.items():
             if self.is_shared and name in _OF_ONE_EVALUATION:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import tempfile
+import time
 import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator
@@ -115,6 +116,7 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
             for process in started.processes:
                 process.join(timeout=5)
                 process.terminate()
+                process.join()
             raise
     while not answers.empty():
         kind, content = answers.get()
@@ -145,6 +147,8 @@ def _process(local_rank: int, processes: Processes, meeting: str, answers: Any, 
         if rank == 0:
             answers.put(("result", result))
     except KeyboardInterrupt:
+        if rank != 0:
+            time.sleep(3)  # or rank 0 would lose its partner before it says how to go on
         os._exit(130)  # the parent has the same signal and speaks for all
     except RLMRecError as error:
         answers.put(("error", error))
@@ -176,22 +180,17 @@ def _group(config: Any, processes: Processes, meeting: str, local_rank: int) -> 
     if processes.group_offset + local_rank != 0:
         settings["show_progress"] = False
         settings["state"] = "ERROR"
+        settings["log_wandb"] = False
     if processes.on_one_machine:
-        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(name, _loopback())
+        interfaces = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if interfaces else ():
+            os.environ.setdefault(name, interfaces[0])
     rank = processes.group_offset + local_rank
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=processes.total)
-    try:
-        yield
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
-
-
-def _loopback() -> str:
-    """Return the name of the network interface that leaves this machine's processes among themselves."""
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in ("lo", "lo0") if name in names), names[0])
+    yield
+    # Not after a failure: closing the connection would make the others fail before this process says why.
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 class _NoBoard:

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse
 import torch
 import torch.distributed as dist
+from recbole.data.interaction import Interaction
 from recbole.evaluator import Collector
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import get_gpu_usage, get_trainer, set_color
@@ -31,6 +32,7 @@ CHECKPOINT_FORMAT = 1
 _RESUME_FREE = frozenset(
     {"epochs", "stopping_step", "resume_from", "result_file", "show_progress", "checkpoint_dir", "data_path", "state"}
     | {"gpu_id", "use_gpu", "worker", "eval_batch_size", "log_wandb", "wandb_project", "cold_nodes", "clip_grad_norm"}
+    | {"semantic_storage"}
 )
 
 _CHECKPOINT_KEYS = (
@@ -209,6 +211,12 @@ class SafeTrainerMixin:
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)  # type: ignore[misc]
+        if this_shard().world_size > 1:
+            # A model with statistics of its own, such as those of batch normalisation, scores differently in each
+            # process; they must agree on when to stop.
+            agreed = [(score, result)]
+            dist.broadcast_object_list(agreed, src=0)
+            score, result = agreed[0]
         self._latest_valid_result = {name: float(value) for name, value in result.items()}
         return score, result
 
@@ -259,6 +267,9 @@ class SafeTrainerMixin:
         if train_data is not None:
             check_data(checkpoint, fingerprint(train_data._dataset), resume_file)
         load_weights(self.model, checkpoint, resume_file)
+        for group, current in zip(checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups):
+            # How the steps are computed is this run's choice; what they compute is the checkpoint's.
+            group.update({name: current[name] for name in ("fused", "foreach", "capturable") if name in current})
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.start_epoch = checkpoint["epoch"] + 1
         self.cur_step = checkpoint["cur_step"]
@@ -320,9 +331,21 @@ def _copy_from_first_process(model: Any) -> None:
         return
     for tensor in model.state_dict().values():
         dist.broadcast(tensor, src=0)
-    others = [{key: _pack(value) for key, value in model.other_parameter().items()}]
+    others = [{key: _moved(_pack(value), "cpu") for key, value in model.other_parameter().items()}]
     dist.broadcast_object_list(others, src=0)
-    model.load_other_parameter({key: _unpack(value) for key, value in others[0].items()})
+    model.load_other_parameter({key: _unpack(_moved(value, model.device)) for key, value in others[0].items()})
+
+
+def _moved(value: Any, device: Union[str, torch.device]) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _on_device(batch: Any, device: torch.device) -> Any:
+    """Copy a batch to the device without waiting for it; RecBole's own copy waits once for each column."""
+    if device.type != "cuda":
+        return batch.to(device)
+    columns = batch.interaction.items()
+    return Interaction({name: column.pin_memory().to(device, non_blocking=True) for name, column in columns})
 
 
 def _keep_freed_memory() -> None:
@@ -343,15 +366,22 @@ def _keep_freed_memory() -> None:
 class Trainer(SafeTrainerMixin, RecBoleTrainer):
     """The trainer of every model of this package, and of RecBole's models that need no trainer of their own.
 
-    Its steps differ from RecBole's in what they cost, not in what they compute: the optimiser's passes over the
-    parameters are fused, losses are read once an epoch instead of once a step, and several processes can share a step
-    (:mod:`recbole_rlmrec.ops.distributed`).
+    Its steps compute what RecBole's do at less cost: the optimiser's passes over the parameters are fused, and losses
+    are read once an epoch instead of once a step, so a loss that is no number is found at its end. Several processes
+    can share a step (:mod:`recbole_rlmrec.ops.distributed`). ``enable_amp`` takes bfloat16 wherever the device has it,
+    and gradients are clipped after the scaler's factor is taken off.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         if self.device.type == "cpu":
             _keep_freed_memory()
+        if this_shard().world_size > 1 and not getattr(model, "shares_losses", False):
+            self.logger.warning(
+                f"{type(model).__name__} is RecBole's: each process trains on its part of a batch, and the losses of "
+                "the parts are averaged. Where its loss is no mean over the batch (a norm of embeddings, batch "
+                "normalisation), the result differs from that of one process."
+            )
 
     def _build_optimizer(self, **kwargs: Any) -> Any:
         optimizer = super()._build_optimizer(**kwargs)
@@ -381,13 +411,15 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
             batches = tqdm(train_data, total=len(train_data), ncols=100, desc=label)
         kind = self.device.type
         scaler = torch.amp.GradScaler(kind, enabled=self.enable_scaler)
-        lowered = torch.bfloat16 if kind != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
+        # GPUs before Ampere emulate bfloat16, slowly.
+        is_native = kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        lowered = torch.bfloat16 if is_native else torch.float16
         total: Optional[Tensor] = None
         names: tuple[str, ...] = ()
         is_tuple = False
         for batch in batches:
             interaction, share = self._own_part(batch)
-            interaction = interaction.to(self.device)
+            interaction = _on_device(interaction, self.device)
             self.optimizer.zero_grad()
             with torch.autocast(device_type=kind, dtype=lowered, enabled=self.enable_amp):
                 losses = loss_func(interaction)
@@ -414,8 +446,9 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
     def _own_part(self, batch: Any) -> tuple[Any, float]:
         """Return what this process trains of a batch, and the weight of its loss.
 
-        A model of ours takes the whole batch and returns its share of the loss. Of other models we know only that
-        their loss is a mean over the batch, as it is in nearly all of RecBole's.
+        A model of ours takes the whole batch and returns its share of the loss. Of other models it is assumed that
+        their loss is a mean over the rows of the batch, which holds for BPR and cross-entropy but not for RecBole's
+        ``EmbLoss`` (a norm divided by the rows) nor for batch normalisation; :meth:`__init__` warns.
         """
         shard = this_shard()
         if shard.world_size == 1 or getattr(self.model, "shares_losses", False):
@@ -426,7 +459,9 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
         return batch[rows], (rows.stop - rows.start) / n
 
     def _check_losses(self, sums: list[float], names: tuple[str, ...], epoch: int) -> None:
-        if all(np.isfinite(sums)):
+        # The scaler of float16 skips steps of infinite loss and goes on; NaN is final.
+        wrong = np.isnan(sums) if self.enable_scaler else ~np.isfinite(sums)
+        if not wrong.any():
             return
         labels = names or tuple(f"loss {number}" for number in range(1, len(sums) + 1))
         found = ", ".join(f"{label} = {value}" for label, value in zip(labels, sums))

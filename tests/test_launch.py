@@ -23,12 +23,22 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "base": ("LightGCN", {"edge_keep_rate": 0.7, **PAPER}),
     "Con all": ("LightGCN_RLMRecCon", {"alignment_weight": 1.0, **PAPER}),
     "Con batch": ("LightGCN_RLMRecCon", {"alignment_weight": 1.0, "alignment_negatives": "batch"}),
+    "Con mapped": (
+        "LightGCN_RLMRecCon",
+        {"alignment_weight": 1.0, "alignment_negatives": "batch", "semantic_storage": "memory_map"},
+    ),
+    "concat": ("LightGCN_RLMRecCon", {"alignment_weight": 1.0, "layer_combination": "concat"}),
+    "clipped": ("LightGCN", {"clip_grad_norm": {"max_norm": 0.01}, **PAPER}),
     "Con summed": ("SGL_RLMRecCon", {"alignment_weight": 1.0}),
     "Gen": ("LightGCN_RLMRecGen", {"reconstruction_weight": 1.0, "mask_ratio": 0.4, "edge_keep_rate": 0.7}),
     "Gen, views": ("SGL_RLMRecGen", {"view_edge_drop": "independent", "edge_keep_rate": 0.7, "loss_reduction": "mean"}),
     "noise": ("SimGCL_RLMRecCon", {"ssl_weight": 0.5}),
     "noise, all": ("SimGCL", {"ssl_weight": 0.5, "ssl_negatives": "all", "ssl_negative_items": True}),
     "RecBole's": ("BPR", {}),
+    "state beside the weights": ("NGCF", {"reg_weight": 0.0, "node_dropout": 0.0, "message_dropout": 0.0}),
+    "batches of two": ("LightGCN_RLMRecGen", {"train_batch_size": 2}),
+    "RecBole's, batches of two": ("BPR", {"train_batch_size": 2}),
+    "users": ("LightGCN", {"metrics": ["GAUC"], "valid_metric": "GAUC"}),
 }
 
 
@@ -36,7 +46,7 @@ def trained(world: World, name: str, settings: dict[str, Any]) -> dict[str, Any]
     """Train two epochs by plain gradient descent, which passes on every difference in proportion, and evaluate."""
     # 63 pairs a batch do not divide by three, nor do 40 users.
     config = world.config(
-        name, learner="sgd", learning_rate=0.1, train_batch_size=63, metric_decimal_place=10, **settings
+        name, **{"learner": "sgd", "learning_rate": 0.1, "train_batch_size": 63, "metric_decimal_place": 10, **settings}
     )
     _, train_data, valid_data, test_data = world.loaders(config)
     init_seed(config["seed"], config["reproducibility"])
@@ -101,7 +111,7 @@ def test_three_processes_are_one(world: World, three_processes: dict[str, Any], 
         scale = np.abs(weights).max()
         np.testing.assert_allclose(found["weights"][name] / scale, weights / scale, atol=2e-5, err_msg=name)
     for ours, theirs in zip(found["metrics"], expected["metrics"]):
-        assert ours == pytest.approx(theirs, abs=1e-6) and ours["recall@20"] > 0
+        assert ours == pytest.approx(theirs, abs=1e-6) and max(ours.values()) > 0
 
 
 def test_rows_join_and_gather(three_processes: dict[str, Any]) -> None:

@@ -226,7 +226,7 @@ class _SortedPairs:
         self._n_items = n_items
         # Where users have no pairs, the search ends one behind the pairs of the user before.
         self._keys = np.append(keys, np.iinfo(np.int64).max)
-        self._starts = np.searchsorted(keys, np.arange(n_users + 1) * n_items)
+        self._starts = np.searchsorted(keys, np.arange(n_users + 1, dtype=np.int64) * n_items)
 
     def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return for each pair, ``[B]`` and ``[B]``, whether it is in the set.

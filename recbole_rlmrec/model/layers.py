@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-#: A row of a file is read with the pages it lies on; of these so much may stay in memory.
-_PAGE_BYTES, _MOST_MAPPED_BYTES = 4096, 2**28
+#: A row of a file is read with its pages, and up to 64 KiB around them that the system has at hand; so much may stay.
+_PAGE_BYTES, _MOST_MAPPED_BYTES = 2**16, 2**29
 
 if TYPE_CHECKING:
     from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding
@@ -78,7 +78,8 @@ class SemanticTable(nn.Module):
     def _release(self, n_rows: int) -> None:
         """Let go of what was read of the files, once it has become much."""
         self._rows_since_release += n_rows
-        if self._rows_since_release * _PAGE_BYTES > _MOST_MAPPED_BYTES:
+        row_bytes = max(_PAGE_BYTES, *(side.embedding.vectors[:1].nbytes for side in self._sides))
+        if self._rows_since_release * row_bytes > _MOST_MAPPED_BYTES:
             self._rows_since_release = 0
             for side in self._sides:
                 side.embedding.release()

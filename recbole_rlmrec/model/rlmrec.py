@@ -205,9 +205,8 @@ class GenerativeAlignment(_Alignment):
         target = self.semantic(masked)
         hidden = projector.hidden(representation.index_select(0, masked[own]))
         last: Any = projector[2]
-        position = torch.arange(own.start, own.stop, device=masked.device)
         loss = reconstruction_loss(
-            hidden, last.weight, last.bias, target, position, settings.reconstruction_temperature, total=len(masked)
+            hidden, last.weight, last.bias, target, settings.reconstruction_temperature, own.start, total=len(masked)
         )
         return settings.reconstruction_weight * self.reduced(loss, len(interaction[self.USER_ID]))
 

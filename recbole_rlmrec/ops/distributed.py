@@ -100,23 +100,21 @@ def sum_gradients(parameters: Iterable[nn.Parameter], values: Sequence[Tensor]) 
     """Add up the gradients of all processes, in one message, and some values along with them.
 
     Args:
-        parameters: the model's; a gradient that a process has not is zero there.
+        parameters: the model's. A gradient that a process has not is zero there; one that none has stays none.
         values: ``[]`` each, such as the loss terms.
 
     Returns:
         The sums of the values.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in trained:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-    message = torch.cat(
-        [*(gradient.reshape(-1) for gradient in gradients), *(value.detach().reshape(1) for value in values)]
-    )
+    has_gradient = trained[0].new_tensor([parameter.grad is not None for parameter in trained])
+    gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in trained]
+    message = torch.cat([part.detach().reshape(-1) for part in (has_gradient, *gradients, *values)])
     dist.all_reduce(message)
-    start = 0
-    for gradient in gradients:
+    n = len(trained)
+    start = n
+    for parameter, gradient, found in zip(trained, gradients, message[:n].tolist()):
         gradient.copy_(message[start : start + gradient.numel()].view_as(gradient))
+        parameter.grad = gradient if found else None
         start += gradient.numel()
     return list(message[start:])

@@ -172,9 +172,11 @@ def _product(graph: Adjacency, value: Tensor, x: Tensor, added: Optional[Tensor]
         matrix = _csr(graph, value)
         if added is not None:
             return torch.addmm(added.to(value.dtype), matrix, x)
-        # Unlike mm, which sets its result to zero first, addmm writes where beta is 0 without reading.
-        out = torch.empty_like(x)
-        return torch.addmm(out, matrix, x, beta=0, out=out)
+        if x.device.type == "cpu" and torch.backends.mkl.is_available():
+            # Unlike mm, which sets its result to zero first, MKL's addmm writes where beta is 0 without reading.
+            out = torch.empty_like(x)
+            return torch.addmm(out, matrix, x, beta=0, out=out)
+        return torch.mm(matrix, x)
 
 
 def _csr(graph: Adjacency, value: Tensor) -> Tensor:

@@ -24,6 +24,20 @@ def bpr_loss(positive_score: Tensor, negative_score: Tensor, total: Optional[int
     return F.softplus(negative_score - positive_score).sum() / (total or len(positive_score))
 
 
+def mean_norm(tables: Sequence[Tensor], squared: bool = False) -> Tensor:
+    """Sum of the tables' norms, or of half their squares, divided by the rows of the last: RecBole's ``EmbLoss``.
+
+    Args:
+        tables: ``[B, d]`` each.
+        squared: for ``sum |E|^2 / 2`` instead of ``sum |E|``.
+
+    Returns:
+        Scalar.
+    """
+    norms = torch.stack([torch.linalg.vector_norm(table) for table in tables])
+    return (norms.square().sum() / 2 if squared else norms.sum()) / len(tables[-1])
+
+
 def squared_l2(parameters: Iterable[Tensor], first_rows: Optional[Sequence[int]] = None) -> Tensor:
     """Sum of the squared entries of all parameters, the L2 term of the official RLMRec code.
 

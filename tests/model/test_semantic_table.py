@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from conftest import World, batch_of, built
 
 from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding, SemanticEmbedding
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model import layers
 from recbole_rlmrec.model.layers import SemanticTable
 
 
@@ -50,6 +51,21 @@ def test_a_mapped_table_is_not_read_into_memory(tmp_path: Path) -> None:
     joined, _ = sides(tmp_path, memory_map=True)
     assert isinstance(joined[0].embedding.vectors, np.memmap)
     assert SemanticTable(joined, in_memory=False).vectors is None
+
+
+def test_rows_are_right_after_pages_were_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined, expected = sides(tmp_path, memory_map=True)
+    released = []
+    monkeypatch.setattr(layers, "_MOST_MAPPED_BYTES", 0)
+    monkeypatch.setattr(SemanticEmbedding, "release", spy(SemanticEmbedding.release, released))
+    table = SemanticTable(joined, in_memory=False)
+    for _ in range(3):
+        np.testing.assert_array_equal(table(torch.arange(20)).numpy(), expected[:20])
+    assert len(released) == 2 * 3
+
+
+def spy(function: Callable[..., Any], calls: list[Any]) -> Callable[..., Any]:
+    return lambda *arguments: (calls.append(arguments), function(*arguments))[1]
 
 
 def test_rows_are_lowered_under_autocast_only(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+from recbole.model.loss import EmbLoss
 
-from recbole_rlmrec.ops.loss import bpr_loss, squared_l2
+from recbole_rlmrec.ops.loss import bpr_loss, mean_norm, squared_l2
 
 
 def test_bpr_closed_form() -> None:
@@ -78,3 +79,12 @@ def test_shares_of_bpr_add_up() -> None:
     positive, negative = torch.randn(2, 7, dtype=torch.float64)
     parts = sum(bpr_loss(positive[rows], negative[rows], total=7) for rows in (slice(0, 3), slice(3, 7)))
     assert parts.item() == pytest.approx(bpr_loss(positive, negative).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_mean_norm_is_recboles(squared: bool) -> None:
+    tables = [torch.randn(6, 3).requires_grad_() for _ in range(3)]
+    ours, theirs = mean_norm(tables, squared), EmbLoss()(*tables, require_pow=squared).squeeze()
+    torch.testing.assert_close(ours, theirs)
+    for found, expected in zip(*(torch.autograd.grad(loss, tables) for loss in (ours, theirs))):
+        torch.testing.assert_close(found, expected)

@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Any, Callable, Iterator, Literal, Optional, Sequence, Union
 
 import torch
-from recbole.model.loss import EmbLoss
 from torch import Tensor, nn
 
 from recbole_rlmrec.ops.distributed import this_shard
 from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, sum_of_layers
 from recbole_rlmrec.ops.info_nce import info_nce
-from recbole_rlmrec.ops.loss import bpr_loss, squared_l2
+from recbole_rlmrec.ops.loss import bpr_loss, mean_norm, squared_l2
 from recbole_rlmrec.settings import Settings
 
 
@@ -82,7 +81,6 @@ class GraphBackbone:
         self._interactions = (dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field])
         super().__init__(config, dataset)  # type: ignore[call-arg]
         self.graph_settings = GraphSettings.from_config(config)
-        self.embedding_l2 = EmbLoss()
         self.cached_representation: Optional[tuple[Tensor, Tensor]] = None
         # The cache is recomputed from the weights; it has no place in a checkpoint.
         self.other_parameter_name: list[str] = []
@@ -199,7 +197,7 @@ class GraphBackbone:
             return weight * squared_l2(parameters, first_rows=padded)
         users, items = self.user_embedding.weight, self.item_embedding.weight
         rows = (users.index_select(0, user), items.index_select(0, positive), items.index_select(0, negative))
-        return weight * self.embedding_l2(*rows, require_pow=settings.require_pow).squeeze()
+        return weight * mean_norm(rows, settings.require_pow)
 
     def view_contrast(self, settings: ViewContrastSettings, first: Tensor, second: Tensor, interaction: Any) -> Tensor:
         """Return ``ssl_weight`` times the InfoNCE between two views of the batch's nodes.
