@@ -155,23 +155,28 @@ def _reconstruction(
     square = (by_gram * h).sum(dim=1, dtype=weight.dtype) + 2 * (h @ cross.to(dtype)) + bias.square().sum()
     square = square.clamp_(min=1e-24)  # the least norm is that of F.normalize
     scale = square.rsqrt() / temperature  # [A]
-    rows = _operand(torch.cat([h * scale[:, None].to(dtype), scale[:, None].to(dtype)], dim=1), dtype)
-    columns = _operand(torch.cat([t @ w, (t @ bias.to(dtype))[:, None]], dim=1), dtype)
+    rows, columns = (h.new_zeros(n, -(-(width + 1) // _WIDTH) * _WIDTH) for n in (len(h), len(t)))
+    torch.mul(h, scale[:, None].to(dtype), out=rows[:, :width])
+    rows[:, width] = scale
+    columns[:, :width] = t @ w
+    columns[:, width] = t @ bias.to(dtype)
     rows_transposed = _transposed(rows)
     each = scale.new_full((len(rows),), 1 / total)
     safe = _is_safe(1 / temperature, len(t))
     loss, of_rows, of_columns = _blockwise(rows, rows_transposed, columns, each, None, safe, first=first)
 
-    of_scale = (of_rows[:, :width] * h).sum(dim=1) + of_rows[:, width]
+    of_scale = (of_rows[:, :width] * h).sum(dim=1, dtype=weight.dtype) + of_rows[:, width]
     of_square = of_scale * scale / square * -0.5
-    by_square = (2 * of_square)[:, None]
-    of_hidden = torch.addcmul(of_rows[:, :width] * scale[:, None], by_gram + cross.to(dtype), by_square)
-    both = (of_columns.to(dtype) @ t).to(weight.dtype)  # [h + 1, D]: of the weight, transposed, and of the bias
-    of_gram = (rows_transposed[:width] * (by_square[:, 0] / scale).to(dtype)) @ h  # [h, h]; a row is scale * h
-    of_cross = (h * by_square.to(dtype)).sum(dim=0, dtype=weight.dtype)  # [h]
-    of_weight = both[:width] + (of_gram @ w.T) + torch.outer(of_cross, bias)
-    of_bias = both[width] + weight @ of_cross + 2 * of_square.sum() * bias
-    return loss, of_hidden, of_weight.T, of_bias
+    by_square = (2 * of_square)[:, None].to(dtype)
+    of_hidden = torch.addcmul(of_rows[:, :width] * scale[:, None].to(dtype), by_gram + cross.to(dtype), by_square)
+    both = of_columns @ t  # [h + 1, D]: of the weight, transposed, and of the bias
+    # A row is scale * [h, 1], so this product also has h^T c, for W^T b.
+    of_gram = (rows_transposed * (by_square[:, 0] / scale.square()).to(dtype)) @ rows
+    of_gram, of_cross = of_gram[:width, :width], of_gram[:width, width].to(weight.dtype)
+    of_weight = torch.addmm(both[:width], of_gram, w.T).T.contiguous().to(weight.dtype)
+    of_weight.addr_(bias, of_cross)
+    of_bias = both[width].to(weight.dtype) + weight @ of_cross + 2 * of_square.sum() * bias
+    return loss, of_hidden, of_weight, of_bias
 
 
 def log_sum_exp(
@@ -237,7 +242,7 @@ class _LogSumExp(torch.autograd.Function):
             )
         width = rows.shape[1]
         ctx.save_for_backward(
-            None if row_gradient is None else row_gradient[:, :width],
+            None if row_gradient is None else row_gradient[:, :width].to(rows.dtype),
             None if column_gradient is None else column_gradient[:width].T.to(columns.dtype),
         )
         return total
@@ -270,7 +275,7 @@ def _blockwise(
         row_weight: ``[A]``, g, in full precision.
         column_weight: ``[N]``, w.
         safe: whether exponentials need no shift.
-        needs_rows: for the gradient ``[A, k]``, in full precision.
+        needs_rows: for the gradient ``[A, k]``.
         needs_columns: for the gradient ``[k, N]``.
         first: where given, the score of row i and column ``first + i`` is subtracted from the row's logarithm.
     """
@@ -294,7 +299,7 @@ def _blockwise(
         offset = column_weight.to(precise).log().to(dtype)
 
     sums_of_logs = row_weight.new_zeros(n_rows)
-    row_gradient = row_weight.new_zeros(left.shape) if needs_rows else None
+    row_gradient = (torch.empty_like if whole else torch.zeros_like)(left) if needs_rows else None
     # Transposed: the block is then the right factor as it lies in memory, which the matrix products prefer.
     column_gradient = left.new_zeros(left.shape[1], n_columns) if needs_columns else None
     for row in _slices(n_rows, height):
@@ -313,7 +318,7 @@ def _blockwise(
                 own.sub_(sums[:, 0])  # in shares of the sum, this subtracts 1 from the positive's
             scale = (scale / sums).nan_to_num_(posinf=0.0)  # a row without any column has no gradient
             if row_gradient is not None:
-                torch.mul(exponentials @ weighted, scale, out=row_gradient[row])
+                torch.mul(exponentials @ weighted, scale.to(dtype), out=row_gradient[row])
             if column_gradient is not None:
                 column_gradient.addmm_(left_transposed[:, row] * scale.T.to(dtype), exponentials)
         else:
@@ -331,7 +336,7 @@ def _blockwise(
                 if own is not None:
                     own.sub_(1 / lost[slice(at.start - row.start, at.stop - row.start), 0])
                 if row_gradient is not None:
-                    row_gradient[row].addcmul_((shares @ right[column]).to(precise), scale * lost)
+                    row_gradient[row].addcmul_(shares @ right[column], (scale * lost).to(dtype))
                 if column_gradient is not None:
                     column_gradient[:, column].addmm_(left_transposed[:, row] * (scale * lost).T.to(dtype), shares)
         sums_of_logs[row] += log_sum[:, 0].nan_to_num(neginf=0.0)
