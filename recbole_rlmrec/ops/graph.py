@@ -60,15 +60,11 @@ class Adjacency:
         official RLMRec code (HKUDS/RLMRec @2241375, ``encoder/models/model_utils.py``).
 
         Args:
-            keep_rate: probability in (0, 1], met to 2^-17; 1 returns this matrix and draws no random number.
+            keep_rate: probability in (0, 1]; 1 returns this matrix and draws no random number.
         """
         if keep_rate >= 1.0:
             return self
-        # Sixteen random bits an entry decide as well as a random float does and cost a third of the time.
-        n_entries = self.value.numel()
-        words = torch.empty(-(-n_entries // 4), dtype=torch.int64, device=self.value.device).random_(-(2**63), None)
-        bits = words.view(torch.int16)[:n_entries]  # uniform in [-32768, 32767]
-        kept = bits < min(max(round(keep_rate * 2**16), 1), 2**16 - 1) - 2**15
+        kept = torch.rand_like(self.value) < keep_rate
         return replace(self, value=self.value * kept, symmetric=False)
 
     def transposed_value(self) -> Tensor:
