@@ -54,6 +54,8 @@ class Draws:
 
     def noise(self, like: torch.Tensor) -> torch.Tensor:
         drawn = self.rand_like(like)
+        if like.dim() == 1:  # of edges, which `edges` keeps
+            return drawn
         self.kept.append(drawn[self.our_row])
         return drawn
 

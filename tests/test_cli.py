@@ -230,7 +230,8 @@ def test_arguments_reach_the_run(entry: Entry, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("recbole_rlmrec.quick_start.run", lambda *args, **named: calls.append((args, named)))
     arguments = ["-m", "SGL_RLMRecGen", "--dataset", "mine", "--config_files=a.yaml b.yaml", "--topk=[5]", "--mod=x"]
     assert entry(arguments) == 0
-    settings = {"command_line": {"topk": [5], "mod": "x"}}  # --mod is no abbreviation of --model
+    processes = {"nproc": 1, "world_size": -1, "ip": "localhost", "port": 5678, "group_offset": 0}
+    settings = {"command_line": {"topk": [5], "mod": "x"}, **processes}  # --mod is no abbreviation of --model
     assert calls == [(("SGL_RLMRecGen", "mine", ["a.yaml", "b.yaml"]), settings)]
 
 

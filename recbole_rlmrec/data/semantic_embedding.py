@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import mmap
+import os
 import re
 from array import array
 from dataclasses import dataclass
@@ -324,7 +325,7 @@ class JoinedEmbedding:
         taken = np.zeros((len(ids), self.embedding.dimension), dtype=np.float32)
         covered = np.flatnonzero(rows >= 0)
         covered = covered[np.argsort(rows[covered])]  # in file order, as far as the disk is concerned
-        taken[covered] = self.embedding.vectors[rows[covered]]
+        taken[covered] = _read_rows(self.embedding.vectors, rows[covered])
         return taken
 
 
@@ -456,6 +457,20 @@ def _read_vectors(path: Path, memory_map: bool) -> np.ndarray:
             "Save it as float16 or float32 to leave it on disk."
         )
     return _to_float32(vectors)
+
+
+def _read_rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return some rows; those of a memory map are read from its file.
+
+    Through the map, each row would come with up to a huge page around it, and scattered rows with the whole file.
+    """
+    if not isinstance(vectors, np.memmap) or not vectors.flags.c_contiguous or not hasattr(os, "preadv"):
+        return vectors[rows]
+    found = np.empty((len(rows), vectors.shape[1]), dtype=vectors.dtype)
+    with open(str(vectors.filename), "rb") as file:
+        for row, target in zip(rows.tolist(), found):
+            os.preadv(file.fileno(), [target], vectors.offset + row * target.nbytes)
+    return found
 
 
 def _to_float32(values: np.ndarray) -> np.ndarray:
