@@ -102,13 +102,9 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
         )
         death = None
         try:
-            running = True
-            while running:
-                running = not started.join(timeout=0.1)
-                # A process whose answer nobody takes would never end.
-                while not answers.empty():
-                    kind, content = answers.get()
-                    found.setdefault(kind, content)
+            # A process whose answer nobody takes would never end.
+            while not started.join(timeout=0.1):
+                _take_answers(answers, found)
         except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
             death = error
         except KeyboardInterrupt:
@@ -118,14 +114,19 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
                 process.terminate()
                 process.join()
             raise
-    while not answers.empty():
-        kind, content = answers.get()
-        found.setdefault(kind, content)
+    _take_answers(answers, found)
     if "error" in found:
         raise found["error"]
     if "crash" in found or death is not None:
         raise TrainingError(f"One of {processes.nproc} processes failed: {found.get('crash', death)}") from death
     return found.get("result")
+
+
+def _take_answers(answers: Any, found: dict[str, Any]) -> None:
+    """Put what the processes have said so far into ``found``, by kind; the first of a kind stays."""
+    while not answers.empty():
+        kind, content = answers.get()
+        found.setdefault(kind, content)
 
 
 def _process(local_rank: int, processes: Processes, meeting: str, answers: Any, work: Any, arguments: Any) -> None:
@@ -153,7 +154,7 @@ def _process(local_rank: int, processes: Processes, meeting: str, answers: Any, 
     except RLMRecError as error:
         answers.put(("error", error))
         os._exit(2)  # without waiting for the others, who may wait for this one
-    except Exception:
+    except Exception:  # whatever it is: the parent raises it, with this traceback
         answers.put(("crash", traceback.format_exc()))
         os._exit(1)
 

@@ -469,7 +469,12 @@ def _read_rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     found = np.empty((len(rows), vectors.shape[1]), dtype=vectors.dtype)
     with open(str(vectors.filename), "rb") as file:
         for row, target in zip(rows.tolist(), found):
-            os.preadv(file.fileno(), [target], vectors.offset + row * target.nbytes)
+            n_read = os.preadv(file.fileno(), [target], vectors.offset + row * target.nbytes)
+            if n_read != target.nbytes:
+                raise DataError(
+                    f"{vectors.filename} ends before row {row}, which it had when it was loaded. It was written anew or "
+                    "cut short meanwhile: restore it and start again."
+                )
     return found
 
 

@@ -10,9 +10,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-#: A row of a file is read with its pages, and up to 64 KiB around them that the system has at hand; so much may stay.
-_PAGE_BYTES, _MOST_MAPPED_BYTES = 2**16, 2**29
-
 if TYPE_CHECKING:
     from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding
 
@@ -48,7 +45,6 @@ class SemanticTable(nn.Module):
         self.register_buffer("covered", covered, persistent=False)
         vectors = None
         self._sides: Sequence[JoinedEmbedding] = ()
-        self._rows_since_release = 0
         if in_memory:
             vectors = torch.empty(len(covered), self.dimension, dtype=dtype)
             for side, first in zip(sides, self._first_ids):
@@ -66,7 +62,6 @@ class SemanticTable(nn.Module):
         for side, first in zip(self._sides, self._first_ids):
             own = np.flatnonzero((wanted >= first) & (wanted < first + len(side.rows)))
             rows[own] = side.take(wanted[own] - first)
-        self._release(len(wanted))
         return self._given(self._finished(torch.from_numpy(rows)).to(ids.device))
 
     def block(self, start: int, stop: int) -> Tensor:
@@ -74,15 +69,6 @@ class SemanticTable(nn.Module):
         if self.vectors is not None:
             return self._given(self.vectors[start:stop])
         return self(torch.arange(start, stop, device=self.covered.device))
-
-    def _release(self, n_rows: int) -> None:
-        """Let go of what was read of the files, once it has become much."""
-        self._rows_since_release += n_rows
-        row_bytes = max(_PAGE_BYTES, *(side.embedding.vectors[:1].nbytes for side in self._sides))
-        if self._rows_since_release * row_bytes > _MOST_MAPPED_BYTES:
-            self._rows_since_release = 0
-            for side in self._sides:
-                side.embedding.release()
 
     @staticmethod
     def _given(rows: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ def info_nce(
     Weights are multiplicities: a row of weight k stands for k equal rows, a row of weight 0 for none. A batch names
     popular nodes many times; with weights each is computed once, exactly.
 
-    Under autocast to bfloat16 the products of matrices take bfloat16 operands; everything else stays float32.
+    Under autocast to bfloat16 the scores, their exponentials and the gradients summed up over blocks are bfloat16;
+    norms, sums of exponentials and the loss stay float32.
 
     Args:
         anchor: ``[A, d]``.
@@ -112,19 +113,9 @@ class _Reconstruction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        target: Tensor,
-        temperature: float,
-        first: int,
-        total: int,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        with torch.autocast(device_type=weight.device.type, enabled=False):
-            loss, *gradients = _reconstruction(hidden, weight, bias, target, temperature, first, total, dtype)
+    def forward(ctx: Any, hidden: Tensor, *arguments: Any) -> Tensor:
+        with torch.autocast(device_type=hidden.device.type, enabled=False):
+            loss, *gradients = _reconstruction(hidden, *arguments)
         ctx.hidden_dtype = hidden.dtype
         ctx.save_for_backward(*gradients)
         return loss

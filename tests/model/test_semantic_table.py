@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,7 @@ import torch
 from conftest import World, batch_of, built
 
 from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding, SemanticEmbedding
-from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model import layers
+from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.model.layers import SemanticTable
 
 
@@ -53,19 +53,14 @@ def test_a_mapped_table_is_not_read_into_memory(tmp_path: Path) -> None:
     assert SemanticTable(joined, in_memory=False).vectors is None
 
 
-def test_rows_are_right_after_pages_were_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:
     joined, expected = sides(tmp_path, memory_map=True)
-    released = []
-    monkeypatch.setattr(layers, "_MOST_MAPPED_BYTES", 0)
-    monkeypatch.setattr(SemanticEmbedding, "release", spy(SemanticEmbedding.release, released))
     table = SemanticTable(joined, in_memory=False)
-    for _ in range(3):
-        np.testing.assert_array_equal(table(torch.arange(20)).numpy(), expected[:20])
-    assert len(released) == 2 * 3
-
-
-def spy(function: Callable[..., Any], calls: list[Any]) -> Callable[..., Any]:
-    return lambda *arguments: (calls.append(arguments), function(*arguments))[1]
+    np.testing.assert_array_equal(table(torch.arange(20)).numpy(), expected[:20])
+    path = tmp_path / "tiny.useremb.npy"
+    os.truncate(path, path.stat().st_size - 3)
+    with pytest.raises(DataError, match=r"tiny.useremb.npy ends before row 8, which it had .* restore it"):
+        table(torch.arange(20))
 
 
 def test_rows_are_lowered_under_autocast_only(tmp_path: Path) -> None:

@@ -299,12 +299,17 @@ def reconstruction_inputs(n: int = 40, n_targets: int = 50, h: int = 5, d: int =
     return [*(x.requires_grad_() for x in (hidden, weight, bias)), torch.nn.functional.normalize(target, dim=1)]
 
 
-@pytest.mark.parametrize("first", [0, 7])
+# In one block, in blocks of rows, in blocks of rows and columns: a row's positive may stand in any of the latter.
+@pytest.mark.parametrize("block_scores", [2**20, 64 * 300, 2**12])
+@pytest.mark.parametrize("first", [0, 7, 140])
 @pytest.mark.parametrize("temperature", [0.5, 0.01])
-def test_reconstruction_is_info_nce_of_the_rebuilt_rows(temperature: float, first: int) -> None:
-    hidden, weight, bias, target = reconstruction_inputs()
+def test_reconstruction_is_info_nce_of_the_rebuilt_rows(
+    monkeypatch: pytest.MonkeyPatch, temperature: float, first: int, block_scores: int
+) -> None:
+    hidden, weight, bias, target = reconstruction_inputs(n=160, n_targets=300)
+    theirs = info_nce(hidden @ weight.T + bias, target[first : first + 160], target, temperature)
+    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
     ours = reconstruction_loss(hidden, weight, bias, target, temperature, first)
-    theirs = info_nce(hidden @ weight.T + bias, target[first : first + 40], target, temperature)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     for first, second in zip(*(torch.autograd.grad(loss, (hidden, weight, bias)) for loss in (ours, theirs))):
         torch.testing.assert_close(first, second, rtol=1e-7, atol=1e-10)
@@ -335,7 +340,9 @@ def test_shares_of_the_reconstruction_add_up() -> None:
     assert (parts[0] + parts[1]).item() == pytest.approx(whole.item(), rel=1e-12)
 
 
-def test_reconstruction_in_bfloat16_is_near() -> None:
+@pytest.mark.parametrize("block_scores", [2**20, 2**12])
+def test_reconstruction_in_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, block_scores: int) -> None:
+    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
     generator = torch.Generator().manual_seed(0)
     sizes = ((200, 96), (160, 96), (160,), (200, 160))
     hidden, weight, bias, target = (torch.randn(size, generator=generator) for size in sizes)
