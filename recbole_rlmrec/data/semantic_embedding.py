@@ -472,8 +472,8 @@ def _read_rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
             n_read = os.preadv(file.fileno(), [target], vectors.offset + row * target.nbytes)
             if n_read != target.nbytes:
                 raise DataError(
-                    f"{vectors.filename} ends before row {row}, which it had when it was loaded. It was written anew or "
-                    "cut short meanwhile: restore it and start again."
+                    f"{vectors.filename} ends before row {row}, which it had when it was loaded. It was written anew "
+                    "or cut short meanwhile: restore it and start again."
                 )
     return found
 
