@@ -93,20 +93,18 @@ class ContrastiveAlignment(_Alignment):
         """Return the backbone's loss terms and, last, the weighted alignment term."""
         if self.projector is None:
             return super().calculate_loss(interaction)
-        ego = self.ego_embeddings()
-        representation = self.encode(ego)
-        terms = self.loss_terms(ego, representation, interaction)
+        terms, representation = self.step(interaction)
         terms["alignment"] = self._alignment(self.projector, representation, interaction)
         return self.named_losses(terms)
 
     def _alignment(self, projector: Projector, representation: Tensor, interaction: Any) -> Tensor:
-        user, positive, negative = self.batch(interaction)
+        user, items = self.alignment_anchors(interaction)
         if self.alignment_settings.alignment_negatives == "batch":
             total = self._within_batch(projector, representation, [user], 0)
-            total = total + self._within_batch(projector, representation, [positive, negative], self.n_users)
+            total = total + self._within_batch(projector, representation, items, self.n_users)
         else:
             total = self._against_all_users(projector, representation, user)
-            total = total + self._within_batch(projector, representation, [positive, negative], self.n_users, False)
+            total = total + self._within_batch(projector, representation, items, self.n_users, False)
         return self.alignment_settings.alignment_weight * self.reduced(total, len(user))
 
     def _against_all_users(self, projector: Projector, representation: Tensor, user: Tensor) -> Tensor:
@@ -193,9 +191,7 @@ class GenerativeAlignment(_Alignment):
         if self.projector is None:
             return super().calculate_loss(interaction)
         masked = self.node_mask.draw()
-        ego = self.node_mask(self.ego_embeddings(), masked)
-        representation = self.encode(ego)
-        terms = self.loss_terms(ego, representation, interaction)
+        terms, representation = self.step(interaction, lambda ego: self.node_mask(ego, masked))
         terms["reconstruction"] = self._reconstruction(self.projector, representation, masked, interaction)
         return self.named_losses(terms)
 

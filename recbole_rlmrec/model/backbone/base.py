@@ -241,8 +241,36 @@ class GraphBackbone:
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the loss terms; RecBole's trainer sums and logs them."""
+        return self.named_losses(self.step(interaction)[0])
+
+    def step(
+        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the weighted loss terms of a batch, and the representation they were computed from.
+
+        Args:
+            interaction: the batch.
+            mask: given the ego embeddings ``[U + I, d]``, returns what is encoded in their place (RLMRec-Gen).
+
+        Returns:
+            The terms by name, and ``encode(ego)``, ``[U + I, output_dim]``.
+        """
         ego = self.ego_embeddings()
-        return self.named_losses(self.loss_terms(ego, self.encode(ego), interaction))
+        if mask is not None:
+            ego = mask(ego)
+        representation = self.encode(ego)
+        return self.loss_terms(ego, representation, interaction), representation
+
+    def alignment_anchors(self, interaction: Any) -> tuple[Tensor, list[Tensor]]:
+        """Return whose representations RLMRec-Con aligns: the batch's users, and groups of items.
+
+        Items of one group are contrasted with each other; here the positive items and the negative items.
+
+        Returns:
+            User ids ``[B]`` and a list of item ids ``[B]``, duplicates included.
+        """
+        user, positive, negative = self.batch(interaction)
+        return user, [positive, negative]
 
     def named_losses(self, terms: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Remember the terms' names for the log and return their values."""
