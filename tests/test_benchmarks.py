@@ -16,15 +16,18 @@ import torch
 from conftest import World, batch_of, built
 
 from recbole_rlmrec.ops.graph import Adjacency
+from recbole_rlmrec.quick_start import run
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts, no package
 
+compiled = importlib.import_module("compiled")
 epochs = importlib.import_module("epochs")
 growth = importlib.import_module("growth")
 large_table = importlib.import_module("large_table")
 limits = importlib.import_module("limits")
 operations = importlib.import_module("operations")
+paired = importlib.import_module("paired")
 reference = importlib.import_module("reference")
 timing = importlib.import_module("timing")
 workload = importlib.import_module("workload")
@@ -219,6 +222,13 @@ def test_epochs_runs(steps: str, fast_copy: None, capsys: Any) -> None:
         assert line in printed, line
 
 
+def test_compiled_runs(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(torch, "compile", lambda part, dynamic: part)  # it takes half a minute
+    assert compiled.main([word for word in SMALL.split() if word != "--no-memory"] + ["--steps", "1"]) == 0
+    _, _, *rows = rows_of(capsys.readouterr().out)
+    assert [row.split("`")[1] for row in rows] == ["noise", "projector", "calculate_loss"]
+
+
 def test_growth_runs(capsys: Any) -> None:
     sizes = "--sizes 4000 --per_user 10 --per_item 20 --width 4 --semantic_dim 8 --batch 64 --rounds 1 --threads 1"
     assert growth.main(sizes.split()) == 0
@@ -240,3 +250,36 @@ def test_growth_is_an_exponent() -> None:
     found[0]["LightGCN"], found[1]["LightGCN"] = 2.0, 4.0
     *_, last = rows_of(growth.growth_table(loads, found))
     assert last.split(" | ")[1:] == ["1.00", "-", "-", "-", "-", "0.50", "-", "2.00 |"]
+
+
+def test_paired_compares_the_users_of_two_runs(world: World, capsys: Any) -> None:
+    settings = {"data_path": str(world.root), "benchmark_filename": ["train", "valid", "test"], "state": "ERROR"}
+    settings.update(epochs=2, embedding_size=8, show_progress=False, metric_decimal_place=8)
+    runs = [run(model, world.name, config_dict=settings) for model in ("LightGCN", "SGL")]
+    assert all(runs)
+    assert paired.main([each.checkpoint for each in runs if each]) == 0
+    _, _, recall, ndcg = rows_of(capsys.readouterr().out)
+    for row, metric in ((recall, "recall@20"), (ndcg, "ndcg@20")):
+        shown = [float(cell) for cell in row.split(" | ")[1:3]]
+        assert shown == pytest.approx([each.test_result[metric] for each in runs if each], abs=6e-5)
+    other = run("LightGCN", world.name, config_dict={**settings, "eval_protocol": "paper"})
+    assert other is not None
+    with pytest.raises(SystemExit):
+        paired.main([runs[0].checkpoint, other.checkpoint])
+    assert "was run under another eval_protocol than" in capsys.readouterr().err
+
+
+def test_paired_columns_by_hand() -> None:
+    first = np.array([0.0, 0.5, 0.25, 1.0, 0.0, 0.0])
+    second = np.array([0.5, 0.5, 0.5, 0.5, 0.25, 0.0])
+    difference = second - first
+    error = difference.std(ddof=1) / np.sqrt(6)
+    columns = paired.compared(first, second)
+    assert columns[:2] == ["0.2917", "0.3750"]
+    half = 2.570582 * error  # Student's t, 5 degrees of freedom
+    assert (
+        columns[2] == f"{difference.mean():+.4f} ({difference.mean() - half:+.4f} to {difference.mean() + half:+.4f})"
+    )
+    assert columns[3] == "+28.6%"
+    assert columns[6] == "50.0% / 16.7%"
+    assert columns[4] == "0.58"  # t = .08333 / .13944 = .5976, two-sided, 5 degrees of freedom: .576

@@ -1,0 +1,106 @@
+"""Test whether two trained models differ, user by user.
+
+    python benchmarks/paired.py saved/LightGCN-....pth saved/LightGCN_RLMRecCon-....pth
+
+Both checkpoints must be of the same data and protocol. For each metric: the mean over the test users of either model,
+the mean of the differences with its 95 % confidence interval, and the p-values of a paired t-test and of Wilcoxon's
+signed-rank test (zeros split, normal approximation). It tells one pair of runs apart, not two methods: other seeds are
+another question.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+import numpy as np
+import scipy.stats
+import timing
+import torch
+from recbole.evaluator.register import metrics_dict
+
+from recbole_rlmrec.evaluation import hits_and_counts
+from recbole_rlmrec.quick_start import load_model
+
+#: What two runs must share for their users' metrics to be of the same things.
+_SHARED = ("dataset", "eval_protocol", "split_file", "benchmark_filename", "eval_args")
+
+
+def metrics_by_user(path: Path, metrics: Sequence[str], data_path: Optional[str]) -> tuple[dict[str, Any], np.ndarray]:
+    """Evaluate a checkpoint on its test split.
+
+    Args:
+        path: the checkpoint.
+        metrics: such as ``recall@20``.
+        data_path: folder of datasets, if not that of the training.
+
+    Returns:
+        What must be the same in the other checkpoint, and ``[metrics, users]``.
+    """
+    config, model, dataset, _, _, test_data = load_model(path, {"data_path": data_path} if data_path else None)
+    wanted = [(name, int(k)) for name, _, k in (metric.lower().partition("@") for metric in metrics)]
+    collected = []
+    with torch.no_grad():
+        for users, history, rows, items in test_data:
+            scores = model.full_sort_predict(users.to(config["device"])).view(len(users), dataset.item_num)
+            scores[:, 0] = -np.inf
+            scores[history] = -np.inf
+            ranked = scores.topk(max(k for _, k in wanted), dim=1).indices
+            collected.append(hits_and_counts(ranked, rows, items, dataset.item_num).cpu())
+    *hits, counts = torch.cat(collected).numpy().T
+    table = [
+        metrics_dict[name](config).metric_info(np.array(hits, dtype=bool).T, counts)[:, k - 1] for name, k in wanted
+    ]
+    return {name: config[name] for name in _SHARED}, np.array(table)
+
+
+def compared(first: np.ndarray, second: np.ndarray) -> list[str]:
+    """Return the columns of a comparison of one metric of the same users, ``[users]`` each."""
+    difference = second - first
+    low, high = scipy.stats.t.interval(
+        0.95, len(difference) - 1, loc=difference.mean(), scale=scipy.stats.sem(difference)
+    )
+    t_test = scipy.stats.ttest_rel(second, first).pvalue
+    wilcoxon = scipy.stats.wilcoxon(difference, zero_method="zsplit", method="approx").pvalue
+    return [
+        f"{first.mean():.4f}",
+        f"{second.mean():.4f}",
+        f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})",
+        f"{difference.mean() / first.mean():+.1%}",
+        f"{t_test:.2g}",
+        f"{wilcoxon:.2g}",
+        f"{np.mean(difference > 0):.1%} / {np.mean(difference < 0):.1%}",
+    ]
+
+
+def main(given: Optional[Sequence[str]] = None) -> int:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("first", type=Path, help="checkpoint that is compared with, such as the base's")
+    parser.add_argument("second", type=Path, nargs="+", help="checkpoints that are compared with it")
+    parser.add_argument("--metrics", nargs="+", default=["recall@20", "ndcg@20"])
+    parser.add_argument("--data_path", help="folder of datasets, if not that of the training")
+    arguments = parser.parse_args(given)
+    unknown = [metric for metric in arguments.metrics if metric.lower().partition("@")[0] not in metrics_dict]
+    if unknown:
+        parser.error(f"unknown metrics: {', '.join(unknown)}; expected such as recall@20")
+    conditions, first = metrics_by_user(arguments.first, arguments.metrics, arguments.data_path)
+    header = ["model, metric", "first", "second", "difference (95 % interval)", "relative", "p, t-test", "p, Wilcoxon"]
+    header.append("users better / worse")
+    rows = []
+    for path in arguments.second:
+        own_conditions, second = metrics_by_user(path, arguments.metrics, arguments.data_path)
+        differing = [name for name in _SHARED if own_conditions[name] != conditions[name]]
+        if differing:
+            parser.error(f"{path} was run under another {', '.join(differing)} than {arguments.first}")
+        rows += [
+            [f"{path.stem.split('-')[0]}, {metric}", *compared(first[number], second[number])]
+            for number, metric in enumerate(arguments.metrics)
+        ]
+    print(f"First: {arguments.first.stem.split('-')[0]}; {first.shape[1]:,} users\n\n{timing.table(header, rows)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
