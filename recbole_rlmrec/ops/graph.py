@@ -145,6 +145,83 @@ class _SumOfLayers(torch.autograd.Function):
         return current.to(ctx.input_dtype), None, None, None
 
 
+def similarity_product(unit: Tensor, x: Tensor, graph: Adjacency) -> Tensor:
+    """Propagate ``x`` by the similarity of the nodes an edge joins: the mean of a node's neighbours' ``x``, weighted.
+
+    The weight of edge (u, v) is ``(<unit_u, unit_v> + 1) / 2``, divided by the sum of a row's weights (DCCF's adaptive
+    augmentation). Differentiable with respect to both; the weights are symmetric before the division, so both
+    directions of an edge are computed once.
+
+    Args:
+        unit: ``[n, k]``, rows of length 1 (or 0).
+        x: ``[n, d]``.
+        graph: its pattern says which edges there are; the values play no part. Without self-loops, users first.
+
+    Returns:
+        ``[n, d]``; rows of nodes without an edge are zero.
+    """
+    product: Tensor = _SimilarityProduct.apply(unit, x, graph)
+    return product
+
+
+class _SimilarityProduct(torch.autograd.Function):
+    """Z = D^-1 W X with W_uv = (<n_u, n_v> + 1) / 2 and D the row sums of W.
+
+    With H = D^-1 dZ: dX = W^T H = W H, dD_r = -<H_r, Z_r>, dW_rc = <H_r, X_c> + dD_r and, both directions added up,
+    dN = (dW + dW^T) N / 2.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, x: Tensor, graph: Adjacency) -> Tensor:
+        ctx.graph, ctx.dtypes = graph, (unit.dtype, x.dtype)
+        unit, x = unit.to(graph.value.dtype), x.to(graph.value.dtype)
+        weight = _both_directions(graph, (_edge_products(graph, (unit, unit)) + 1) / 2)
+        degree = _product(graph, weight, x.new_ones(len(x), 1))
+        scale = torch.where(degree != 0, 1 / degree, 0)
+        product = _product(graph, weight, x).mul_(scale)
+        ctx.save_for_backward(unit, x, weight, scale, product)
+        return product
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+        graph: Adjacency = ctx.graph
+        unit, x, weight, scale, product = ctx.saved_tensors
+        scaled = grad_outputs[0] * scale
+        of_x = _product(graph, weight, scaled)
+        of_degree = -torch.linalg.vecdot(scaled, product).unsqueeze(1)
+        ones = torch.ones_like(of_degree)
+        of_degrees = torch.cat([of_degree, ones], dim=1), torch.cat([ones, of_degree], dim=1)
+        of_weight = _both_directions(graph, _edge_products(graph, (scaled, x), (x, scaled), of_degrees) / 2)
+        of_unit = _product(graph, of_weight, unit)
+        return of_unit.to(ctx.dtypes[0]), of_x.to(ctx.dtypes[1]), None
+
+
+def _edge_products(graph: Adjacency, *factors: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the sum over the pairs (x, y) of ``<x_u, y_v>`` for each edge from a user u to an item v.
+
+    Args:
+        graph: without self-loops, users first.
+        factors: ``[n, k]`` each.
+
+    Returns:
+        ``[E]``, in the order of the users' rows.
+    """
+    n_edges = graph.column.numel() // 2
+    # The users' rows are the first half of the entries; all rows behind them are empty.
+    users = replace(graph, row_start=graph.row_start.clamp(max=n_edges), column=graph.column[:n_edges])
+    products = _csr(users, graph.value.new_zeros(n_edges))
+    with torch.autocast(device_type=graph.value.device.type, enabled=False):
+        for x, y in factors:
+            products = torch.sparse.sampled_addmm(products, x, y.t())
+    return products.values()
+
+
+def _both_directions(graph: Adjacency, value: Tensor) -> Tensor:
+    """Return the values of all entries, ``[2 E]``, given those of the users' rows, ``[E]``."""
+    return torch.cat([value, value.index_select(0, graph.mirror[len(value) :])])
+
+
 class _SparseProduct(torch.autograd.Function):
     """``A @ x`` whose backward is ``A.T @ grad`` with the transpose given, not computed."""
 
@@ -183,9 +260,14 @@ def _csr(graph: Adjacency, value: Tensor) -> Tensor:
 
 
 def normalized_adjacency(
-    users: np.ndarray, items: np.ndarray, n_users: int, n_items: int, count_duplicates: bool = False
+    users: np.ndarray,
+    items: np.ndarray,
+    n_users: int,
+    n_items: int,
+    count_duplicates: bool = False,
+    self_loops: bool = False,
 ) -> Adjacency:
-    """Build ``D^-1/2 A D^-1/2`` of the bipartite graph, without self-loops, with array operations only.
+    """Build ``D^-1/2 A D^-1/2`` of the bipartite graph with array operations only.
 
     Nodes without an edge, RecBole's ``[PAD]`` rows among them, have empty rows: their propagated embedding is zero,
     never infinite.
@@ -196,6 +278,7 @@ def normalized_adjacency(
         n_users: number of user rows.
         n_items: number of item rows.
         count_duplicates: whether an interaction that occurs k times weighs k (RecBole's SGL) or 1 (its LightGCN).
+        self_loops: take A + I for A, before D is computed (LR-GCCF); the ``[PAD]`` rows 0 get none.
 
     Returns:
         The adjacency over ``n_users + n_items`` nodes, on the CPU, float32.
@@ -205,12 +288,14 @@ def normalized_adjacency(
     by_user = scipy.sparse.coo_matrix((ones, (users, items)), shape=(n_users, n_items)).tocsr()
     by_user.sort_indices()
     n_edges = by_user.nnz
-    index_dtype = np.int32 if max(2 * n_edges, n_users + n_items) <= _INT32_MAX else np.int64
+    index_dtype = np.int32 if 2 * n_edges + n_users + n_items <= _INT32_MAX else np.int64
     weight = by_user.data.astype(np.float64) if count_duplicates else np.ones(n_edges)
     degree_of_user, degree_of_item = np.diff(by_user.indptr), np.bincount(by_user.indices, minlength=n_items)
     user = np.repeat(np.arange(n_users, dtype=index_dtype), degree_of_user)
-    value = np.sqrt(np.bincount(user, weights=weight, minlength=n_users))[user]
-    value *= np.sqrt(np.bincount(by_user.indices, weights=weight, minlength=n_items))[by_user.indices]
+    weight_of_user = np.bincount(user, weights=weight, minlength=n_users) + self_loops
+    weight_of_item = np.bincount(by_user.indices, weights=weight, minlength=n_items) + self_loops
+    value = np.sqrt(weight_of_user)[user]
+    value *= np.sqrt(weight_of_item)[by_user.indices]
     np.divide(weight, value, out=value)
 
     # Each edge's number, carried through the transposition, says where the opposite direction stands.
@@ -227,9 +312,43 @@ def normalized_adjacency(
     column = np.empty(2 * n_edges, dtype=index_dtype)
     np.add(by_user.indices, n_users, out=column[:n_edges], casting="same_kind")
     column[n_edges:] = user[from_user]
+    value = np.concatenate([value, value[from_user]], dtype=np.float32, casting="same_kind")
+    if self_loops:
+        loop_weight = 1 / np.concatenate([weight_of_user, weight_of_item])
+        row_start, column, value, mirror = _with_loops(row_start, column, value, mirror, n_users, loop_weight)
     return Adjacency(
         row_start=torch.from_numpy(row_start),
         column=torch.from_numpy(column),
-        value=torch.from_numpy(np.concatenate([value, value[from_user]], dtype=np.float32, casting="same_kind")),
+        value=torch.from_numpy(value),
         mirror=torch.from_numpy(mirror),
     )
+
+
+def _with_loops(
+    row_start: np.ndarray,
+    column: np.ndarray,
+    value: np.ndarray,
+    mirror: np.ndarray,
+    n_users: int,
+    loop_weight: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """Give every node but the two ``[PAD]`` an entry on the diagonal; columns stay in order.
+
+    A user's own column stands before those of all items, an item's behind those of all users.
+    """
+    index_dtype = row_start.dtype
+    n_nodes, n_entries = len(loop_weight), len(column)
+    node = np.delete(np.arange(n_nodes, dtype=index_dtype), [0, n_users])
+    before = np.where(node < n_users, row_start[node], row_start[node + 1])
+    looped_column, looped_value = (np.insert(a, before, b) for a, b in ((column, node), (value, loop_weight[node])))
+    # Where the entries of before and the loops stand now.
+    is_loop = np.insert(np.zeros(n_entries, dtype=bool), before, True)
+    moved, loop = np.flatnonzero(~is_loop).astype(index_dtype), np.flatnonzero(is_loop).astype(index_dtype)
+    looped_mirror = np.empty_like(looped_column)
+    looped_mirror[moved] = moved[mirror]
+    looped_mirror[loop] = loop
+    n_loops = np.ones(n_nodes, dtype=index_dtype)
+    n_loops[[0, n_users]] = 0
+    looped_row_start = row_start.copy()
+    looped_row_start[1:] += np.cumsum(n_loops, dtype=index_dtype)
+    return looped_row_start, looped_column, looped_value, looped_mirror

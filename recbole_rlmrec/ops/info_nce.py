@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 #: Scores in memory at a time. On a CPU a block should stay in the cache; on a GPU it should fill the device.
 _BLOCK_SCORES = {"cpu": 3 * 2**20, "cuda": 2**24}
 
+#: Values of gathered rows in memory at a time. They are written and read several times: on a CPU, from its own cache.
+_BLOCK_GATHERED = {"cpu": 2**19, "cuda": 2**24}
+
 #: Blocks have no fewer rows than this, or the products of matrices would be products of vectors.
 _LEAST_ROWS = 64
 
@@ -68,6 +71,71 @@ def info_nce(
     weight = _normalized(anchor_weight, total_weight, anchor)
     log_sum = log_sum_exp(anchor, candidate, weight, candidate_weight, bound=1 / temperature)
     return log_sum - (weight * (anchor * positive).sum(dim=1)).sum()
+
+
+def sampled_info_nce(
+    anchor: Tensor,
+    table: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    temperature: float,
+    total: Optional[int] = None,
+) -> Tensor:
+    """Mean over the anchors of the InfoNCE in which each has candidates of its own: its positive and its negatives.
+
+    ``-log(exp(cos(a, p) / t) / (exp(cos(a, p) / t) + sum_m exp(cos(a, n_m) / t)))``; a negative that occurs twice
+    counts twice. The negatives are gathered by blocks of anchors: there is no ``[A, m, d]`` tensor of them, and no
+    ``[A, N]`` one of scores.
+
+    Args:
+        anchor: ``[A, d]``.
+        table: ``[N, d]``, what positives and negatives are rows of.
+        positive: rows of the positives, ``[A]``.
+        negative: rows of the negatives, ``[A, m]``.
+        temperature: divisor of the cosines, > 0.
+        total: number to divide by instead of A: the anchors at hand are then a share of all.
+
+    Returns:
+        Scalar; 0 without anchors.
+    """
+    anchor = F.normalize(_full_precision(anchor), dim=1) / temperature
+    table = F.normalize(_full_precision(table), dim=1)
+    chosen = torch.cat([positive.unsqueeze(1), negative], dim=1)
+    weight = 1 / max(total or len(anchor), 1)
+    loss: Tensor = _SampledSoftmax.apply(anchor, table, chosen, weight)
+    return loss
+
+
+class _SampledSoftmax(torch.autograd.Function):
+    """``sum_i g (log sum_j exp(s_ij) - s_i0)`` with ``s_ij = <x_i, y_c(i,j)>``; gradients as in :class:`_LogSumExp`.
+
+    Gathering and scattering rows is bound by memory, so that bfloat16 would gain nothing and is not used.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, table: Tensor, chosen: Tensor, weight: float) -> Tensor:
+        of_rows, of_table, total = torch.empty_like(rows), torch.zeros_like(table), rows.new_zeros(())
+        block_values = _BLOCK_GATHERED.get(rows.device.type, _BLOCK_GATHERED["cpu"])
+        height = max(1, block_values // (chosen.shape[1] * table.shape[1]))
+        with torch.autocast(device_type=rows.device.type, enabled=False):
+            for row in _slices(len(rows), height):
+                left, picks = rows[row], chosen[row]
+                candidates = table.index_select(0, picks.reshape(-1)).view(*picks.shape, -1)  # [r, 1 + m, d]
+                log_shares = torch.bmm(candidates, left.unsqueeze(2)).squeeze(2).log_softmax(dim=1)
+                total -= log_shares[:, 0].sum()
+                shares = log_shares.exp_()
+                shares[:, 0] -= 1
+                torch.bmm(shares.unsqueeze(1), candidates, out=of_rows[row].unsqueeze(1))
+                torch.mul(shares.unsqueeze(2), left.unsqueeze(1), out=candidates)
+                of_table.index_add_(0, picks.reshape(-1), candidates.view(-1, table.shape[1]))
+        ctx.save_for_backward(of_rows.mul_(weight), of_table.mul_(weight))
+        return total * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+        of_rows, of_table = (saved * grad_outputs[0] for saved in ctx.saved_tensors)
+        return of_rows, of_table, None, None
 
 
 def reconstruction_loss(
@@ -185,10 +253,14 @@ def log_sum_exp(
         row_weight: ``[A]``, g; a constant.
         column_weight: ``[N]``, w, non-negative; a constant. 1 each by default.
         bound: what no ``|<x_i, y_j>|`` exceeds, where it is known. Small bounds save the search for each row's maximum.
+            Where it is not known, the lengths of the rows give one on a CPU; a GPU would have to be waited for.
 
     Returns:
         Scalar. Rows of weight 0 add nothing, also where no column has a weight.
     """
+    if bound == math.inf and rows.device.type == "cpu" and len(rows) and len(columns):
+        longest = [torch.linalg.vector_norm(x.detach().float(), dim=1).max() for x in (rows, columns)]
+        bound = float(longest[0] * longest[1])
     safe = _is_safe(bound, len(columns))
     total: Tensor = _LogSumExp.apply(rows, columns, row_weight, column_weight, safe, _product_dtype(rows))
     return total

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, sum_of_layers
+from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, similarity_product, sum_of_layers
 
 SEEDS = [0, 1, 2, 3]
 N_USERS, N_ITEMS = 9, 7
@@ -21,9 +21,14 @@ def random_edges(seed: int, n_edges: int = 30) -> tuple[np.ndarray, np.ndarray]:
     return np.append(users, users[:5]), np.append(items, items[:5])
 
 
-def dense_normalized(users: np.ndarray, items: np.ndarray, count_duplicates: bool) -> np.ndarray:
+def dense_normalized(
+    users: np.ndarray, items: np.ndarray, count_duplicates: bool, self_loops: bool = False
+) -> np.ndarray:
     n = N_USERS + N_ITEMS
     matrix = np.zeros((n, n))
+    if self_loops:
+        for node in set(range(n)) - {0, N_USERS}:
+            matrix[node, node] = 1
     for user, item in zip(users, items):
         weight = matrix[user, N_USERS + item] + 1 if count_duplicates else 1
         matrix[user, N_USERS + item] = matrix[N_USERS + item, user] = weight
@@ -53,12 +58,13 @@ def large() -> Adjacency:
     return normalized_adjacency(rng.integers(0, 400, 8000), rng.integers(0, 300, 8000), 400, 300)
 
 
+@pytest.mark.parametrize("self_loops", [False, True])
 @pytest.mark.parametrize("count_duplicates", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_normalized_adjacency_is_the_dense_one(seed: int, count_duplicates: bool) -> None:
+def test_normalized_adjacency_is_the_dense_one(seed: int, count_duplicates: bool, self_loops: bool) -> None:
     users, items = random_edges(seed)
-    adjacency = normalized_adjacency(users, items, N_USERS, N_ITEMS, count_duplicates)
-    expected = dense_normalized(users, items, count_duplicates)
+    adjacency = normalized_adjacency(users, items, N_USERS, N_ITEMS, count_duplicates, self_loops)
+    expected = dense_normalized(users, items, count_duplicates, self_loops)
     np.testing.assert_allclose(filled_in(adjacency, adjacency.value), expected, rtol=1e-6)
     np.testing.assert_allclose(adjacency.to_dense().numpy(), expected, rtol=1e-6)
     assert adjacency.value.numel() == (expected > 0).sum()
@@ -125,9 +131,11 @@ def test_node_numbers_whose_product_exceeds_int32() -> None:
     assert adjacency.value.tolist() == [1.0] * 4
 
 
+@pytest.mark.parametrize("self_loops", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_mirror_gives_the_values_of_the_transpose(seed: int) -> None:
-    adjacency = normalized_adjacency(*random_edges(seed), N_USERS, N_ITEMS)
+def test_mirror_gives_the_values_of_the_transpose(seed: int, self_loops: bool) -> None:
+    adjacency = normalized_adjacency(*random_edges(seed), N_USERS, N_ITEMS, self_loops=self_loops)
+    assert adjacency.mirror.dtype == adjacency.column.dtype == adjacency.row_start.dtype == torch.int32
     mirror = adjacency.mirror
     value = torch.rand(mirror.numel(), generator=torch.Generator().manual_seed(seed))
     np.testing.assert_array_equal(filled_in(adjacency, value[mirror]), filled_in(adjacency, value).T)
@@ -293,3 +301,47 @@ def test_an_isolated_node_stays_finite_and_alone() -> None:
     x[1:-1] = 1
     total = sum_of_layers(x, [whole] * 3)
     assert torch.isfinite(total[1 : N_USERS - 1]).all()
+
+
+def unit_and_rows(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    unit, x = (torch.randn(N_USERS + N_ITEMS, width, generator=generator, dtype=dtype) for width in (4, 3))
+    return torch.nn.functional.normalize(unit, dim=1).requires_grad_(), x.requires_grad_()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_similarity_product_is_a_weighted_mean_of_the_neighbours(seed: int) -> None:
+    users, items = random_edges(seed)
+    adjacency = normalized_adjacency(users, items, N_USERS, N_ITEMS)
+    unit, x = unit_and_rows(torch.float32)
+    edges = {*zip(users.tolist(), (items + N_USERS).tolist())}
+    edges |= {(item, user) for user, item in edges}
+    expected = np.zeros((N_USERS + N_ITEMS, 3))
+    cosines, rows = unit.detach().double().numpy(), x.detach().double().numpy()
+    for node in range(N_USERS + N_ITEMS):
+        neighbours = [other for one, other in edges if one == node]
+        weights = [(cosines[node] @ cosines[other] + 1) / 2 for other in neighbours]
+        for weight, other in zip(weights, neighbours):
+            expected[node] += weight / sum(weights) * rows[other]
+    found = similarity_product(unit, x, adjacency)
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(similarity_product(unit, x, adjacency), found)
+
+
+def test_gradcheck_of_the_similarity_product() -> None:
+    adjacency = normalized_adjacency(*random_edges(2), N_USERS, N_ITEMS)
+    adjacency = replace(adjacency, value=adjacency.value.double())
+    inputs = unit_and_rows()
+    assert torch.autograd.gradcheck(lambda unit, x: similarity_product(unit, x, adjacency), inputs)
+
+
+def test_similarity_product_ignores_the_values_and_is_finite_for_opposite_neighbours() -> None:
+    adjacency = normalized_adjacency(np.array([1]), np.array([1]), N_USERS, N_ITEMS)
+    unit, x = unit_and_rows()
+    with torch.no_grad():
+        unit[N_USERS + 1] = -unit[1]  # cosine -1, weight 0: no weights to divide by
+    adjacency = replace(adjacency, value=adjacency.value.double() * 7)
+    found = similarity_product(unit, x, adjacency)
+    found.sum().backward()
+    assert torch.isfinite(found).all() and torch.isfinite(unit.grad).all() and torch.isfinite(x.grad).all()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recbole_rlmrec.ops import info_nce as module
-from recbole_rlmrec.ops.info_nce import info_nce, log_sum_exp, reconstruction_loss
+from recbole_rlmrec.ops.info_nce import info_nce, log_sum_exp, reconstruction_loss, sampled_info_nce
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -289,6 +289,26 @@ def test_log_sum_exp_without_a_bound() -> None:
     assert log_sum_exp(rows, columns, weight).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_lengths_of_the_rows_bound_their_products(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short rows need no maximum, long ones do; either way it is the plain sum, also in float32."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(n, 8, generator=generator) * scale for n in (9, 40))
+    safe, is_safe = [], module._is_safe
+    monkeypatch.setattr(module, "_is_safe", lambda *each: safe.append(is_safe(*each)) or safe[-1])
+    rows.requires_grad_()
+    found = log_sum_exp(rows, columns, torch.ones(9))
+    expected = torch.logsumexp(rows.double() @ columns.double().T, dim=1).sum()
+    assert safe == [scale == 1.0]
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    ours, theirs = (torch.autograd.grad(loss, rows)[0] for loss in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_log_sum_exp_of_no_row_is_zero() -> None:
+    assert log_sum_exp(torch.zeros(0, 3), torch.randn(5, 3), torch.ones(0)).item() == 0
+
+
 # ---------------------------------------------------------------------- reconstruction
 
 
@@ -355,3 +375,51 @@ def test_reconstruction_in_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, blo
     assert lowered.item() == pytest.approx(exact.item(), rel=5e-3) and lowered.item() != exact.item()
     ours, theirs = (torch.autograd.grad(loss, weight)[0] for loss in (lowered, exact))
     assert ((ours - theirs).norm() / theirs.norm()).item() < 0.03
+
+
+# ---------------------------------------------------------------------- candidates of each anchor's own
+
+
+def sampled_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Anchors, table, positives and negatives: one of these is a positive, one row has the same thrice."""
+    torch.manual_seed(5)
+    anchor, table = (torch.randn(n, 4, dtype=torch.float64).requires_grad_() for n in (11, 7))
+    positive, negative = torch.randint(7, (11,)), torch.randint(7, (11, 5))
+    negative[0, 2] = positive[0]
+    negative[1, :3] = 4
+    return anchor, table, positive, negative
+
+
+@pytest.mark.parametrize("block_values", [2**19, 60, 1])
+def test_sampled_is_the_plain_formula(block_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module._BLOCK_GATHERED, "cpu", block_values)
+    anchor, table, positive, negative = sampled_inputs()
+    total = torch.zeros((), dtype=torch.float64)
+    for row, ids in enumerate(torch.cat([positive[:, None], negative], dim=1).tolist()):
+        cosines = [torch.cosine_similarity(anchor[row], table[id], dim=0) for id in ids]
+        total = total - torch.log((cosines[0] / 0.3).exp() / sum((each / 0.3).exp() for each in cosines))
+    expected, found = total / 11, sampled_info_nce(anchor, table, positive, negative, 0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    for ours, theirs in zip(*(torch.autograd.grad(3 * loss, (anchor, table)) for loss in (found, expected))):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_shares_of_the_sampled_loss_add_up() -> None:
+    anchor, table, *chosen = sampled_inputs()
+    whole = sampled_info_nce(anchor, table, *chosen, 0.3)
+    parts = [
+        sampled_info_nce(anchor[rows], table, *(ids[rows] for ids in chosen), 0.3, total=11)
+        for rows in (slice(0, 4), slice(4, 4), slice(4, 11))
+    ]
+    assert parts[1].item() == 0
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-12)
+
+
+def test_sampled_loss_is_taken_in_full_precision() -> None:
+    anchor, table, *chosen = sampled_inputs()
+    lowered, full = (
+        sampled_info_nce(anchor.to(dtype), table.to(dtype), *chosen, 0.05) for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert lowered.dtype == torch.float32 and lowered.item() == pytest.approx(full.item(), rel=0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sampled_info_nce(anchor.float(), table.float(), *chosen, 0.05), full)
