@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.files import atomic_path
-from recbole_rlmrec.model.registry import MODELS
+from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, get_model
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run_recbole_rlmrec.py"
-BACKBONES = ("LightGCN", "SGL", "SimGCL")
-DEFAULT_MODELS = [backbone + variant for backbone in BACKBONES for variant in ("", "_RLMRecCon", "_RLMRecGen")]
+DEFAULT_MODELS = [backbone.__name__ + variant for backbone in BACKBONES for variant in ("", *ALIGNMENTS)]
 METRICS = ("recall@20", "ndcg@20")
 
 
@@ -35,12 +34,14 @@ def main() -> int:
     """Run what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--models", nargs="+", default=DEFAULT_MODELS, choices=sorted(MODELS), metavar="MODEL")
+    parser.add_argument("--models", nargs="+", default=DEFAULT_MODELS, metavar="MODEL")
     parser.add_argument("--seeds", nargs="+", type=int, default=[2020, 2021, 2022])
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs' JSON files and the table")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; set OMP_NUM_THREADS with it")
     parser.add_argument("settings", nargs="*", help="-- --name=value ..., given to every run")
     arguments = parser.parse_args()
+    for model in arguments.models:
+        get_model(model)  # raises where there is none, before any is trained
     arguments.output.mkdir(parents=True, exist_ok=True)
     conditions = {
         "dataset": arguments.dataset,

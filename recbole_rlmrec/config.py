@@ -14,6 +14,8 @@ import recbole
 import torch
 import yaml
 from recbole.config import Config
+from recbole.data.dataloader import TrainDataLoader
+from recbole.data.utils import get_dataloader
 from recbole.utils import (
     InputType,
     ModelType,
@@ -25,7 +27,7 @@ from recbole.utils import (
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.registry import get_model
+from recbole_rlmrec.model.registry import get_model, recbole_name
 from recbole_rlmrec.resources import resource_folder
 from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value
 
@@ -54,7 +56,7 @@ _UNLISTED_KEYS = frozenset(
 _PICKLE_SETTINGS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
 
 #: What says where a run reads, writes and computes, not what it computes.
-_OUTPUT_SETTINGS = frozenset(
+OUTPUT_SETTINGS = frozenset(
     {"result_file", "checkpoint_dir", "show_progress", "state", "resume_from", "data_path", "gpu_id", "use_gpu"}
 )
 
@@ -203,6 +205,9 @@ class RLMRecConfig(Config):
         self._add_layers(paths)
         self._add_layers([folder / "protocol" / f"{self._effective('eval_protocol')}.yaml"])
         tuned = folder / "tuned" / dataset / f"{model}.yaml"
+        if getattr(model_class, "inherits_tuned_settings", False):
+            files = [tuned.with_name(f"{base.__name__}.yaml") for base in model_class.__mro__]
+            tuned = next((path for path in files if path.is_file()), tuned)
         if self._effective("tuned") and tuned.is_file():
             self._add_layers([tuned])
             shown = tuned.relative_to(folder.parent)
@@ -236,7 +241,9 @@ class RLMRecConfig(Config):
             super()._set_train_neg_sample_args()
         except (ValueError, KeyError) as error:
             raise SettingError(f"RecBole refuses train_neg_sample_args: {error}") from error
-        pairwise = self.final_config_dict["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
+        # RecBole's autoencoders are pairwise by name, but their batches hold users and no items.
+        loader = get_dataloader({"model": recbole_name(self.model_class), "MODEL_TYPE": None}, "train")
+        pairwise = self.final_config_dict["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and loader is TrainDataLoader
         if self._is_general and pairwise and self.final_config_dict["train_neg_sample_args"]["distribution"] == "none":
             raise SettingError(
                 f"{self.model} ranks an item against a sampled one; train_neg_sample_args must name a distribution, "
@@ -266,7 +273,7 @@ class RLMRecConfig(Config):
         return {
             key: _plain(value)
             for key, value in self.external_config_dict.items()
-            if key not in _OUTPUT_SETTINGS and self.internal_config_dict.get(key, missing) != value
+            if key not in OUTPUT_SETTINGS and self.internal_config_dict.get(key, missing) != value
         }
 
     def _add_layers(self, paths: Iterable[Path]) -> None:

@@ -117,13 +117,17 @@ MODEL_SETTINGS: dict[str, Setting] = {
     "loss_reduction": Setting(
         Choice(("mean", "sum")), "mean", "losses averaged over the batch, or summed (RecBole's SGL)"
     ),
-    "ssl_weight": Setting(_WEIGHT, "0.1", "SGL, SimGCL: weight of the contrast between views"),
-    "ssl_tau": Setting(_POSITIVE, "0.2", "SGL, SimGCL: temperature of that contrast"),
-    "ssl_negatives": Setting(
-        Choice(("all", "batch")), "all", "SGL, SimGCL: negatives are the whole table, or the batch's unique nodes"
+    "ssl_weight": Setting(
+        _WEIGHT,
+        "0.1",
+        "SGL, SimGCL, DCCF: weight of the contrast between views; AutoCF: of users with users and items with items",
     ),
-    "ssl_negative_items": Setting(_FLAG, "False", "SGL, SimGCL: sampled negative items are anchors too (RLMRec's SGL)"),
-    "padding_negatives": Setting(_FLAG, "False", "SGL, SimGCL: the [PAD] row counts as a negative (RecBole's SGL)"),
+    "ssl_tau": Setting(_POSITIVE, "0.2", "SGL, SimGCL, DCCF: temperature of that contrast"),
+    "ssl_negatives": Setting(
+        Choice(("all", "batch")), "all", "SGL, SimGCL, DCCF: negatives are the whole table, or the batch's unique nodes"
+    ),
+    "ssl_negative_items": Setting(_FLAG, "False", "SGL, SimGCL, DCCF: negative items are anchors too (RLMRec's SGL)"),
+    "padding_negatives": Setting(_FLAG, "False", "SGL, SimGCL, DCCF: [PAD] counts as a negative (RecBole's SGL)"),
     "view_edge_drop": Setting(
         Choice(("recbole", "independent")),
         "recbole",
@@ -132,6 +136,36 @@ MODEL_SETTINGS: dict[str, Setting] = {
     "drop_ratio": Setting(Range(0, 1, includes_high=False), "0.1", "SGL: share of edges or nodes dropped in a view"),
     "type": Setting(Choice(("ED", "ND", "RW")), "ED", "SGL: edge drop, node drop, or an edge drop per layer"),
     "eps": Setting(_WEIGHT, "0.1", "SimGCL: length of the noise added after each layer"),
+    "self_loops": Setting(_FLAG, "True", "GCCF: each node is its own neighbour in the graph"),
+    "unused_layer_weights": Setting(
+        _FLAG, "False", "GCCF: carry the official code's layer weights, which enter the L2 term and nothing else"
+    ),
+    "intent_num": Setting(_COUNT, "128", "DCCF: latent intents of each side"),
+    "item_contrast_divisor": Setting(
+        Choice(("items", "users")),
+        "items",
+        "DCCF: what the items' contrast is averaged over; the official code divides it by the batch's unique users",
+    ),
+    "n_decoder_layers": Setting(_COUNT, "1", "AutoCF: graph-transformer layers of the decoder"),
+    "head_num": Setting(_COUNT, "4", "AutoCF: attention heads of a decoder layer; a divisor of embedding_size"),
+    "seed_num": Setting(_COUNT, "100", "AutoCF: centres whose surroundings are masked"),
+    "mask_depth": Setting(
+        _COUNT, "2", "AutoCF: edges are masked that touch a node less than this many steps from a centre"
+    ),
+    "fix_steps": Setting(_COUNT, "10", "AutoCF: training steps between two draws of centres and graphs"),
+    "node_keep_rate": Setting(
+        Range(0, 1), "0.2", "AutoCF: share of nodes drawn beside the masked ones for the decoder's random pairs"
+    ),
+    "decoder_rows": Setting(
+        Choice(("exact", "float32")),
+        "exact",
+        "AutoCF: rows of the decoder's graph as they are, or as the official code decodes them: 5 % are the row above",
+    ),
+    # Baselines
+    "kar_shared_experts": Setting(_COUNT, "2", "KAR: experts that users and items share"),
+    "kar_side_experts": Setting(_COUNT, "2", "KAR: further experts of each side"),
+    "temperature": Setting(_POSITIVE, "0.15", "AlphaRec: temperature of the InfoNCE"),
+    "negatives_per_positive": Setting(_COUNT, "256", "AlphaRec: unused items drawn for each positive at each step"),
 }
 
 RUN_SETTINGS: dict[str, Setting] = {

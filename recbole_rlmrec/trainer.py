@@ -24,6 +24,7 @@ from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
 from recbole_rlmrec.evaluation import TopKCollector
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.model.registry import missing_package, recbole_name
 from recbole_rlmrec.ops.distributed import sum_gradients, this_shard
 
 CHECKPOINT_FORMAT = 1
@@ -207,6 +208,8 @@ class SafeTrainerMixin:
                     f"Interrupted. The best epoch so far is kept; go on with --resume_from={self.saved_model_file}"
                 )
             raise
+        except ImportError as error:
+            raise SettingError(missing_package(self.config["model"], error)) from error
         return result
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
@@ -307,8 +310,9 @@ class SafeTrainerMixin:
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)  # type: ignore[misc]
 
     def _loss_names(self, losses: Any) -> tuple[str, ...]:
-        names = getattr(self.model, "loss_names", ())
-        return tuple(names) if isinstance(losses, tuple) and len(names) == len(losses) else ()
+        names = tuple(getattr(self.model, "loss_names", ()))
+        # NCL's trainer leaves out the last term while it warms up.
+        return names[: len(losses)] if isinstance(losses, tuple) and len(names) >= len(losses) else ()
 
     def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
         line: str = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)  # type: ignore[misc]
@@ -471,9 +475,27 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
         )
 
 
+class UntrainedTrainer(Trainer):
+    """Evaluates a model that has no parameters, as the outcome of one epoch in which no step is taken."""
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        self.epochs = 1
+        self.eval_step = min(config["eval_step"], self.epochs)
+
+    def _build_optimizer(self, **kwargs: Any) -> Any:
+        # Checkpoints hold an optimiser's state; torch takes an empty group of parameters but not none at all.
+        return torch.optim.SGD([{"params": []}], lr=self.learning_rate)
+
+    def _train_epoch(self, *args: Any, **kwargs: Any) -> float:
+        return 0.0
+
+
 def trainer_class(config: Any) -> type:
     """Return the trainer of a configuration's model: ours, over whichever of RecBole's trainers the model needs."""
-    theirs = get_trainer(config["MODEL_TYPE"], config["model"])
+    if getattr(config.model_class, "nothing_to_train", False):
+        return UntrainedTrainer
+    theirs = get_trainer(config["MODEL_TYPE"], recbole_name(config.model_class))
     if theirs is RecBoleTrainer:
         return Trainer
     if this_shard().world_size > 1:

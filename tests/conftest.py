@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import numpy as np
 import pytest
@@ -34,6 +34,11 @@ def write_dataset(
             np.save(folder / f"{name}.{side}emb.npy", np.stack(list(table.values())).astype(np.float32))
             (folder / f"{name}.{side}emb.tokens").write_text("".join(f"{token}\n" for token in table))
     return folder
+
+
+def fitting(model: Any) -> dict[str, Any]:
+    """Return the settings whose defaults are too large for a dataset of tests."""
+    return {"seed_num": 3} if str(model).startswith("AutoCF") else {}
 
 
 class World:
@@ -69,6 +74,7 @@ class World:
             "embedding_size": 8,
             "train_batch_size": 64,
             "show_progress": False,
+            **fitting(model),
             **settings,
         }
         return RLMRecConfig(model, self.name, config_dict=settings)
@@ -96,6 +102,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
     monkeypatch.chdir(tmp_path)
     return lambda **sizes: World(tmp_path / "dataset", **sizes)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Results of different numbers of threads differ in their last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def batch_of(users: Any, positives: Any, negatives: Any) -> Interaction:

@@ -29,6 +29,7 @@ limits = importlib.import_module("limits")
 operations = importlib.import_module("operations")
 paired = importlib.import_module("paired")
 reference = importlib.import_module("reference")
+supported_models = importlib.import_module("supported_models")
 timing = importlib.import_module("timing")
 workload = importlib.import_module("workload")
 
@@ -242,6 +243,30 @@ def test_large_table_runs(capsys: Any) -> None:
     assert large_table.main([*sizes.split(), "--storages", "memory_map", "memory"]) == 0
     _, _, mapped, held = rows_of(capsys.readouterr().out)
     assert mapped.startswith("| memory_map |") and held.startswith("| memory |") and mapped.count("|") == 7
+
+
+def test_supported_models_runs(capsys: Any, tmp_path: Path) -> None:
+    output = tmp_path / "table.md"
+    models = ["SimGCL", "BPR", "GCMC", "FISM", "Pop"]
+    assert supported_models.main(["--models", *models, "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert output.read_text() == printed
+    _, *found = rows_of(printed)
+    assert [row.split(" | ")[:3] for row in found] == [
+        ["| `SimGCL`", "yes", "yes"],
+        ["| `BPR`", "yes", "yes"],
+        ["| `GCMC`", "yes", "yes"],
+        ["| `FISM`", "yes", "no"],
+        ["| `Pop`", "no", "no"],
+    ]
+    assert "by popularity" in found[-1] and "has no ego embedding of a user" in found[-2]
+
+
+def test_supported_models_tells_what_the_registry_gets_wrong(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(supported_models.RECBOLE_MODELS, "BPR", supported_models.RECBOLE_MODELS["Pop"])
+    monkeypatch.setattr(supported_models, "train_one_step", lambda name, root: None)
+    assert supported_models.main(["--models", "BPR"]) == 1
+    assert "BPR_RLMRecGen: trained, but is said not to" in capsys.readouterr().err
 
 
 def test_growth_is_an_exponent() -> None:

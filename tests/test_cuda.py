@@ -9,6 +9,9 @@ import pytest
 import torch
 from conftest import World, batch_of, built
 
+from recbole_rlmrec.model.backbone.autocf import MaskedGraphs
+from recbole_rlmrec.ops.subgraph import undirected_graph
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 MODELS: list[tuple[str, dict[str, Any]]] = [
@@ -18,6 +21,9 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("LightGCN_RLMRecGen", {"reconstruction_weight": 1.0, "mask_ratio": 1.0}),
     ("SGL", {"view_edge_drop": "independent", "edge_keep_rate": 1.0}),
     ("SimGCL", {"eps": 0.0}),
+    ("GCCF", {}),
+    ("DCCF", {"ssl_weight": 1.0}),
+    ("LightGCN_KAR", {}),
 ]
 
 
@@ -35,8 +41,30 @@ def test_losses_are_those_of_the_cpu(world: World, name: str, settings: dict[str
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_losses_over_drawn_graphs_are_those_of_the_cpu(world: World) -> None:
+    cpu, gpu = built(world, "AutoCF", use_gpu=False)[0], built(world, "AutoCF")[0].to("cuda")
+    cpu.calculate_loss(some_batch())
+    drawn = cpu.masked_graphs
+    gpu.masked_graphs, gpu.steps_until_draw = MaskedGraphs(*(graph.to("cuda") for graph in vars(drawn).values())), 1
+    found, expected = (model.calculate_loss(some_batch().to(model.is_node.device)) for model in (gpu, cpu))
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
+    centres = torch.tensor([3, 44])
+    graphs = [model.draw(centres.to(model.is_node.device)).encoder for model in (cpu, gpu)]
+    torch.testing.assert_close(graphs[1].value.cpu(), graphs[0].value)
+
+
+def test_graphs_of_pairs_are_those_of_the_cpu() -> None:
+    first, second = torch.randint(40, (2, 300))
+    looped = torch.arange(41) % 2 == 0
+    expected, found = (undirected_graph(*(x.to(device) for x in (first, second, looped))) for device in ("cpu", "cuda"))
+    for name in ("row_start", "column", "value", "mirror"):
+        assert torch.equal(getattr(found, name).cpu(), getattr(expected, name)), name
+
+
+# Of what draws random numbers on the device, only that it does not wait.
 @pytest.mark.parametrize("amp", [False, True])
-@pytest.mark.parametrize(("name", "settings"), MODELS)
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, ("AlphaRec", {}), ("AutoCF", {})])
 def test_a_step_does_not_make_the_host_wait(world: World, name: str, settings: dict[str, Any], amp: bool) -> None:
     model = built(world, name, enable_amp=amp, **settings)[0].to("cuda")
     batch = some_batch().to("cuda")

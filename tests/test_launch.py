@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
@@ -18,6 +22,7 @@ from recbole_rlmrec.ops.distributed import Shard, gather_rows, join_rows, this_s
 from recbole_rlmrec.quick_start import run
 from recbole_rlmrec.trainer import trainer_class
 
+SCRIPT = Path(__file__).parents[1] / "run_recbole_rlmrec.py"
 PAPER = {"layer_combination": "sum", "l2_scope": "all", "reg_weight": 1e-3}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "base": ("LightGCN", {"edge_keep_rate": 0.7, **PAPER}),
@@ -34,8 +39,24 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Gen, views": ("SGL_RLMRecGen", {"view_edge_drop": "independent", "edge_keep_rate": 0.7, "loss_reduction": "mean"}),
     "noise": ("SimGCL_RLMRecCon", {"ssl_weight": 0.5}),
     "noise, all": ("SimGCL", {"ssl_weight": 0.5, "ssl_negatives": "all", "ssl_negative_items": True}),
+    "self-loops": ("GCCF_RLMRecGen", {"reconstruction_weight": 1.0, "mask_ratio": 0.4}),
+    "intents": ("DCCF_RLMRecCon", {"ssl_weight": 0.5, "alignment_weight": 1.0, "item_contrast_divisor": "users"}),
+    "experts": ("LightGCN_KAR", {"edge_keep_rate": 0.7, **PAPER}),
+    "experts, views": ("SGL_KAR", {"kar_shared_experts": 1, "loss_reduction": "mean"}),
+    "language": ("AlphaRec", {"negatives_per_positive": 8, "reg_weight": 1e-3}),
+    "centres": ("AutoCF_RLMRecCon", {"alignment_weight": 1.0, "fix_steps": 2}),
+    "centres, masked": ("AutoCF_RLMRecGen", {"reconstruction_weight": 1.0, "mask_ratio": 0.4}),
     "RecBole's": ("BPR", {}),
     "state beside the weights": ("NGCF", {"reg_weight": 0.0, "node_dropout": 0.0, "message_dropout": 0.0}),
+    "a mean, with dropout": ("NeuMF_RLMRecGen", {"reconstruction_weight": 1.0, "mask_ratio": 0.4}),
+    "a norm": ("NGCF_RLMRecCon", {"reg_weight": 0.1, "alignment_weight": 1.0}),
+    "a sum over users": ("ENMF_RLMRecCon", {"alignment_weight": 1.0, "learning_rate": 1e-3, "train_batch_size": 11}),
+    "rows computed": ("SimpleX_RLMRecGen", {"reconstruction_weight": 1.0, "mask_ratio": 0.4}),
+    "rows of a batch": (
+        "MultiVAE_RLMRecCon",
+        {"alignment_weight": 1.0, "learning_rate": 1e-3, "train_batch_size": 11},
+    ),
+    "RecBole's, at weight 0": ("NGCF_RLMRecCon", {"reg_weight": 0.1, "alignment_weight": 0.0}),
     "batches of two": ("LightGCN_RLMRecGen", {"train_batch_size": 2}),
     "RecBole's, batches of two": ("BPR", {"train_batch_size": 2}),
     "users": ("LightGCN", {"metrics": ["GAUC"], "valid_metric": "GAUC"}),
@@ -148,6 +169,37 @@ def test_a_run_in_two_processes_ends_like_one(world: World) -> None:
     assert Path(two.checkpoint).is_file() and len(list(Path("saved").iterdir())) == 2
     assert len(list(Path("log_tensorboard").iterdir())) <= 2 and not list(Path().glob("log_tensorboard/model-*"))
     assert Path("result.json").is_file()
+
+
+def test_two_machines_meet_over_tcp_and_end_like_one(world: World, tmp_path: Path) -> None:
+    """Two parents, each in a folder of its own, stand for two machines: nothing but the network joins them."""
+    settings = {
+        "data_path": str(world.root),
+        "benchmark_filename": "[train,valid,test]",
+        "embedding_size": 8,
+        "epochs": 3,
+        "state": "ERROR",
+        "show_progress": False,
+        "metric_decimal_place": 8,
+        "result_file": "result.json",
+    }
+    base = [sys.executable, str(SCRIPT), "--model=LightGCN_RLMRecCon", f"--dataset={world.name}"]
+    base += [f"--{name}={value}" for name, value in settings.items()]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    several = [*base, "--nproc=1", "--world_size=2", "--ip=127.0.0.1", f"--port={port}"]
+    runs = {"one": base, "first": several, "second": [*several, "--group_offset=1"]}
+    started = {}
+    for name, command in runs.items():
+        (tmp_path / name).mkdir()
+        started[name] = subprocess.Popen(command, cwd=tmp_path / name, stderr=subprocess.PIPE, text=True)
+    for name, process in started.items():
+        assert process.wait(timeout=120) == 0, (name, process.communicate()[1])
+    one, first = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "first"))
+    assert first["test_result"] == pytest.approx(one["test_result"], abs=1e-6)
+    assert first["best_epoch"] == one["best_epoch"]
+    assert not list((tmp_path / "second").rglob("*.json")) and not list((tmp_path / "second").rglob("*.pth"))
 
 
 def fails(join: Callable[[Any], Any], how: str, config: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import World
+from conftest import World, fitting
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import CheckpointError
@@ -26,7 +26,7 @@ QUICK = {"benchmark_filename": ["train", "valid", "test"], "embedding_size": 8, 
 
 
 def train(world: World, model: Any, **settings: Any) -> Any:
-    return run(model, world.name, config_dict={"data_path": str(world.root), **QUICK, **settings})
+    return run(model, world.name, config_dict={"data_path": str(world.root), **QUICK, **fitting(model), **settings})
 
 
 def all_scores(model: Any, config: RLMRecConfig) -> np.ndarray:
@@ -238,6 +238,6 @@ def test_more_than_ten_terms_keep_their_names() -> None:
 def test_recbole_models_keep_their_own_trainer(world: World) -> None:
     from recbole.trainer import NCLTrainer, TraditionalTrainer
 
-    assert trainer_class({"MODEL_TYPE": world.config("BPR")["MODEL_TYPE"], "model": "BPR"}) is Trainer
-    assert issubclass(trainer_class({"MODEL_TYPE": None, "model": "NCL"}), NCLTrainer)
+    assert trainer_class(world.config("BPR")) is Trainer
+    assert issubclass(trainer_class(world.config("NCL")), NCLTrainer)
     assert issubclass(trainer_class(world.config("ItemKNN")), TraditionalTrainer)

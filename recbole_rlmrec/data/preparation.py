@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from logging import getLogger
 from typing import Any, Optional
 
@@ -15,6 +16,7 @@ from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.data.loader import FullSortLoader, TrainLoader
 from recbole_rlmrec.data.sampler import PairSampler
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.model.registry import recbole_name
 
 _PHASES = ["train", "valid", "test"]
 
@@ -61,7 +63,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
         knowledge = (KGSampler(dataset, negatives["distribution"], negatives["alpha"]),)
-    loader: Any = get_dataloader(config, "train")
+    loader: Any = _recbole_loader(config, "train")
     if loader is TrainDataLoader:
         loader = TrainLoader
     train_data = loader(config, parts[0], samplers[0], *knowledge, shuffle=config["shuffle"])
@@ -73,9 +75,14 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     return train_data, valid_data, test_data
 
 
+def _recbole_loader(config: Any, phase: Any) -> Any:
+    """Return RecBole's choice of loader, made by name, for the model of RecBole's that the run's is or extends."""
+    return get_dataloader(ChainMap({"model": recbole_name(config.model_class)}, config), phase)
+
+
 def _evaluation_loader(config: Any, phase: str, sampler: Any) -> Any:
     """Return RecBole's choice of loader for validation or test, or ours in its place where ours can take it."""
-    loader = get_dataloader(config, phase)
+    loader = _recbole_loader(config, phase)
     is_ours = isinstance(sampler, PairSampler) and config["MODEL_TYPE"] != ModelType.SEQUENTIAL
     return FullSortLoader if loader is FullSortEvalDataLoader and is_ours else loader
 

@@ -96,9 +96,9 @@ class Projector(nn.Sequential):
         hidden = (in_features + out_features) // 2
         generator = torch.Generator().manual_seed(seed)
         super().__init__(
-            _linear(in_features, hidden, generator),
+            linear(in_features, hidden, generator),
             nn.LeakyReLU(inplace=True),  # its gradient needs the sign only, which the result has as well
-            _linear(hidden, out_features, generator),
+            linear(hidden, out_features, generator),
         )
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -107,7 +107,8 @@ class Projector(nn.Sequential):
         return activated
 
 
-def _linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
+def linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
+    """Return a layer with Xavier-uniform weights and PyTorch's default biases, all drawn from the generator."""
     # Built without nn.Linear's own initialisation, which would draw from the global generator.
     layer = torch.nn.utils.skip_init(nn.Linear, in_features, out_features)
     nn.init.xavier_uniform_(layer.weight, generator=generator)

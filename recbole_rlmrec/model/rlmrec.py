@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from logging import getLogger
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 import torch
 from torch import Tensor
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.backbone.base import GraphBackbone, distinct
+from recbole_rlmrec.model.backbone.autocf import AutoCF
+from recbole_rlmrec.model.backbone.base import GraphBackbone, Representation, distinct
+from recbole_rlmrec.model.backbone.dccf import DCCF
+from recbole_rlmrec.model.backbone.gccf import GCCF
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
 from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
@@ -97,7 +101,7 @@ class ContrastiveAlignment(_Alignment):
         terms["alignment"] = self._alignment(self.projector, representation, interaction)
         return self.named_losses(terms)
 
-    def _alignment(self, projector: Projector, representation: Tensor, interaction: Any) -> Tensor:
+    def _alignment(self, projector: Projector, representation: Representation, interaction: Any) -> Tensor:
         user, items = self.alignment_anchors(interaction)
         if self.alignment_settings.alignment_negatives == "batch":
             total = self._within_batch(projector, representation, [user], 0)
@@ -107,7 +111,7 @@ class ContrastiveAlignment(_Alignment):
             total = total + self._within_batch(projector, representation, items, self.n_users, False)
         return self.alignment_settings.alignment_weight * self.reduced(total, len(user))
 
-    def _against_all_users(self, projector: Projector, representation: Tensor, user: Tensor) -> Tensor:
+    def _against_all_users(self, projector: Projector, representation: Representation, user: Tensor) -> Tensor:
         """Return the loss of the batch's users, each against the profiles of all users."""
         first, n = 1, self.n_users - 1
         share = this_shard().rows(n)
@@ -115,31 +119,39 @@ class ContrastiveAlignment(_Alignment):
         rows, counts = distinct(user)
         own = this_shard().rows(len(rows))
         weight = counts * self.semantic.covered[rows]
-        anchor, positive = representation.index_select(0, rows[own]), candidate.index_select(0, rows[own] - first)
+        # [PAD] may stand for a row that is no anchor: it has weight 0, and no row among the candidates.
+        positive = candidate.index_select(0, (rows[own] - first).clamp(min=0))
+        anchor = representation.index_select(0, rows[own])
         covered = self._unless_full(self.semantic.covered[first : self.n_users])
         temperature = self.alignment_settings.alignment_temperature
         return info_nce(anchor, positive, candidate, temperature, weight[own], covered, weight.sum())
 
     def _within_batch(
-        self, projector: Projector, representation: Tensor, groups: list[Tensor], offset: int, joint: bool = True
+        self,
+        projector: Projector,
+        representation: Representation,
+        groups: list[Tensor],
+        offset: int,
+        joint: bool = True,
     ) -> Tensor:
         """Return the losses of groups of ids of one side, each against profiles of the batch.
 
         Args:
             projector: from semantic to collaborative space.
-            representation: ``[U + I, output_dim]``.
-            groups: ``[B]`` ids each.
+            representation: of the nodes, ``[U + I, output_dim]``.
+            groups: ``[B]`` ids each; ``[PAD]`` stands for rows that are no anchors.
             offset: row of the side's id 0.
             joint: contrast with the distinct ids of all groups; else with the group itself, duplicates included.
         """
         # Each profile is projected once, however often the batch names its node.
-        together, occurrences = distinct(torch.cat(groups))
+        n_ids = self.n_items if offset else self.n_users
+        together, occurrences = distinct(torch.cat(groups), n_ids)
         share = this_shard().rows(len(together))
         projected = join_rows(projector(self.semantic(together[share] + offset)), len(together))
         present = (occurrences > 0) & self.semantic.covered[together + offset]
-        total = representation.new_zeros(())
+        total = projected.new_zeros(())
         for ids in groups:
-            rows, counts = distinct(ids)
+            rows, counts = (together, occurrences) if len(groups) == 1 else distinct(ids, n_ids)
             position = torch.searchsorted(together, rows)
             weight = counts * self.semantic.covered[rows + offset]
             profile = projected.index_select(0, position)
@@ -177,7 +189,7 @@ class GenerativeAlignment(_Alignment):
             self._load_semantic(config, dataset, self.alignment_settings.semantic_storage, unit_length=True)
             covered = self.semantic.covered.nonzero().squeeze(1)
             mask_ratio, seed = self.alignment_settings.mask_ratio, require(config, "seed")
-            self.node_mask = NodeMask(self.user_embedding.embedding_dim, covered, mask_ratio, seed)
+            self.node_mask = NodeMask(self.ego_dim, covered, mask_ratio, seed)
             if self.node_mask.n_masked == 0:
                 least = math.ceil(1e4 / len(covered)) / 1e4
                 raise SettingError(
@@ -185,6 +197,12 @@ class GenerativeAlignment(_Alignment):
                     f"it must be at least {least:g}."
                 )
             self.projector = Projector(self.output_dim, self.semantic.dimension, seed)
+            if not self.sees_neighbours:
+                getLogger().warning(
+                    f"{type(self).__name__}: its backbone represents a node by the node's own embedding, so a masked "
+                    "one by the mask token. The reconstruction trains token and projector, but no embedding; contrast "
+                    "(RLMRecCon) trains embeddings."
+                )
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the backbone's loss terms on the masked table and, last, the weighted reconstruction term."""
@@ -195,7 +213,9 @@ class GenerativeAlignment(_Alignment):
         terms["reconstruction"] = self._reconstruction(self.projector, representation, masked, interaction)
         return self.named_losses(terms)
 
-    def _reconstruction(self, projector: Projector, representation: Tensor, masked: Tensor, interaction: Any) -> Tensor:
+    def _reconstruction(
+        self, projector: Projector, representation: Representation, masked: Tensor, interaction: Any
+    ) -> Tensor:
         settings = self.alignment_settings
         own = this_shard().rows(len(masked))
         target = self.semantic(masked)
@@ -229,3 +249,27 @@ class SimGCL_RLMRecCon(ContrastiveAlignment, SimGCL):
 
 class SimGCL_RLMRecGen(GenerativeAlignment, SimGCL):
     """SimGCL with generative alignment."""
+
+
+class GCCF_RLMRecCon(ContrastiveAlignment, GCCF):
+    """GCCF with contrastive alignment."""
+
+
+class GCCF_RLMRecGen(GenerativeAlignment, GCCF):
+    """GCCF with generative alignment."""
+
+
+class DCCF_RLMRecCon(ContrastiveAlignment, DCCF):
+    """DCCF with contrastive alignment."""
+
+
+class DCCF_RLMRecGen(GenerativeAlignment, DCCF):
+    """DCCF with generative alignment."""
+
+
+class AutoCF_RLMRecCon(ContrastiveAlignment, AutoCF):
+    """AutoCF with contrastive alignment; negative items are not aligned."""
+
+
+class AutoCF_RLMRecGen(GenerativeAlignment, AutoCF):
+    """AutoCF with generative alignment."""

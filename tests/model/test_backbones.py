@@ -1,4 +1,4 @@
-"""LightGCN, SGL and SimGCL against dense matrices and loops in float64."""
+"""The graph backbones against dense matrices and loops in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 import torch
 from conftest import World, batch_of, built
 
-BACKBONES = ["LightGCN", "SGL", "SimGCL"]
+from recbole_rlmrec.errors import SettingError
+
+BACKBONES = ["LightGCN", "SGL", "SimGCL", "GCCF", "DCCF", "AutoCF"]
 
 
 def some_batch() -> Any:
@@ -17,9 +19,9 @@ def some_batch() -> Any:
     return batch_of(users, [1, 2, 2, 5, 6, 9, 2, 1, 20, 9], [4, 4, 9, 11, 8, 7, 25, 5, 4, 1])
 
 
-def dense_adjacency(dataset: Any) -> np.ndarray:
+def dense_adjacency(dataset: Any, self_loops: bool = False) -> np.ndarray:
     n_users, n_items = dataset.user_num, dataset.item_num
-    matrix = np.zeros((n_users + n_items,) * 2)
+    matrix = np.diag([float(self_loops and node not in (0, n_users)) for node in range(n_users + n_items)])
     for user, item in zip(*(dataset.inter_feat[field].tolist() for field in ("user_id", "item_id"))):
         matrix[user, n_users + item] = matrix[n_users + item, user] = 1
     degree = matrix.sum(axis=1)
@@ -230,6 +232,100 @@ def test_simgcl_views_are_drawn_apart(world: World, monkeypatch: pytest.MonkeyPa
     main = model.encode(model.ego_embeddings())
     for one, other in ((first, second), (first, main), (second, main)):
         assert (one - other).abs().max() > 0.01
+
+
+# ---------------------------------------------------------------------- GCCF
+
+
+@pytest.mark.parametrize("self_loops", [True, False])
+def test_gccf_concatenates_layers_over_a_graph_with_self_loops(world: World, self_loops: bool) -> None:
+    model, dataset = built(world, "GCCF", self_loops=self_loops, n_layers=2)
+    matrix = dense_adjacency(dataset, self_loops)
+    representation = model.encode(model.ego_embeddings())
+    close(representation, np.hstack(dense_layers(model, matrix, 2)))
+    assert model.output_dim == representation.shape[1] == 24
+
+
+def test_gccf_carries_unused_weights_for_the_l2_term_only(world: World) -> None:
+    model, _ = built(world, "GCCF", unused_layer_weights=True, l2_scope="all", n_layers=2, reg_weight=0.01)
+    plain, _ = built(world, "GCCF", l2_scope="all", n_layers=2, reg_weight=0.01)
+    weights = [parameter for name, parameter in model.named_parameters() if name.startswith("layer_weights.")]
+    assert [tuple(weight.shape) for weight in weights] == [(8, 8), (8, 8)]
+    sum(model.calculate_loss(some_batch())).backward()
+    for weight in weights:
+        torch.testing.assert_close(weight.grad, 0.02 * weight.detach())
+    torch.testing.assert_close(model.encode(model.ego_embeddings()), plain.encode(plain.ego_embeddings()))
+
+
+# ---------------------------------------------------------------------- DCCF
+
+
+def slow_dccf(model: Any, dataset: Any, n_layers: int) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+    """Layers summed, and each layer's four views, node by node."""
+    matrix = dense_adjacency(dataset)
+    n_users = dataset.user_num
+    current = model.ego_embeddings().detach().double().numpy()
+    intents = [intent.detach().double().numpy() for intent in (model.user_intent, model.item_intent)]
+    layers, views = [current], []
+    for _ in range(n_layers):
+        by_intent = np.zeros_like(current)
+        for node, row in enumerate(current):
+            intent = intents[node >= n_users]
+            affinity = np.exp(row @ intent)
+            by_intent[node] = intent @ (affinity / affinity.sum())
+        layer = [matrix @ current, by_intent]
+        for view in (matrix @ current, by_intent):
+            adapted = np.zeros_like(current)
+            for node in range(len(current)):
+                neighbours = matrix[node].nonzero()[0]
+                lengths = np.linalg.norm(view, axis=1)
+                weights = np.array([(view[node] @ view[n] / lengths[node] / lengths[n] + 1) / 2 for n in neighbours])
+                adapted[node] = sum(
+                    (w / weights.sum() * current[n] for w, n in zip(weights, neighbours)), 0 * current[0]
+                )
+            layer.append(adapted)
+        views.append(layer)
+        current = current + sum(layer)
+        layers.append(current)
+    return sum(layers), views
+
+
+def test_dccf_is_its_formulas_node_by_node(world: World) -> None:
+    model, dataset = built(world, "DCCF", n_layers=2, intent_num=5)
+    representation, _ = slow_dccf(model, dataset, 2)
+    found = model.encode(model.ego_embeddings()).detach().double().numpy()
+    np.testing.assert_allclose(found, representation, rtol=1e-4, atol=1e-4 * np.abs(representation).max())
+
+
+@pytest.mark.parametrize("divisor", ["items", "users"])
+def test_dccf_contrasts_the_unique_nodes_of_the_batch(world: World, divisor: str) -> None:
+    model, dataset = built(
+        world, "DCCF", n_layers=2, intent_num=5, ssl_weight=0.3, ssl_tau=0.4, item_contrast_divisor=divisor
+    )
+    batch = some_batch()
+    batch["item_id"][3] = 2  # one item fewer than users
+    users = sorted(set(batch["user_id"].tolist()))
+    items = sorted(set(batch["item_id"].tolist()))
+    assert len(users) != len(items)
+    expected = 0.0
+    for propagated, *others in slow_dccf(model, dataset, 2)[1]:
+        for view in others:
+            for rows, by in (
+                (users, users),
+                ([i + dataset.user_num for i in items], users if divisor == "users" else items),
+            ):
+                unit = [
+                    matrix[rows] / np.linalg.norm(matrix[rows], axis=1, keepdims=True) for matrix in (propagated, view)
+                ]
+                scores = np.exp(unit[0] @ unit[1].T / 0.4)
+                expected -= np.log(np.diag(scores) / scores.sum(axis=1)).sum() / len(by)
+    losses = model.calculate_loss(batch)
+    assert dict(zip(model.loss_names, losses))["ssl"].item() == pytest.approx(0.3 * expected, rel=1e-4)
+
+
+def test_dccf_refuses_to_drop_edges(world: World) -> None:
+    with pytest.raises(SettingError, match=r"edge_keep_rate=0.8: DCCF reweights the edges itself"):
+        world.model("DCCF", edge_keep_rate=0.8)
 
 
 # ---------------------------------------------------------------------- losses

@@ -10,7 +10,7 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.registry import MODELS, get_model
 from recbole_rlmrec.model.rlmrec import ContrastiveAlignment, GenerativeAlignment
 
-BACKBONES = ["LightGCN", "SGL", "SimGCL"]
+BACKBONES = ["LightGCN", "SGL", "SimGCL", "GCCF", "DCCF", "AutoCF"]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

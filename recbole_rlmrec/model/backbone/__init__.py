@@ -1,1 +1,1 @@
-"""Backbones under one contract: LightGCN and SGL on RecBole's classes, SimGCL of our own."""
+"""Backbones under one contract: LightGCN and SGL on RecBole's classes, the others of our own."""

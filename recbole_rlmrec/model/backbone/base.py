@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Callable, Iterator, Literal, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, Literal, Optional, Protocol, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,13 @@ from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, sum_of_lay
 from recbole_rlmrec.ops.info_nce import info_nce
 from recbole_rlmrec.ops.loss import bpr_loss, mean_norm, squared_l2
 from recbole_rlmrec.settings import Settings
+
+
+class Representation(Protocol):
+    """What a step represents the nodes by: a ``[U + I, output_dim]`` tensor, or what computes the rows asked for."""
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Return the rows ``index``, ``[n]``, of the stacked nodes, ``[n, output_dim]``; ``dim`` is 0."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,12 @@ class GraphBackbone:
     #: Whether an interaction that occurs k times weighs k in the graph, or 1.
     count_duplicates: bool = False
 
+    #: Whether each node is its own neighbour in the graph.
+    self_loops: bool = False
+
+    #: Whether a node's representation holds anything of its neighbours.
+    sees_neighbours: bool = True
+
     #: The trainer hands such models the whole batch in each process.
     shares_losses: bool = True
 
@@ -91,8 +104,13 @@ class GraphBackbone:
     def adjacency(self) -> Adjacency:
         """The normalised training graph on the model's device."""
         users, items = (ids.numpy() for ids in self._interactions)
-        adjacency = normalized_adjacency(users, items, self.n_users, self.n_items, self.count_duplicates)
-        return adjacency.to(self.device)
+        sizes = (self.n_users, self.n_items)
+        return normalized_adjacency(users, items, *sizes, self.count_duplicates, self.self_loops).to(self.device)
+
+    @property
+    def ego_dim(self) -> int:
+        """Width d of a node's ego embedding, which a mask token has to replace."""
+        return self.user_embedding.embedding_dim
 
     @property
     def output_dim(self) -> int:
@@ -138,10 +156,19 @@ class GraphBackbone:
             for adjacency in graphs:
                 layer = adjacency.matmul(layers[-1])
                 layers.append(layer if noise is None else layer + noise(layer.detach()))
-            return torch.cat(layers if settings.include_ego_layer else layers[1:], dim=1)
+            return self.combined(layers)
         total = sum_of_layers(ego, graphs, settings.include_ego_layer, noise)
         n_combined = len(graphs) + settings.include_ego_layer
         return total / n_combined if settings.layer_combination == "mean" else total
+
+    def combined(self, layers: Sequence[Tensor]) -> Tensor:
+        """Return layers 0 to L, ``[U + I, d]`` each, as one representation, as ``layer_combination`` says."""
+        settings = self.graph_settings
+        taken = layers if settings.include_ego_layer else layers[1:]
+        if settings.layer_combination == "concat":
+            return torch.cat(tuple(taken), dim=1)
+        total = sum(taken[1:], start=taken[0])
+        return total / len(taken) if settings.layer_combination == "mean" else total
 
     def split(self, stacked: Tensor) -> tuple[Tensor, Tensor]:
         """Split ``[U + I, d]`` into users ``[U, d]`` and items ``[I, d]``."""
@@ -199,7 +226,14 @@ class GraphBackbone:
         rows = (users.index_select(0, user), items.index_select(0, positive), items.index_select(0, negative))
         return weight * mean_norm(rows, settings.require_pow)
 
-    def view_contrast(self, settings: ViewContrastSettings, first: Tensor, second: Tensor, interaction: Any) -> Tensor:
+    def view_contrast(
+        self,
+        settings: ViewContrastSettings,
+        first: Tensor,
+        second: Tensor,
+        interaction: Any,
+        items_by_users: bool = False,
+    ) -> Tensor:
         """Return ``ssl_weight`` times the InfoNCE between two views of the batch's nodes.
 
         ``ssl_negatives: all`` contrasts each of the batch's nodes, duplicates included, with the whole table of the
@@ -210,6 +244,7 @@ class GraphBackbone:
             first: ``[U + I, output_dim]``, the anchors' view.
             second: ``[U + I, output_dim]``, the view of positives and negatives.
             interaction: the batch.
+            items_by_users: divide the items' losses by the number of users instead of items (official DCCF).
         """
         user, positive, negative = self.batch(interaction)
         first_users, first_items = self.split(first)
@@ -218,6 +253,7 @@ class GraphBackbone:
         if settings.ssl_negative_items:
             sides.append((first_items, second_items, negative))
         total = first.new_zeros(())
+        divisor: Optional[Tensor] = None
         for anchors, table, ids in sides:
             rows, counts = distinct(ids)
             weight, candidate, candidate_weight = counts, table, None
@@ -226,10 +262,12 @@ class GraphBackbone:
                 candidate = table.index_select(0, rows)
             elif not settings.padding_negatives:
                 candidate = table[1:]
+            if divisor is None or not items_by_users:
+                divisor = weight.sum()
             own = this_shard().rows(len(rows))
             anchor, positives = anchors.index_select(0, rows[own]), table.index_select(0, rows[own])
             total = total + info_nce(
-                anchor, positives, candidate, settings.ssl_tau, weight[own], candidate_weight, weight.sum()
+                anchor, positives, candidate, settings.ssl_tau, weight[own], candidate_weight, divisor
             )
         return settings.ssl_weight * self.reduced(total, len(user))
 
@@ -307,16 +345,28 @@ class GraphBackbone:
         return super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
 
 
-def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+def distinct(ids: Tensor, n_ids: Optional[int] = None) -> tuple[Tensor, Tensor]:
     """Return the distinct ids, ascending, and how often each occurs, as float weights.
 
     On a GPU the number of distinct ids would have to be waited for, which stalls the device: there the result has as
-    many entries as ``ids`` and repeats the largest id with count 0.
+    many entries as ``ids`` and repeats the largest id with count 0, or ``n_ids`` entries where that is fewer.
+
+    Args:
+        ids: ``[B]``.
+        n_ids: ids are below this number. Where there are more of them than that, they are counted instead of sorted.
     """
+    if n_ids is not None and len(ids) > n_ids:
+        rows, counts = _counted(ids, n_ids)
+        return (rows[counts > 0], counts[counts > 0]) if ids.device.type == "cpu" else (rows, counts)
     if ids.device.type == "cpu":
         rows, occurrences = torch.unique(ids, return_counts=True)
         return rows, occurrences.to(torch.get_default_dtype())
     return _padded_distinct(ids)
+
+
+def _counted(ids: Tensor, n_ids: int) -> tuple[Tensor, Tensor]:
+    counts = torch.zeros(n_ids, device=ids.device).index_add_(0, ids, torch.ones(len(ids), device=ids.device))
+    return torch.arange(n_ids, device=ids.device), counts
 
 
 def _padded_distinct(ids: Tensor) -> tuple[Tensor, Tensor]:

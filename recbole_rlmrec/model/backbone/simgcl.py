@@ -5,29 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from recbole.model.abstract_recommender import GeneralRecommender
-from recbole.model.init import xavier_uniform_initialization
-from recbole.utils import InputType
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
+from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.settings import require
 
 
-class _EmbeddingTables(GeneralRecommender):
-    """The two trainable tables, initialised as RecBole initialises LightGCN's."""
-
-    input_type = InputType.PAIRWISE
-
-    def __init__(self, config: Any, dataset: Any) -> None:
-        super().__init__(config, dataset)
-        embedding_size = require(config, "embedding_size")
-        self.user_embedding = nn.Embedding(self.n_users, embedding_size)
-        self.item_embedding = nn.Embedding(self.n_items, embedding_size)
-        self.apply(xavier_uniform_initialization)
-
-
-class SimGCL(GraphBackbone, _EmbeddingTables):
+class SimGCL(GraphBackbone, EmbeddingTables):
     """LightGCN plus the contrast between two views with noise added after each layer; no graph is augmented.
 
     Defaults are the original paper's: layers 1..L averaged, the batch's unique nodes as negatives. RLMRec takes

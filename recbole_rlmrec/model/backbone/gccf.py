@@ -1,0 +1,39 @@
+"""LR-GCCF (Chen et al., AAAI 2020), which RecBole 1.2.1 does not have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from recbole_rlmrec.model.backbone.base import GraphBackbone
+from recbole_rlmrec.model.backbone.tables import EmbeddingTables
+from recbole_rlmrec.settings import Settings
+
+
+@dataclass(frozen=True)
+class GCCFSettings(Settings):
+    """How GCCF's graph is made, and what of the official code's leftovers is kept."""
+
+    self_loops: bool
+    unused_layer_weights: bool
+
+
+class GCCF(GraphBackbone, EmbeddingTables):
+    """Linear propagation with self-loops, layers concatenated (``layer_combination: concat``), BPR.
+
+    In the official RLMRec code only the base model has the self-loops; its Con and Gen, whose class has another name,
+    train without. Here all three have them unless ``self_loops`` says otherwise, as the tuned files of Con and Gen do.
+    """
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        settings = GCCFSettings.from_config(config)
+        self.self_loops = settings.self_loops
+        if settings.unused_layer_weights:
+            width = self.user_embedding.embedding_dim
+            self.layer_weights = nn.ParameterList(
+                nn.init.xavier_uniform_(torch.empty(width, width)) for _ in range(self.graph_settings.n_layers)
+            )

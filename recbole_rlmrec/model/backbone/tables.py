@@ -1,0 +1,25 @@
+"""The trainable tables of the backbones that RecBole 1.2.1 does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.model.init import xavier_uniform_initialization
+from recbole.utils import InputType
+from torch import nn
+
+from recbole_rlmrec.settings import require
+
+
+class EmbeddingTables(GeneralRecommender):
+    """The two trainable tables, initialised as RecBole initialises LightGCN's."""
+
+    input_type = InputType.PAIRWISE
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        embedding_size = require(config, "embedding_size")
+        self.user_embedding = nn.Embedding(self.n_users, embedding_size)
+        self.item_embedding = nn.Embedding(self.n_items, embedding_size)
+        self.apply(xavier_uniform_initialization)

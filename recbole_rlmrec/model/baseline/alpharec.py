@@ -1,0 +1,145 @@
+"""AlphaRec (Sheng et al., "Language Representations Can be What Recommenders Need", 2024).
+
+The original is LehengTHU/AlphaRec; what follows it is said beside each setting in ``properties/model/AlphaRec.yaml``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.backbone.base import GraphBackbone
+from recbole_rlmrec.ops.distributed import Shard, join_rows, this_shard
+from recbole_rlmrec.ops.info_nce import sampled_info_nce
+from recbole_rlmrec.ops.loss import squared_l2
+from recbole_rlmrec.ops.mixture import perceptron_mixture
+from recbole_rlmrec.ops.sampling import UnusedItems
+from recbole_rlmrec.settings import Settings
+
+#: Of the leaky ReLU between the two layers: PyTorch's default, which the original takes.
+_NEGATIVE_SLOPE = 0.01
+
+
+@dataclass(frozen=True)
+class AlphaRecSettings(Settings):
+    """Settings of :class:`AlphaRec`."""
+
+    embedding_size: int
+    temperature: float
+    negatives_per_positive: int
+
+
+class AlphaRec(GraphBackbone, GeneralRecommender):
+    """Language representations only: no embedding of an id is trained.
+
+    An item's ego embedding is a perceptron of its semantic embedding, a user's the same perceptron of the mean over the
+    training items; both are propagated as in LightGCN. The loss is an InfoNCE over a positive and negatives of its own,
+    by cosine, and so is the score. Profiles of users are not looked at.
+
+    Items without a semantic embedding are left out of the means, and the perceptron gets zeros for them, as for users
+    whose items have none. What reaches such a node is then its neighbours' part in the propagation.
+
+    The negatives are drawn by the model, ``negatives_per_positive`` unused items anew for each positive and step.
+    RecBole's sampler would repeat the whole batch for each of them (``sample_num: 256`` leaves 16 positives in a batch
+    of 4096), on the host and one process; RecBole's own negative of each positive is not looked at.
+    """
+
+    input_type = InputType.PAIRWISE
+
+    language: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.alpharec_settings = AlphaRecSettings.from_config(config)
+        self._check(config)
+        users, items = (ids.numpy() for ids in self._interactions)
+        profiles = dataset.semantic_embedding("item")
+        table, covered = profiles.matrix(), profiles.covered
+        means = _means(users, items, self.n_users, table, covered)
+        # Under autocast the perceptron would lower the rows at each step.
+        dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
+        self.register_buffer("language", torch.from_numpy(np.concatenate([means, table])).to(dtype), persistent=False)
+        self.unused_items = UnusedItems.from_pairs(users, items, self.n_users, self.n_items).to(self.device)
+        width = max(1, table.shape[1] // 2)
+        self.first_layer = nn.Linear(table.shape[1], width)
+        self.last_layer = nn.Linear(width, self.alpharec_settings.embedding_size)
+
+    def _check(self, config: Any) -> None:
+        """Refuse settings that mean nothing here, where they say something else than the default."""
+        if self.graph_settings.l2_scope != "all":
+            raise SettingError(
+                "l2_scope=batch: AlphaRec has no embeddings of the batch's ids. Leave l2_scope at 'all', which is the "
+                "sum over its perceptron's weights."
+            )
+        sampling = config["train_neg_sample_args"]
+        if sampling["distribution"] != "uniform" or sampling["sample_num"] != 1 or sampling.get("dynamic"):
+            raise SettingError(
+                f"train_neg_sample_args={dict(sampling)}: AlphaRec draws its negatives itself, uniformly. Leave the "
+                "setting out, and give their number as negatives_per_positive."
+            )
+
+    @property
+    def output_dim(self) -> int:
+        """Width of a node's representation: d, or d times the layers where they are concatenated."""
+        settings, width = self.graph_settings, self.alpharec_settings.embedding_size
+        if settings.layer_combination == "concat":
+            return width * (settings.n_layers + settings.include_ego_layer)
+        return width
+
+    def ego_embeddings(self) -> Tensor:
+        """Return what the perceptron makes of each node's language representation, ``[U + I, d]``."""
+        # Evaluation is no common step of the processes: each has users of its own, or none.
+        shard = this_shard() if self.training else Shard()
+        rows = self.language[shard.rows(len(self.language))]
+        rows = rows if torch.is_autocast_enabled(rows.device.type) else rows.float()
+        layers = (self.first_layer, self.last_layer)
+        first, first_bias, last, last_bias = (part.unsqueeze(0) for layer in layers for part in layer.parameters())
+        ego = perceptron_mixture(rows, None, first, first_bias, last, last_bias, _NEGATIVE_SLOPE)
+        return join_rows(ego, len(self.language)) if self.training else ego
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the representations of users ``[U, d]`` and items ``[I, d]``, of length 1: scores are cosines."""
+        users, items = self.split(normalize(self.encode(self.ego_embeddings()), dim=1))
+        return users, items
+
+    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+        """Return the InfoNCE over the positive and its own negatives, and L2 where it has a weight."""
+        user, positive = interaction[self.USER_ID], interaction[self.ITEM_ID]
+        own, settings = this_shard().rows(len(user)), self.alpharec_settings
+        negative = self.unused_items.draw(user, settings.negatives_per_positive, own)
+        users, items = self.split(representation)
+        anchor = users.index_select(0, user[own])
+        loss = sampled_info_nce(anchor, items, positive[own], negative, settings.temperature, total=len(user))
+        terms = {"info_nce": self.reduced(loss, len(user))}
+        if self.graph_settings.reg_weight > 0:
+            weight = self.graph_settings.reg_weight / this_shard().world_size
+            terms["reg"] = weight * squared_l2([parameter for _, parameter in self.named_parameters()])
+        return terms
+
+
+def _means(users: np.ndarray, items: np.ndarray, n_users: int, table: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Return the mean of each user's items' vectors, ``[n_users, D]``; zeros for users without any.
+
+    Args:
+        users: ``[E]`` user of each interaction.
+        items: ``[E]`` its item; repeated interactions count once.
+        n_users: number of user ids.
+        table: ``[I, D]``.
+        covered: items to count, bool ``[I]``.
+    """
+    taken = covered[items]
+    ones = np.ones(taken.sum(), dtype=np.float32)
+    of_user = scipy.sparse.csr_matrix((ones, (users[taken], items[taken])), shape=(n_users, len(table)))
+    of_user.data[:] = 1
+    counts = np.maximum(of_user.sum(axis=1), 1)
+    means: np.ndarray = np.asarray((of_user @ table) / counts, dtype=np.float32)
+    return means
