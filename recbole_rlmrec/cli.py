@@ -41,16 +41,30 @@ _TRAIN_HELP = (
 
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", "-m", required=True, help="such as LightGCN_RLMRecCon, SGL_RLMRecGen, BPR")
+    parser.add_argument(
+        "--model",
+        "-m",
+        required=True,
+        help="such as LightGCN_RLMRecCon, SGL_RLMRecGen, BPR; with --tune also several, separated by commas",
+    )
     parser.add_argument("--dataset", "-d", required=True, help="such as ml-100k, amazon-book")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
     several = parser.add_argument_group("several processes, which share each step")
-    several.add_argument("--nproc", type=int, default=1, help="processes on this machine (1)")
-    several.add_argument("--world_size", type=int, default=-1, help="processes on all machines (those of this one)")
-    several.add_argument("--ip", default="localhost", help="address of the machine of rank 0, among several machines")
-    several.add_argument("--port", type=int, default=5678, help="a free port there (5678)")
-    several.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process (0)")
-    parser.set_defaults(run=_train)
+    several.add_argument("--nproc", type=int, help="processes on this machine (1)")
+    several.add_argument("--world_size", type=int, help="processes on all machines (those of this one)")
+    several.add_argument("--ip", help="address of the machine of rank 0, among several machines")
+    several.add_argument("--port", type=int, help="a free port there (5678)")
+    several.add_argument("--group_offset", type=int, help="rank of this machine's first process (0)")
+    tuning = parser.add_argument_group("search for settings by the validation score; a stopped search goes on")
+    tuning.add_argument(
+        "--tune", nargs="?", const="auto", help="a .hyper file, a folder with one per class, or auto: those provided"
+    )
+    tuning.add_argument("--tune_algo", help="exhaustive, random or bayes (random)")
+    tuning.add_argument("--max_evals", type=int, help="different trials for each model (10; exhaustive: all)")
+    tuning.add_argument("--tool", help="hyperopt, or ray: trials side by side (hyperopt)")
+    tuning.add_argument("--jobs", type=int, help="ray: trials at a time (one per GPU, or per core)")
+    tuning.add_argument("--tune_output", help="folder of the searches (saved/tune)")
+    parser.set_defaults(run=_train, **_PROCESS_ARGUMENTS)
 
 
 def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,11 +76,44 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     command_line = parse_settings(rest)
+    config_files = shlex.split(known.config_files)
+    search = {name: getattr(known, given) for given, name in _SEARCH_ARGUMENTS.items()}
+    search = {name: value for name, value in search.items() if value is not None}
+    if known.tune is not None:
+        _refuse_several_processes(known)
+        from recbole_rlmrec.tuning.search import tune
+
+        tune(known.model.split(","), known.dataset, known.tune, config_files, command_line=command_line, **search)
+        return 0
+    if search:
+        given = next(given for given, name in _SEARCH_ARGUMENTS.items() if name in search)
+        raise SettingError(f"--{given} is for a search: add --tune, or --tune=FILE.hyper.")
     from recbole_rlmrec.quick_start import run
 
-    processes = {name: getattr(known, name) for name in ("nproc", "world_size", "ip", "port", "group_offset")}
-    run(known.model, known.dataset, shlex.split(known.config_files), command_line=command_line, **processes)
+    processes = {name: getattr(known, name) for name in _PROCESS_ARGUMENTS}
+    run(known.model, known.dataset, config_files, command_line=command_line, **processes)
     return 0
+
+
+_PROCESS_ARGUMENTS = {"nproc": 1, "world_size": -1, "ip": "localhost", "port": 5678, "group_offset": 0}
+
+#: Arguments of a search, and what :func:`recbole_rlmrec.tuning.search.tune` calls them.
+_SEARCH_ARGUMENTS = {
+    "tune_algo": "algorithm",
+    "max_evals": "max_evals",
+    "tool": "tool",
+    "jobs": "jobs",
+    "tune_output": "output",
+}
+
+
+def _refuse_several_processes(known: argparse.Namespace) -> None:
+    for name, default in _PROCESS_ARGUMENTS.items():
+        if getattr(known, name) != default:
+            raise SettingError(
+                f"--{name}={getattr(known, name)}: a trial of a search runs in one process; --tool=ray runs several "
+                "trials at a time."
+            )
 
 
 def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def _restore_dok_update() -> None:
 
 
 def _silence_future_warnings() -> None:
-    """Hide pandas' and torch's deprecation notices about RecBole's own code, which its users cannot act upon."""
+    """Hide deprecation notices about RecBole's and Ray's own code, which their users cannot act upon."""
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
+    # Ray 2.6.3, the newest RecBole admits, imports pkg_resources, which setuptools < 81 still has.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning, module=r"ray\.")

@@ -71,6 +71,7 @@ def run(
     ip: str = "localhost",
     port: int = 5678,
     group_offset: int = 0,
+    own_log: bool = True,
 ) -> Optional[Result]:
     """Train a model to early stopping and test its best epoch, as RecBole's ``run`` does.
 
@@ -87,6 +88,7 @@ def run(
         ip: address of the machine of rank 0; only among several machines.
         port: a free port there; only among several machines.
         group_offset: rank of this machine's first process.
+        own_log: log to the terminal and to a file in ``log/``; without it logging is as the caller set it up.
 
     Returns:
         What the run found; None on a machine that has not rank 0.
@@ -95,7 +97,7 @@ def run(
         RLMRecError: a setting or a data file is wrong; the message says how to mend it.
     """
     processes = Processes(nproc, world_size, ip, port, group_offset)
-    arguments = (model, dataset, config_file_list, config_dict, command_line, saved)
+    arguments = (model, dataset, config_file_list, config_dict, command_line, saved, own_log)
     if processes.total == 1:
         return _run(contextlib.nullcontext, *arguments)
     result: Optional[Result] = run_in_processes(processes, _run, *arguments)
@@ -110,19 +112,20 @@ def _run(
     config_dict: Optional[Mapping[str, Any]],
     command_line: Optional[Mapping[str, Any]],
     saved: bool,
+    own_log: bool,
 ) -> Result:
     """Do the run of this process, which ``join`` makes one of a group."""
     config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
     with join(config):
-        return _run_configured(config, saved)
+        return _run_configured(config, saved, own_log)
 
 
-def _run_configured(config: RLMRecConfig, saved: bool) -> Result:
+def _run_configured(config: RLMRecConfig, saved: bool, own_log: bool) -> Result:
     is_first = this_shard().rank == 0
     if config["result_file"] and is_first:
         _check_writable(Path(config["result_file"]))
     init_seed(config["seed"], config["reproducibility"])
-    if is_first:
+    if is_first and own_log:
         init_logger(config)
     logger = getLogger()
     logger.info(sys.argv)

@@ -39,11 +39,12 @@ def test_wheel_carries_properties_and_the_embedded_dataset(wheel: zipfile.ZipFil
             inside = path.relative_to(ROOT).as_posix()
             if folder != "recbole_rlmrec":
                 inside = f"recbole_rlmrec/{inside}"
-            if path.suffix in (".yaml", ".npy", ".tokens", ".json") or (
+            if path.suffix in (".yaml", ".hyper", ".npy", ".tokens", ".json") or (
                 folder == "recbole_rlmrec" and path.suffix == ".py"
             ):
                 assert inside in names
-    assert sum(name.endswith(".yaml") for name in names) == len(list((ROOT / "properties").rglob("*.yaml")))
+    for ending in (".yaml", ".hyper"):
+        assert sum(name.endswith(ending) for name in names) == len(list((ROOT / "properties").rglob(f"*{ending}"))) > 0
 
 
 def test_wheel_ships_no_profiles_tests_or_results(wheel: zipfile.ZipFile) -> None:
@@ -75,7 +76,9 @@ assert recbole_rlmrec.__file__.startswith(sys.argv[1])
 config = RLMRecConfig("LightGCN_RLMRecCon", "ml-100k")
 train_data, _, _ = data_preparation(config, create_dataset(config))
 print(len(train_data._dataset), config["alignment_weight"], train_data._dataset.get_preload_weight("useremb").shape)
+from recbole_rlmrec.tuning.space import find_space
+print(find_space("auto", config.model_class).size)
 """
     command = [sys.executable, "-c", script, str(tmp_path / "site")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.strip() == "60000 0.01 (944, 384)", done.stderr
+    assert done.stdout.splitlines() == ["60000 0.01 (944, 384)", "96"], done.stderr

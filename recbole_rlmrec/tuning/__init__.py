@@ -1,0 +1,1 @@
+"""Search for settings on the validation split, through RecBole's HyperTuning or Ray Tune."""

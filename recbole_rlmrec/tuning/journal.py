@@ -1,0 +1,189 @@
+"""What a search leaves in its folder: conditions, trials, the best settings and weights. A stopped search goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional
+
+import yaml
+
+from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.tuning.space import key_of
+
+try:
+    import fcntl
+except ImportError:  # Windows has none; two searches in one folder are not noticed there.
+    fcntl = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a search and what came of it.
+
+    Attributes:
+        number: counted from 0.
+        parameters: what the search chose.
+        settings: what the user or the search set to something else than the defaults; empty if the trial failed.
+        score: the ``valid_metric`` at the best epoch; None if the trial failed.
+        best_epoch: counted from 0.
+        valid_result: all metrics on the validation split at that epoch.
+        test_result: all metrics on the test split with that epoch's weights; no choice is made by them.
+        seconds: wall-clock time, loading of data included.
+        error: why the trial failed.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    seconds: float
+    settings: dict[str, Any]
+    score: Optional[float] = None
+    best_epoch: Optional[int] = None
+    valid_result: Optional[dict[str, float]] = None
+    test_result: Optional[dict[str, float]] = None
+    error: Optional[str] = None
+
+    @property
+    def key(self) -> str:
+        """A text that trials of the same parameters share."""
+        return key_of(self.parameters)
+
+
+class Journal:
+    """The folder of one search.
+
+    ``conditions.json`` says what was searched how; ``trials.jsonl`` holds one finished trial a line, and is only
+    appended to; ``best.yaml`` and ``best.pth`` are the best one's settings and checkpoint.
+
+    Args:
+        folder: made if missing.
+        conditions: what must be the same when a search goes on; plain values.
+        is_bigger_better: of the score.
+
+    Raises:
+        SettingError: the folder holds a search under other conditions, or one that is running.
+        DataError: a record is damaged.
+    """
+
+    def __init__(self, folder: Path, conditions: Mapping[str, Any], is_bigger_better: bool = True) -> None:
+        self.folder = folder
+        self.trials: list[Trial] = []
+        self._is_bigger_better = is_bigger_better
+        self._conditions = json.loads(json.dumps(conditions))
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the folder while the context lasts, with the trials recorded before in ``trials``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise SettingError(
+                        f"Another search is running in '{self.folder}'. Give --tune_output=FOLDER."
+                    ) from None
+            self._check_conditions()
+            self.trials = self._read()
+            self.drop_leftovers()
+            yield
+            self.drop_leftovers()
+
+    @property
+    def best(self) -> Optional[Trial]:
+        """The trial of the best score, the first of several; None while none succeeded."""
+        done = [trial for trial in sorted(self.trials, key=lambda trial: trial.number) if trial.score is not None]
+        return max(done, key=lambda trial: self.gain(trial.score), default=None)
+
+    def gain(self, score: Optional[float]) -> float:
+        """Return a score so that more is better."""
+        if score is None:
+            return -float("inf")
+        return score if self._is_bigger_better else -score
+
+    def checkpoint_folder(self, number: int) -> Path:
+        """Return where a trial leaves its checkpoint."""
+        return self.folder / "checkpoints" / str(number)
+
+    def add(self, trial: Trial, checkpoint: Optional[str] = None) -> None:
+        """Record a finished trial; keep its checkpoint if it is the best, and drop it if not."""
+        before = self.best
+        if checkpoint and (before is None or self.gain(trial.score) > self.gain(before.score)):
+            # Before the record: a search that is killed in between repeats the trial, and finds the same.
+            os.replace(checkpoint, self.folder / "best.pth")
+        shutil.rmtree(self.checkpoint_folder(trial.number), ignore_errors=True)
+        with (self.folder / "trials.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(trial), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.trials.append(trial)
+
+    def drop_leftovers(self) -> None:
+        """Remove the checkpoints of trials that never ended."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def write_best(self, comments: list[str]) -> Path:
+        """Write the best trial's settings as YAML under comments, and return the file."""
+        best = self.best
+        assert best is not None, "there is a best trial"
+        settings = {**best.settings, **best.parameters}
+        path = self.folder / "best.yaml"
+        text = "".join(f"# {line}\n" for line in comments) + yaml.safe_dump(settings, allow_unicode=True)
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return path
+
+    def _check_conditions(self) -> None:
+        path = self.folder / "conditions.json"
+        if not path.is_file():
+            if (self.folder / "trials.jsonl").exists():
+                raise DataError(f"'{self.folder}' holds trials without conditions.json: remove the folder.")
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(self._conditions, indent=1) + "\n", encoding="utf-8")
+            return
+        try:
+            recorded = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"'{path}' is damaged ({error}): remove the folder.") from error
+        there, here = _flat(recorded), _flat(self._conditions)
+        differing = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+        if differing:
+            shown = "; ".join(f"{key} was {there.get(key)!r} and is {here.get(key)!r}" for key in differing)
+            raise SettingError(
+                f"'{self.folder}' holds a search under other conditions: {shown}. Give another folder with "
+                "--tune_output=FOLDER, or remove this one."
+            )
+
+    def _read(self) -> list[Trial]:
+        path = self.folder / "trials.jsonl"
+        if not path.is_file():
+            return []
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)  # the search was killed while it wrote this line
+        trials = []
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                trials.append(Trial(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise DataError(
+                    f"'{path}', line {number} is damaged ({error}): remove the line, or the folder."
+                ) from error
+        return trials
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a mapping of mappings as one, with names such as ``settings.epochs``."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,137 @@
+"""Trials side by side, with Ray Tune: in processes of this machine that nothing outside it can reach."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import ray
+from ray import air, tune
+from ray._private import ray_constants
+from ray.tune.search import Searcher
+
+from recbole_rlmrec.tuning.journal import Trial
+from recbole_rlmrec.tuning.trial import Task
+
+if TYPE_CHECKING:
+    from recbole_rlmrec.tuning.search import Search
+
+#: Read by Ray where it starts. Without them it opens ports to the network that ask for no password, reports its use to
+#: its makers, writes each trial's results in three more formats, takes an interrupt for the wish to finish the trials
+#: that run, and prints tables where it was asked to print nothing.
+_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def run_with_ray(search: Search) -> None:
+    """Run the trials that are missing, ``search.jobs`` at a time.
+
+    RecBole's objective reads the command line of its process, which a worker of Ray has not (RecBole#1990), reports the
+    test's results, and reports even where no Ray runs (RecBole#1741). Ours gets all it needs as arguments.
+    """
+    os.environ.update(_ENVIRONMENT)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # this process may have read the first of them before
+    is_gpu = search.config["device"].type == "cuda"
+    folder = (search.journal.folder / "ray").resolve()
+    task, here, checkpoints = search.task, os.getcwd(), search.journal.checkpoint_folder
+
+    def trainable(config: dict[str, Any]) -> dict[str, Any]:
+        os.chdir(here)  # where data_path counts from
+        return _run_in_worker(task, config["number"], config["parameters"], checkpoints(config["number"]))
+
+    proposing = _Proposing(search)
+
+    ray.init(
+        address="local",
+        num_cpus=search.jobs,
+        object_store_memory=2**27,  # nothing is kept there; by default Ray reserves a third of the memory
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        gpus = ray.cluster_resources().get("GPU", 0) / search.jobs if is_gpu else 0
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": min(gpus, 1)}),
+            tune_config=tune.TuneConfig(
+                search_alg=proposing,
+                num_samples=search.budget,
+                max_concurrent_trials=search.jobs,
+                reuse_actors=True,
+                chdir_to_trial_dir=False,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=air.RunConfig(storage_path=str(folder), verbose=0),
+        )
+        tuner.fit()
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+    if proposing.fatal is not None:
+        raise OSError(proposing.fatal)
+
+
+def _run_in_worker(task: Task, number: int, parameters: dict[str, Any], checkpoint_folder: Path) -> dict[str, Any]:
+    """Run a trial on what Ray gave this worker."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        # RecBole would set the variable to gpu_id, the same GPU for every worker.
+        task = replace(task, command_line={**task.command_line, "gpu_id": visible})
+    try:
+        trial, checkpoint = task.run(number, parameters, checkpoint_folder)
+    except OSError as error:
+        return {"fatal": str(error)}
+    # As text: Ray would make one level of all mappings.
+    return {"trial": json.dumps(asdict(trial)), "checkpoint": checkpoint}
+
+
+class _Proposing(Searcher):
+    """Ray's view of a search: it asks for trials and tells what came of them.
+
+    Attributes:
+        fatal: why no trial can be run; None as long as they can.
+    """
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self._search = search
+        self._running: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.fatal: Optional[str] = None
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's number and parameters, or that there is none."""
+        trials, running = self._search.journal.trials, list(self._running.values())
+        used = {trial.number for trial in trials} | {number for number, _ in running}
+        number = next(number for number in range(1, len(used) + 2) if number not in used)
+        if number > self._search.budget or self.fatal is not None:
+            return Searcher.FINISHED
+        parameters = self._search.proposals.propose(number, trials, [settings for _, settings in running])
+        if parameters is None:
+            return Searcher.FINISHED
+        self._running[trial_id] = (number, parameters)
+        return {"number": number, "parameters": parameters}
+
+    def on_trial_complete(self, trial_id: str, result: Optional[dict[str, Any]] = None, error: bool = False) -> None:
+        """Record a trial; a worker that died is a trial that failed."""
+        number, parameters = self._running.pop(trial_id)
+        found = result or {}
+        if "fatal" in found:
+            self.fatal = found["fatal"]
+        elif error or "trial" not in found:
+            message = "the process of this trial died, perhaps for want of memory; --jobs sets how many run at a time"
+            self._search.record(Trial(number, parameters, 0.0, {}, error=message), None)
+        else:
+            self._search.record(Trial(**json.loads(found["trial"])), found["checkpoint"])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the journal has everything."""

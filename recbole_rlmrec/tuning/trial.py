@@ -1,0 +1,105 @@
+"""One training of a search: the same in the search's own process and in a worker of Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Iterator, Mapping, Optional, Union
+
+import torch
+from recbole.utils.logger import RemoveColorFilter
+
+from recbole_rlmrec.errors import RLMRecError
+from recbole_rlmrec.quick_start import run
+from recbole_rlmrec.tuning.journal import Trial
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all trials of a search have in common.
+
+    Attributes:
+        model: name or class.
+        dataset: its name.
+        config_files: YAML files with settings.
+        config_dict: settings over the files.
+        command_line: settings over everything but the trial's own.
+        folder: of the search.
+        console_level: of the messages that a trial may show; its log file has them all.
+        threads: of PyTorch on the CPU.
+    """
+
+    model: Union[str, type]
+    dataset: str
+    config_files: tuple[Union[str, Path], ...]
+    config_dict: Mapping[str, Any]
+    command_line: Mapping[str, Any]
+    folder: Path
+    console_level: str
+    threads: int
+
+    def run(self, number: int, parameters: Mapping[str, Any], checkpoint_folder: Path) -> tuple[Trial, Optional[str]]:
+        """Train with the parameters of a trial, and test the best epoch.
+
+        A training that fails is a result, too: the search goes on. What no other trial could survive, such as a full
+        disk or an interrupt, is raised.
+
+        Returns:
+            The trial, and the checkpoint it left; None if it failed.
+        """
+        torch.set_num_threads(self.threads)
+        own = {"checkpoint_dir": str(checkpoint_folder)}
+        command_line = {"show_progress": False, **self.command_line, **parameters, **own}
+        log = self.folder / "log" / f"{self.folder.name}-{self.dataset}-trial-{number}.log"
+        started = perf_counter()
+        settings: dict[str, Any] = {}
+        with _logged_to(log, self.console_level):
+            try:
+                result = run(self.model, self.dataset, self.config_files, self.config_dict, command_line, own_log=False)
+                assert result is not None, "one process has rank 0"
+                settings = result.settings
+                if result.best_valid_score is None:
+                    raise RLMRecError("nothing was validated")
+            except OSError:
+                raise
+            except Exception as error:  # whatever these parameters led to
+                logging.getLogger().info("This trial failed.", exc_info=True)
+                text = str(error) if isinstance(error, RLMRecError) else f"{type(error).__name__}: {error}"
+                return Trial(number, dict(parameters), round(perf_counter() - started, 2), settings, error=text), None
+        trial = Trial(
+            number,
+            dict(parameters),
+            round(perf_counter() - started, 2),
+            settings,
+            result.best_valid_score,
+            result.best_epoch,
+            result.best_valid_result,
+            result.test_result,
+        )
+        return trial, result.checkpoint
+
+
+@contextlib.contextmanager
+def _logged_to(path: Path, console_level: str) -> Iterator[None]:
+    """Let everything be logged to a file of its own, and only what is severe enough to the terminal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s"))
+    console = logging.StreamHandler(sys.stderr)
+    console.setLevel(console_level)
+    for handler in (file, console):
+        handler.addFilter(RemoveColorFilter())
+    root.handlers = [file, console]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        file.close()
