@@ -13,6 +13,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from recbole_rlmrec.errors import SettingError
@@ -25,7 +26,7 @@ from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.layers import NodeMask, Projector, SemanticTable
 from recbole_rlmrec.ops.distributed import join_rows, this_shard
-from recbole_rlmrec.ops.info_nce import info_nce, reconstruction_loss
+from recbole_rlmrec.ops.info_nce import info_nce, lowered_length, reconstruction_loss
 from recbole_rlmrec.settings import Settings, require
 
 
@@ -147,7 +148,7 @@ class ContrastiveAlignment(_Alignment):
         n_ids = self.n_items if offset else self.n_users
         together, occurrences = distinct(torch.cat(groups), n_ids)
         share = this_shard().rows(len(together))
-        projected = join_rows(projector(self.semantic(together[share] + offset)), len(together))
+        projected = join_rows(self._projected(projector, together[share] + offset), len(together))
         present = (occurrences > 0) & self.semantic.covered[together + offset]
         total = projected.new_zeros(())
         for ids in groups:
@@ -163,6 +164,14 @@ class ContrastiveAlignment(_Alignment):
                 anchor, profile[own], candidate, temperature, weight[own], candidate_weight, weight.sum()
             )
         return total
+
+    def _projected(self, projector: Projector, rows: Tensor) -> Tensor:
+        """Return the projected profiles of some rows of the stacked table, ``[n, output_dim]``."""
+        n = len(rows)
+        if torch.is_autocast_enabled(rows.device.type):
+            rows = F.pad(rows, (0, lowered_length(n, rows.device) - n))  # with [PAD], which is cut off again
+        profiles: Tensor = projector(self.semantic(rows))
+        return profiles[:n]
 
     def _unless_full(self, covered: Tensor) -> Optional[Tensor]:
         """Return ``covered`` as weights, or None where nothing is uncovered and the weights would change nothing."""

@@ -28,6 +28,10 @@ _MOST_ROWS = 512
 #: bfloat16 products take widths that are no multiple of this at half the speed.
 _WIDTH = 32
 
+#: On a CPU, lengths are brought to a multiple of this before bfloat16 products: code for a product is generated for
+#: each shape, which takes ten times as long as the product, and the distinct nodes of a batch change in number.
+_LENGTH = 64
+
 #: exp() of scores below this needs no shift by the row's maximum: neither it nor a sum of such leaves float32.
 _LARGEST_EXPONENT = 60.0
 
@@ -300,13 +304,17 @@ class _LogSumExp(torch.autograd.Function):
         needs_rows, needs_columns = ctx.needs_input_grad[:2]
         with torch.autocast(device_type=rows.device.type, enabled=False):
             left, right = _operand(rows, dtype), _operand(columns, dtype)
+            if len(right) > len(columns) and column_weight is None:
+                column_weight = row_weight.new_ones(len(columns))
+            row_weight = _lengthened(row_weight, left)
+            column_weight = None if column_weight is None else _lengthened(column_weight, right)
             total, row_gradient, column_gradient = _blockwise(
                 left, _transposed(left), right, row_weight, column_weight, safe, needs_rows, needs_columns
             )
-        width = rows.shape[1]
+        n_rows, width = rows.shape
         ctx.save_for_backward(
-            None if row_gradient is None else row_gradient[:, :width].to(rows.dtype),
-            None if column_gradient is None else column_gradient[:width].T.to(columns.dtype),
+            None if row_gradient is None else row_gradient[:n_rows, :width].to(rows.dtype),
+            None if column_gradient is None else column_gradient[:width, : len(columns)].T.to(columns.dtype),
         )
         return total
 
@@ -439,12 +447,25 @@ def _log_sum_by_columns(left: Tensor, right: Tensor, offset: Optional[Tensor], w
 
 
 def _operand(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a factor of the products, ``[n, k]``; lowered, and with zeros up to a width that they are fast at."""
-    if dtype != torch.bfloat16 or x.shape[1] % _WIDTH == 0:
+    """Return a factor of the products, ``[n, k]``; lowered, and with zeros up to sizes that they are fast at."""
+    if dtype != torch.bfloat16:
         return x.to(dtype)
-    operand = x.new_zeros(len(x), -(-x.shape[1] // _WIDTH) * _WIDTH, dtype=dtype)
-    operand[:, : x.shape[1]] = x
+    length, width = lowered_length(len(x), x.device), -(-x.shape[1] // _WIDTH) * _WIDTH
+    if (length, width) == x.shape:
+        return x.to(dtype)
+    operand = x.new_zeros(length, width, dtype=dtype)
+    operand[: len(x), : x.shape[1]] = x
     return operand
+
+
+def lowered_length(n: int, device: torch.device) -> int:
+    """Return how many rows to give to a bfloat16 product instead of n, whose number changes from step to step."""
+    return -(-n // _LENGTH) * _LENGTH if device.type == "cpu" else n
+
+
+def _lengthened(weight: Tensor, operand: Tensor) -> Tensor:
+    """Return weights with zeros for the rows that :func:`_operand` added."""
+    return F.pad(weight, (0, len(operand) - len(weight)))
 
 
 def _scores(left: Tensor, right: Tensor, offset: Optional[Tensor], buffer: Tensor) -> Tensor:

@@ -360,6 +360,26 @@ def test_shares_of_the_reconstruction_add_up() -> None:
     assert (parts[0] + parts[1]).item() == pytest.approx(whole.item(), rel=1e-12)
 
 
+def test_bfloat16_products_have_one_shape_for_many_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code is generated for each shape of a product, which takes longer than the product."""
+    shapes = set()
+    product = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda x, y, **out: shapes.add((x.shape, y.shape)) or product(x, y, **out))
+    generator = torch.Generator().manual_seed(0)
+    for n_anchors, n_candidates in ((70, 140), (71, 150), (128, 192)):
+        anchor = torch.randn(n_anchors, 16, generator=generator, requires_grad=True)
+        candidate = torch.randn(n_candidates, 16, generator=generator, requires_grad=True)
+        expected = info_nce(anchor, candidate[:n_anchors], candidate, 0.5)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = info_nce(anchor, candidate[:n_anchors], candidate, 0.5)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-2)
+        gradients = [torch.autograd.grad(each, (anchor, candidate)) for each in (loss, expected)]
+        for ours, exact in zip(*gradients):
+            assert ours.shape == exact.shape
+            assert (ours - exact).norm() < 0.02 * exact.norm()
+    assert {(*x, *y) for x, y in shapes if x[1] == 32} == {(128, 32, 32, 192)}  # of the scores
+
+
 @pytest.mark.parametrize("block_scores", [2**20, 2**12])
 def test_reconstruction_in_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, block_scores: int) -> None:
     monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
