@@ -66,6 +66,15 @@ def test_results_table_is_the_recorded_one() -> None:
         assert f"| {model} | {recall} | {ndcg} |" in README
 
 
+def test_bases_and_steam_are_the_recorded_ones() -> None:
+    for model, (recall, ndcg, *_) in recorded("amazon-book").items():
+        row = next(line for line in README.splitlines() if line.startswith(f"| {model} | {recall} |"))
+        assert f"| {ndcg} |" in row
+    for model, (recall, ndcg, *_) in recorded("steam-text").items():
+        row = next(line for line in README.splitlines() if line.startswith(f"| {model} | {recall} "))
+        assert f"| {ndcg} " in row
+
+
 def test_supported_models_are_listed_as_the_registry_has_them() -> None:
     for name, support in RECBOLE_MODELS.items():
         cells = " | ".join("yes" if ending in support.endings else "no" for ending in ALIGNMENTS)
