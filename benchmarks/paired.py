@@ -11,6 +11,7 @@ another question.
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
@@ -20,11 +21,12 @@ import timing
 import torch
 from recbole.evaluator.register import metrics_dict
 
+from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.evaluation import hits_and_counts
 from recbole_rlmrec.quick_start import load_model
 
-#: What two runs must share for their users' metrics to be of the same things.
-_SHARED = ("dataset", "eval_protocol", "split_file", "benchmark_filename", "eval_args")
+#: Metrics whose value for a user follows from hits and the number of items to be found.
+_METRICS = ("recall", "ndcg", "map")
 
 
 def metrics_by_user(path: Path, metrics: Sequence[str], data_path: Optional[str]) -> tuple[dict[str, Any], np.ndarray]:
@@ -52,12 +54,17 @@ def metrics_by_user(path: Path, metrics: Sequence[str], data_path: Optional[str]
     table = [
         metrics_dict[name](config).metric_info(np.array(hits, dtype=bool).T, counts)[:, k - 1] for name, k in wanted
     ]
-    return {name: config[name] for name in _SHARED}, np.array(table)
+    # Hashes of the test pairs and of the ids; the training is the models' affair.
+    conditions = {name: value for name, value in fingerprint(test_data._dataset).items() if "embeddings" not in name}
+    conditions["test interactions"] = conditions.pop("training interactions")
+    return {**conditions, "eval_protocol": config["eval_protocol"]}, np.array(table)
 
 
 def compared(first: np.ndarray, second: np.ndarray) -> list[str]:
     """Return the columns of a comparison of one metric of the same users, ``[users]`` each."""
     difference = second - first
+    if not difference.any():
+        return [f"{first.mean():.4f}", f"{second.mean():.4f}", "no user differs", "+0.0%", "1", "1", "0.0% / 0.0%"]
     low, high = scipy.stats.t.interval(
         0.95, len(difference) - 1, loc=difference.mean(), scale=scipy.stats.sem(difference)
     )
@@ -82,18 +89,19 @@ def main(given: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--metrics", nargs="+", default=["recall@20", "ndcg@20"])
     parser.add_argument("--data_path", help="folder of datasets, if not that of the training")
     arguments = parser.parse_args(given)
-    unknown = [metric for metric in arguments.metrics if metric.lower().partition("@")[0] not in metrics_dict]
+    pattern = re.compile(rf"({'|'.join(_METRICS)})@[1-9][0-9]*", re.IGNORECASE)
+    unknown = [metric for metric in arguments.metrics if not pattern.fullmatch(metric)]
     if unknown:
-        parser.error(f"unknown metrics: {', '.join(unknown)}; expected such as recall@20")
+        parser.error(f"{', '.join(unknown)}: expected {', '.join(_METRICS)} at some rank, such as recall@20")
     conditions, first = metrics_by_user(arguments.first, arguments.metrics, arguments.data_path)
     header = ["model, metric", "first", "second", "difference (95 % interval)", "relative", "p, t-test", "p, Wilcoxon"]
     header.append("users better / worse")
     rows = []
     for path in arguments.second:
         own_conditions, second = metrics_by_user(path, arguments.metrics, arguments.data_path)
-        differing = [name for name in _SHARED if own_conditions[name] != conditions[name]]
+        differing = [name for name, value in conditions.items() if own_conditions.get(name) != value]
         if differing:
-            parser.error(f"{path} was run under another {', '.join(differing)} than {arguments.first}")
+            parser.error(f"{path} and {arguments.first} do not have the same: {', '.join(differing)}")
         rows += [
             [f"{path.stem.split('-')[0]}, {metric}", *compared(first[number], second[number])]
             for number, metric in enumerate(arguments.metrics)

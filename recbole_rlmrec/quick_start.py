@@ -200,6 +200,8 @@ def load_model(
     init_seed(config["seed"], config["reproducibility"])
     check_data(checkpoint, fingerprint(loaders[0]._dataset), path)
     recommender = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    if getattr(recommender, "scores_semantic_embeddings", False):
+        check_data(checkpoint, fingerprint(loaders[0]._dataset), path)  # now that the embeddings have been read
     load_weights(recommender, checkpoint, path)
     recommender.eval()
     return (config, recommender, dataset, *loaders)

@@ -87,7 +87,7 @@ def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "
 
 
 def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: Union[str, Path]) -> None:
-    """Refuse a checkpoint whose rows would stand for other users and items than those of the data at hand.
+    """Refuse a checkpoint that was trained on other data than those at hand.
 
     Args:
         checkpoint: from :func:`load_checkpoint`.
@@ -95,9 +95,12 @@ def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: Un
         path: for messages.
 
     Raises:
-        CheckpointError: the ids, their order, or the training interactions differ.
+        CheckpointError: the ids, their order, the training interactions, or the embeddings differ. Of embeddings that
+            one of the two has not read nothing is said.
     """
-    differing = [name for name, value in checkpoint["data"].items() if fingerprint.get(name) != value]
+    stored = checkpoint["data"]
+    compared = [name for name in stored if name in fingerprint or not name.endswith(" embeddings")]
+    differing = [name for name in compared if fingerprint.get(name) != stored[name]]
     if differing:
         raise CheckpointError(
             f"'{path}' was trained on other data of the name '{checkpoint['dataset']}': {', '.join(differing)} differ. "
@@ -198,6 +201,10 @@ class SafeTrainerMixin:
             if callback_fn is not None:
                 callback_fn(epoch, score)
 
+        m_step = getattr(self, "num_m_step", None)
+        if m_step and self.start_epoch % m_step:
+            # NCL clusters every so many epochs; one that goes on in between would have no clusters.
+            self.model.e_step()
         try:
             result: tuple[float, Optional[dict[str, float]]] = super().fit(  # type: ignore[misc]
                 train_data, valid_data, verbose, saved, show_progress, remember

@@ -291,7 +291,24 @@ def test_paired_compares_the_users_of_two_runs(world: World, capsys: Any) -> Non
     assert other is not None
     with pytest.raises(SystemExit):
         paired.main([runs[0].checkpoint, other.checkpoint])
-    assert "was run under another eval_protocol than" in capsys.readouterr().err
+    assert "do not have the same: eval_protocol" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        paired.main([runs[0].checkpoint, runs[1].checkpoint, "--metrics", "hit@20"])
+    assert "hit@20: expected recall, ndcg, map at some rank" in capsys.readouterr().err
+    assert paired.main([runs[0].checkpoint, runs[0].checkpoint, "--metrics", "ndcg@5"]) == 0
+    assert "no user differs" in capsys.readouterr().out
+
+
+def test_paired_refuses_other_test_interactions(world: World, capsys: Any) -> None:
+    pairs = [[token, item] for part in (world.train, world.valid, world.test) for token, item in part]
+    lines = ["user_id:token\titem_id:token"] + ["\t".join(pair) for pair in pairs]
+    (world.folder / f"{world.name}.inter").write_text("\n".join(lines) + "\n")
+    settings = {"data_path": str(world.root), "state": "ERROR", "epochs": 1, "show_progress": False}
+    first, second = (run("LightGCN", world.name, config_dict={**settings, "seed": seed}) for seed in (1, 2))
+    assert first is not None and second is not None
+    with pytest.raises(SystemExit):
+        paired.main([first.checkpoint, second.checkpoint])
+    assert "do not have the same: test interactions" in capsys.readouterr().err
 
 
 def test_paired_columns_by_hand() -> None:

@@ -241,3 +241,22 @@ def test_recbole_models_keep_their_own_trainer(world: World) -> None:
     assert trainer_class(world.config("BPR")) is Trainer
     assert issubclass(trainer_class(world.config("NCL")), NCLTrainer)
     assert issubclass(trainer_class(world.config("ItemKNN")), TraditionalTrainer)
+
+
+@pytest.mark.parametrize("model", ["AlphaRec", "LightGCN_KAR", "SemanticOnly"])
+def test_a_model_that_scores_embeddings_refuses_others(world: World, model: str) -> None:
+    checkpoint = train(world, model).checkpoint
+    load_model(checkpoint)
+    world.semantic = tuple({token: vector[::-1] for token, vector in table.items()} for table in world.semantic)
+    world.write()
+    with pytest.raises(CheckpointError, match="user embeddings, item embeddings differ"):
+        load_model(checkpoint)
+
+
+def test_training_does_not_go_on_with_other_embeddings(world: World) -> None:
+    checkpoint = train(world, "LightGCN_RLMRecCon").checkpoint
+    world.semantic = tuple({token: vector[::-1] for token, vector in table.items()} for table in world.semantic)
+    world.write()
+    load_model(checkpoint)  # the scores are of the weights alone
+    with pytest.raises(CheckpointError, match="user embeddings, item embeddings differ"):
+        train(world, "LightGCN_RLMRecCon", resume_from=checkpoint, epochs=4)

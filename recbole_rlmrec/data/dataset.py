@@ -284,7 +284,9 @@ class RLMRecDataset(Dataset):
 
 
 def fingerprint(training: Any) -> dict[str, str]:
-    """Return what a trained table's rows stand for: hashes of a training split's ids, in their order, and of its pairs.
+    """Return what a model was trained on: hashes of a training split's ids, in their order, and of its pairs.
+
+    Where the semantic embeddings have been read, of them as well.
 
     Args:
         training: the dataset of a training data loader.
@@ -295,6 +297,8 @@ def fingerprint(training: Any) -> dict[str, str]:
     for name, field in (("user ids", training.uid_field), ("item ids", training.iid_field)):
         ids = "\n".join(map(str, training.field2id_token[field]))
         hashes[name] = hashlib.sha256(ids.encode("utf-8")).hexdigest()
+    for side, joined in getattr(training, "_semantic", {}).items():
+        hashes[f"{side} embeddings"] = joined.sha256()
     return hashes
 
 

@@ -12,6 +12,7 @@ row is a hole in a mask, not a zero vector.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import mmap
@@ -304,6 +305,17 @@ class JoinedEmbedding:
     def coverage(self) -> float:
         """Share of the ids, ``[PAD]`` left out, with a usable vector."""
         return self.n_covered / (len(self.covered) - 1)
+
+    def sha256(self) -> str:
+        """Return a hash of which ids have a vector, and of a thousand of the vectors, evenly chosen.
+
+        Another encoder or other profiles change them all; a table beyond memory need not be read for it.
+        """
+        ids = np.flatnonzero(self.covered)
+        chosen = ids[np.linspace(0, len(ids) - 1, min(len(ids), 1000)).astype(np.int64)]
+        found = hashlib.sha256(np.packbits(self.covered).tobytes())
+        found.update(self.take(chosen).tobytes())
+        return found.hexdigest()
 
     def matrix(self, dtype: DTypeLike = np.float32) -> np.ndarray:
         """Vectors by internal id, ``[n_ids, D]`` of ``dtype``, zeros at holes; a copy in memory."""

@@ -20,7 +20,7 @@ from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
-from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
+from recbole_rlmrec.model.baseline.kar import SGL_KAR, KnowledgeAugmentation, LightGCN_KAR
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
 
 BACKBONES: tuple[type, ...] = (LightGCN, SGL, SimGCL, GCCF, DCCF, AutoCF)
@@ -54,6 +54,9 @@ ALIGNMENTS: dict[str, type] = {
     "_RLMRecCon": rlmrec.ContrastiveAlignment,
     "_RLMRecGen": rlmrec.GenerativeAlignment,
 }
+
+#: What reads semantic embeddings: these classes and all that extend them.
+SEMANTIC_CLASSES: tuple[type, ...] = (*ALIGNMENTS.values(), KnowledgeAugmentation, SemanticOnly, AlphaRec)
 
 #: Packages that RecBole's models import while they are built or trained and that have another name in the index.
 _PACKAGES = {"faiss": "faiss-cpu", "community": "python-louvain", "kmeans_pytorch": "kmeans-pytorch"}

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
+from recbole.utils import ModelType
+
 from recbole_rlmrec.config import OUTPUT_SETTINGS, parse_value
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.resources import resource_folder
@@ -287,6 +289,12 @@ def find_space(where: str, model_class: type) -> Space:
     if getattr(model_class, "nothing_to_train", False):
         raise SettingError(f"{model_class.__name__} trains nothing: there is no setting to search.")
     path = resource_folder("properties") / "tune" if where == "auto" else Path(where)
+    own_file = path / f"{model_class.__name__}.hyper"
+    if path.is_dir() and getattr(model_class, "type", None) == ModelType.TRADITIONAL and not own_file.is_file():
+        raise SettingError(
+            f"{model_class.__name__} is computed, not trained by steps, and '{path}' holds no {own_file.name}. Write "
+            "one with settings that the model reads."
+        )
     if path.is_dir():
         space = _space_of_class(model_class, path)
         advice = f"'{path}' holds no {model_class.__name__}.hyper and none of a base of the class. Write one"

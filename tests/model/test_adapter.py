@@ -738,3 +738,19 @@ def test_missing_faiss_is_named_with_its_package(tiny: World, name: str, monkeyp
     config = tiny.config(name, state="ERROR", epochs=1, num_clusters=3)
     with pytest.raises(SettingError, match=f"{name} needs the package 'faiss', .*: pip install faiss-cpu"):
         run(name, tiny.name, config_dict=config.external_config_dict)
+
+
+@pytest.mark.parametrize("name", ["NCL", "NCL_RLMRecCon"])
+def test_training_goes_on_between_two_clusterings(tiny: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(theirs.NCL, "run_kmeans", first_rows_as_clusters)
+    settings = {**settings_of("NCL"), "state": "ERROR", "epochs": 2, "warm_up_step": 1, "m_step": 5}
+    config = tiny.config(name, **settings)
+    checkpoint = run(name, tiny.name, config_dict=config.external_config_dict).checkpoint
+    again = {**config.external_config_dict, "epochs": 4, "resume_from": checkpoint}
+    assert run(name, tiny.name, config_dict=again).seconds > 0
+
+
+def test_dgcf_samples_no_more_nodes_than_there_are(tiny: World) -> None:
+    model, batch = fresh(tiny, "DGCF_RLMRecCon", train_batch_size=2048)
+    assert model.cor_batch_size == min(model.n_users, model.n_items)
+    model.calculate_loss(batch)

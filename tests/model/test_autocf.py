@@ -511,3 +511,14 @@ def test_weights_are_the_same_with_and_without_an_alignment(world: World) -> Non
 def test_settings_that_do_not_fit(world: World, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         world.model("AutoCF", **settings)
+
+
+def test_a_graph_that_is_hidden_is_warned_of_once(world: World, caplog: Any) -> None:
+    model, _ = built(world, "AutoCF", seed_num=30, mask_depth=2)
+    batch = batch_of([1, 2, 3], [1, 2, 3], [4, 5, 6])
+    for _ in range(2):
+        model.steps_until_draw = 0
+        model.calculate_loss(batch)
+    warnings = [record.message for record in caplog.records if "hide all but" in record.message]
+    assert len(warnings) == 1 and warnings[0].startswith("AutoCF's 30 centres with mask_depth=2 hide all but ")
+    assert "Lower seed_num" in warnings[0]

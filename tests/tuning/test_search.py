@@ -582,3 +582,19 @@ def test_bad_command_lines(
 ) -> None:
     assert train_main(["--model=LightGCN", "--dataset=tiny", *arguments]) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_other_semantic_embeddings_are_another_search(world: World) -> None:
+    space = "learning_rate choice [0.01, 0.02]\n"
+    search(world, space, "LightGCN_RLMRecCon", max_evals=1)
+    world.semantic = tuple({token: -vector for token, vector in table.items()} for table in world.semantic)
+    world.write()
+    with pytest.raises(
+        SettingError, match=r"under other conditions: data\.item embeddings was .*data\.user embeddings"
+    ):
+        search(world, space, "LightGCN_RLMRecCon", max_evals=2)
+
+
+def test_a_model_that_is_computed_has_no_space_of_its_own(world: World) -> None:
+    with pytest.raises(SettingError, match=r"Pop is computed, not trained by steps, and '.*tune' holds no Pop.hyper"):
+        search(world, "", "Pop", where="auto")

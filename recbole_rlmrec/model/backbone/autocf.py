@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from logging import getLogger
 from typing import Any, Callable, Literal, Optional
 
 import torch
@@ -132,6 +133,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
         # No part of a checkpoint: a training that goes on begins with a draw.
         self.masked_graphs: Optional[MaskedGraphs] = None
         self.steps_until_draw = 0
+        self.has_warned = False
 
     @property
     def output_dim(self) -> int:
@@ -199,8 +201,20 @@ class AutoCF(GraphBackbone, EmbeddingTables):
         first, second = among.index_select(0, ends).chunk(2)
         encoder = without_nodes(whole, removed)
         low, high = edges(encoder)
+        self._warn_of_an_empty_graph(len(low))
         decoder = undirected_graph(torch.cat([first, low]), torch.cat([second, high]), self.is_node)
         return MaskedGraphs(encoder, decoder)
+
+    def _warn_of_an_empty_graph(self, n_left: int) -> None:
+        n_edges = self.adjacency.column.numel() // 2
+        if n_left < 0.1 * n_edges and not self.has_warned:
+            self.has_warned = True
+            settings = self.autocf_settings
+            getLogger().warning(
+                f"AutoCF's {settings.seed_num} centres with mask_depth={settings.mask_depth} hide all but {n_left} of "
+                f"{n_edges} edges from the encoder. Lower seed_num, which suits graphs of 20,000 nodes and more, or "
+                "mask_depth."
+            )
 
     def _infomax(self) -> Tensor:
         """Draw the graphs of the next steps and return minus the mean score of all nodes as centres."""

@@ -50,6 +50,9 @@ class SummedTableBackbone(TableBackbone):
 class ENMFAdapter(UserBatches, SummedTableBackbone):
     """ENMF learns from all pairs: a batch holds users, and its loss is summed over them and over all items."""
 
+    # Its loss is a difference of large sums, of which bfloat16 would keep three digits.
+    bears_autocast = False
+
     def history(self) -> Tensor:
         """Return the items of each user, ``[U, H]``."""
         items: Tensor = self.history_item_matrix
@@ -66,6 +69,17 @@ class NGCFAdapter(ForwardBackbone):
     def output_dim(self) -> int:
         """Sum of the layers' widths, layer 0 included."""
         return sum(self.hidden_size_list)
+
+
+class DGCFAdapter(ForwardBackbone):
+    """DGCF measures the correlation of its factors on sampled users and items, as many of either.
+
+    RecBole's number can exceed the smaller side where batches are few, and sampling then fails; here it is capped.
+    """
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)  # type: ignore[call-arg]
+        self.cor_batch_size: int = min(self.cor_batch_size, self.n_users, self.n_items)
 
 
 class SpectralCFAdapter(ForwardBackbone):
@@ -215,6 +229,9 @@ class SimpleXAdapter(ComputedBackbone):
     The representation is without the dropout of a training step, as in evaluation.
     """
 
+    # Cosines against a margin, which bfloat16 would blur.
+    bears_autocast = False
+
     def ego_tables(self) -> list[tuple[str, str]]:
         """Return the tables of users and items."""
         return [("user_emb.weight", "item_emb.weight")]
@@ -348,7 +365,7 @@ RECBOLE_MODELS: dict[str, Support] = {
     "LINE": Support(TableBackbone, f"{_EMBEDDINGS}, those as a context apart"),
     "ENMF": Support(ENMFAdapter, f"{_EMBEDDINGS}; the items aligned are those of the batch's users"),
     "NGCF": Support(NGCFAdapter, _LAYERS),
-    "DGCF": Support(ForwardBackbone, _LAYERS),
+    "DGCF": Support(DGCFAdapter, _LAYERS),
     "NCL": Support(NCLAdapter, f"{_LAYERS}; training needs the package faiss-cpu"),
     "SpectralCF": Support(SpectralCFAdapter, _LAYERS),
     "GCMC": Support(GCMCAdapter, "is represented by its encoder's output; Gen masks rows of the first layer's weights"),

@@ -55,6 +55,9 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
 
     input_type = InputType.PAIRWISE
 
+    #: Semantic embeddings take part in the scores, not in training only.
+    scores_semantic_embeddings = True
+
     language: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -126,6 +126,9 @@ class KnowledgeAugmentation(_Backbone):
     processes each computes its share of the rows.
     """
 
+    #: Semantic embeddings take part in the scores, not in training only.
+    scores_semantic_embeddings = True
+
     #: Tuned settings are the backbone's where there are none of this class.
     inherits_tuned_settings = True
 

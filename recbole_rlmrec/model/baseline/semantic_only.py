@@ -31,6 +31,9 @@ class SemanticOnly(GeneralRecommender):
 
     input_type = InputType.POINTWISE
 
+    #: Semantic embeddings take part in the scores, not in training only.
+    scores_semantic_embeddings = True
+
     #: The trainer takes no step.
     nothing_to_train = True
 
