@@ -35,6 +35,10 @@ _LENGTH = 64
 #: exp() of scores below this needs no shift by the row's maximum: neither it nor a sum of such leaves float32.
 _LARGEST_EXPONENT = 60.0
 
+#: Shifted scores below this are taken for minus infinity. They would add less than 1e-26 of the sum, and further below
+#: their exponentials are denormal numbers, which make products of matrices five times as slow.
+_LEAST_EXPONENT = -60.0
+
 
 def info_nce(
     anchor: Tensor,
@@ -381,7 +385,7 @@ def _blockwise(
             sums_of_logs[row] -= 0 if own is None else own
             if not safe:
                 shift = scores.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(dtype).min)
-                scores.sub_(shift)
+                _cut_off(scores.sub_(shift))
             exponentials = scores.exp_()
             sums = (exponentials @ weights)[:, None].to(precise)
             log_sum = sums.log() if shift is None else sums.log() + shift
@@ -403,7 +407,7 @@ def _blockwise(
                 own, at = _diagonal(scores, row, column, first), _overlap(row, column, first)
                 if own is not None:
                     sums_of_logs[at] -= own
-                shares = scores.sub_(shift).exp_()
+                shares = _cut_off(scores.sub_(shift)).exp_()
                 if own is not None:
                     own.sub_(1 / lost[slice(at.start - row.start, at.stop - row.start), 0])
                 if row_gradient is not None:
@@ -414,6 +418,11 @@ def _blockwise(
     if column_gradient is not None and factor is not None:
         column_gradient.mul_(factor)
     return (row_weight * sums_of_logs).sum(), row_gradient, column_gradient
+
+
+def _cut_off(shifted: Tensor) -> Tensor:
+    """Set scores too low to count to minus infinity, in place."""
+    return F.threshold(shifted, _LEAST_EXPONENT, -math.inf, inplace=True)
 
 
 def _overlap(row: slice, column: slice, first: Optional[int]) -> slice:
@@ -441,7 +450,7 @@ def _log_sum_by_columns(left: Tensor, right: Tensor, offset: Optional[Tensor], w
         scores = _scores(left, right[column], None if offset is None else offset[column], buffer)
         rising = torch.maximum(highest, scores.amax(dim=1, keepdim=True).to(precise))
         sums *= (highest - rising).exp()
-        sums += scores.sub_(rising.to(scores.dtype)).exp_().sum(dim=1, keepdim=True, dtype=precise)
+        sums += _cut_off(scores.sub_(rising.to(scores.dtype))).exp_().sum(dim=1, keepdim=True, dtype=precise)
         highest = rising
     return sums.log() + highest
 

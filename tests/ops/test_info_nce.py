@@ -443,3 +443,21 @@ def test_sampled_loss_is_taken_in_full_precision() -> None:
     assert lowered.dtype == torch.float32 and lowered.item() == pytest.approx(full.item(), rel=0.05)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(sampled_info_nce(anchor.float(), table.float(), *chosen, 0.05), full)
+
+
+@pytest.mark.parametrize("block_scores", [2**20, 2**12])
+def test_scores_far_apart_give_no_denormal_numbers(monkeypatch: pytest.MonkeyPatch, block_scores: int) -> None:
+    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(n, 8, generator=generator, requires_grad=True) for n in (70, 300))
+    exponentials: list[torch.Tensor] = []
+    exp = torch.Tensor.exp_
+    monkeypatch.setattr(torch.Tensor, "exp_", lambda x: exponentials.append(exp(x).clone()) or x)
+    weight = torch.full((70,), 1 / 70)
+    found = log_sum_exp(10 * rows, columns, weight)
+    smallest = min(each[each > 0].min().item() for each in exponentials)
+    assert smallest > 1e-27 and any((each == 0).any() for each in exponentials)
+    exact = (weight.double() * torch.logsumexp(10 * rows.double() @ columns.double().T, dim=1)).sum()
+    assert found.item() == pytest.approx(exact.item(), rel=1e-6)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, (rows, columns)) for loss in (found, exact))):
+        assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
