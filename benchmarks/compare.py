@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, get_model
 
@@ -40,8 +41,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; set OMP_NUM_THREADS with it")
     parser.add_argument("settings", nargs="*", help="-- --name=value ..., given to every run")
     arguments = parser.parse_args()
-    for model in arguments.models:
-        get_model(model)  # raises where there is none, before any is trained
+    try:
+        for model in arguments.models:
+            get_model(model)
+    except SettingError as error:
+        parser.error(str(error))
     arguments.output.mkdir(parents=True, exist_ok=True)
     conditions = {
         "dataset": arguments.dataset,

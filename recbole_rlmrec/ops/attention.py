@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_rlmrec.ops.graph import Adjacency, _csr, _product
+from recbole_rlmrec.ops.graph import Adjacency, add_sampled_product, matrix_product
 
 
 def edge_attention(
@@ -52,8 +52,8 @@ class _EdgeAttention(torch.autograd.Function):
         scores = graph.value.new_zeros(len(query), len(graph.value))
         sums = torch.empty_like(value)
         for head, score in enumerate(scores):
-            _sampled(graph, query[head], key[head], score).clamp_(-limit, limit)
-            sums[head] = _product(graph, score.exp(), value[head])
+            add_sampled_product(graph, query[head], key[head], score).clamp_(-limit, limit)
+            sums[head] = matrix_product(graph, score.exp(), value[head])
         ctx.save_for_backward(query, key, value, scores)
         return sums[..., :-1], sums[..., -1]
 
@@ -67,19 +67,11 @@ class _EdgeAttention(torch.autograd.Function):
         of_scores = graph.value.new_zeros(len(graph.value))
         for head, score in enumerate(scores):
             attention = score.exp()
-            of_score = _sampled(graph, grads[head], value[head], of_scores.zero_()).mul_(attention)
+            of_score = add_sampled_product(graph, grads[head], value[head], of_scores.zero_()).mul_(attention)
             # The gradient of a clamp, in one pass.
             of_score = torch.ops.aten.hardtanh_backward(of_score, score, -ctx.limit, ctx.limit)
-            of_query[head] = _product(graph, of_score, key[head])
-            of_key[head] = _product(graph, of_score.index_select(0, graph.mirror), query[head])
-            of_value[head] = _product(graph, attention.index_select(0, graph.mirror), grads[head])
+            of_query[head] = matrix_product(graph, of_score, key[head])
+            of_key[head] = matrix_product(graph, of_score.index_select(0, graph.mirror), query[head])
+            of_value[head] = matrix_product(graph, attention.index_select(0, graph.mirror), grads[head])
         each = (of_query, of_key, of_value[..., :-1])
         return (*(grad.to(dtype) for grad, dtype in zip(each, ctx.dtypes)), None, None)
-
-
-def _sampled(graph: Adjacency, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Write ``<left_r, right_c>`` for each entry (r, c) of the graph into ``out``, zeros of ``[nnz]``; return it."""
-    with torch.autocast(device_type=left.device.type, enabled=False):
-        matrix = _csr(graph, out)
-        torch.sparse.sampled_addmm(matrix, left, right.t(), beta=0.0, out=matrix)
-    return out

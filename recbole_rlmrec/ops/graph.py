@@ -126,7 +126,7 @@ class _SumOfLayers(torch.autograd.Function):
         current = x.to(graphs[0].value.dtype)
         total = current.clone() if include_first else torch.zeros_like(current)
         for graph in graphs:
-            current = _product(graph, graph.value, current)
+            current = matrix_product(graph, graph.value, current)
             if addend is not None:
                 current += addend(current)
             total += current
@@ -141,7 +141,7 @@ class _SumOfLayers(torch.autograd.Function):
         for layer in reversed(range(len(ctx.graphs))):
             graph = ctx.graphs[layer]
             added = grad if layer > 0 or ctx.include_first else None
-            current = _product(graph, values[id(graph)], current, added)
+            current = matrix_product(graph, values[id(graph)], current, added)
         return current.to(ctx.input_dtype), None, None, None
 
 
@@ -176,9 +176,9 @@ class _SimilarityProduct(torch.autograd.Function):
         ctx.graph, ctx.dtypes = graph, (unit.dtype, x.dtype)
         unit, x = unit.to(graph.value.dtype), x.to(graph.value.dtype)
         weight = _both_directions(graph, (_edge_products(graph, (unit, unit)) + 1) / 2)
-        degree = _product(graph, weight, x.new_ones(len(x), 1))
+        degree = matrix_product(graph, weight, x.new_ones(len(x), 1))
         scale = torch.where(degree != 0, 1 / degree, 0)
-        product = _product(graph, weight, x).mul_(scale)
+        product = matrix_product(graph, weight, x).mul_(scale)
         ctx.save_for_backward(unit, x, weight, scale, product)
         return product
 
@@ -188,12 +188,12 @@ class _SimilarityProduct(torch.autograd.Function):
         graph: Adjacency = ctx.graph
         unit, x, weight, scale, product = ctx.saved_tensors
         scaled = grad_outputs[0] * scale
-        of_x = _product(graph, weight, scaled)
+        of_x = matrix_product(graph, weight, scaled)
         of_degree = -torch.linalg.vecdot(scaled, product).unsqueeze(1)
         ones = torch.ones_like(of_degree)
         of_degrees = torch.cat([of_degree, ones], dim=1), torch.cat([ones, of_degree], dim=1)
         of_weight = _both_directions(graph, _edge_products(graph, (scaled, x), (x, scaled), of_degrees) / 2)
-        of_unit = _product(graph, of_weight, unit)
+        of_unit = matrix_product(graph, of_weight, unit)
         return of_unit.to(ctx.dtypes[0]), of_x.to(ctx.dtypes[1]), None
 
 
@@ -210,11 +210,10 @@ def _edge_products(graph: Adjacency, *factors: tuple[Tensor, Tensor]) -> Tensor:
     n_edges = graph.column.numel() // 2
     # The users' rows are the first half of the entries; all rows behind them are empty.
     users = replace(graph, row_start=graph.row_start.clamp(max=n_edges), column=graph.column[:n_edges])
-    products = _csr(users, graph.value.new_zeros(n_edges))
-    with torch.autocast(device_type=graph.value.device.type, enabled=False):
-        for x, y in factors:
-            products = torch.sparse.sampled_addmm(products, x, y.t())
-    return products.values()
+    products = graph.value.new_zeros(n_edges)
+    for x, y in factors:
+        add_sampled_product(users, x, y, products)
+    return products
 
 
 def _both_directions(graph: Adjacency, value: Tensor) -> Tensor:
@@ -228,17 +227,17 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, graph: Adjacency) -> Tensor:
         ctx.graph, ctx.input_dtype = graph, x.dtype
-        return _product(graph, graph.value, x)
+        return matrix_product(graph, graph.value, x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (grad,) = grad_outputs
-        return _product(ctx.graph, ctx.graph.transposed_value(), grad).to(ctx.input_dtype), None
+        return matrix_product(ctx.graph, ctx.graph.transposed_value(), grad).to(ctx.input_dtype), None
 
 
-def _product(graph: Adjacency, value: Tensor, x: Tensor, added: Optional[Tensor] = None) -> Tensor:
-    """Return ``A @ x``, plus ``added``, where A has the graph's pattern and the given values."""
+def matrix_product(graph: Adjacency, value: Tensor, x: Tensor, added: Optional[Tensor] = None) -> Tensor:
+    """Return ``A @ x``, plus ``added``, where A has the graph's pattern and the given values; not differentiable."""
     # Sparse kernels exist for full precision only, so autocast must not lower the dense operand under them.
     with torch.autocast(device_type=x.device.type, enabled=False):
         x = x.to(value.dtype).contiguous()
@@ -250,6 +249,21 @@ def _product(graph: Adjacency, value: Tensor, x: Tensor, added: Optional[Tensor]
             out = torch.empty_like(x)
             return torch.addmm(out, matrix, x, beta=0, out=out)
         return torch.mm(matrix, x)
+
+
+def add_sampled_product(graph: Adjacency, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Add ``<left_r, right_c>`` for each entry (r, c) of the graph to ``out``, ``[nnz]``, in place; return it.
+
+    Args:
+        graph: its pattern says which entries there are; its values play no part.
+        left: ``[n, k]``.
+        right: ``[n, k]``.
+        out: ``[nnz]``.
+    """
+    with torch.autocast(device_type=left.device.type, enabled=False):
+        matrix = _csr(graph, out)
+        torch.sparse.sampled_addmm(matrix, left, right.t(), out=matrix)
+    return out
 
 
 def _csr(graph: Adjacency, value: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         settings = self.autocf_settings = AutoCFSettings.from_config(config)
-        width, n_nodes = self.user_embedding.embedding_dim, self.n_users + self.n_items - 2
+        width, n_nodes = self.ego_dim, self.n_users + self.n_items - 2
         if width % settings.head_num:
             raise SettingError(
                 f"head_num={settings.head_num} does not divide embedding_size={width}; each head takes an equal part."
@@ -139,7 +139,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
     def output_dim(self) -> int:
         """Width of a node's representation: d, or d times the layers, the decoder's among them, if concatenated."""
         concatenated = self.graph_settings.layer_combination == "concat"
-        return super().output_dim + concatenated * len(self.decoder) * self.user_embedding.embedding_dim
+        return super().output_dim + concatenated * len(self.decoder) * self.ego_dim
 
     def train(self, mode: bool = True) -> Any:
         """Switch between training and evaluation; the next step of a training draws anew."""

@@ -115,7 +115,7 @@ class GraphBackbone:
     @property
     def output_dim(self) -> int:
         """Width of a node's representation: d, or d times the layers where they are concatenated."""
-        width = self.user_embedding.embedding_dim
+        width = self.ego_dim
         settings = self.graph_settings
         if settings.layer_combination == "concat":
             return width * (settings.n_layers + settings.include_ego_layer)

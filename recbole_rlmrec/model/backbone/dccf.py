@@ -44,7 +44,7 @@ class DCCF(GraphBackbone, EmbeddingTables):
                 f"edge_keep_rate={self.graph_settings.edge_keep_rate}: DCCF reweights the edges itself and propagates "
                 "over the whole graph. Leave the setting out, or set it to 1.0."
             )
-        shape = (self.user_embedding.embedding_dim, settings.intent_num)
+        shape = (self.ego_dim, settings.intent_num)
         self.user_intent = nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape)))
         self.item_intent = nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape)))
 

@@ -33,7 +33,7 @@ class GCCF(GraphBackbone, EmbeddingTables):
         settings = GCCFSettings.from_config(config)
         self.self_loops = settings.self_loops
         if settings.unused_layer_weights:
-            width = self.user_embedding.embedding_dim
+            width = self.ego_dim
             self.layer_weights = nn.ParameterList(
                 nn.init.xavier_uniform_(torch.empty(width, width)) for _ in range(self.graph_settings.n_layers)
             )

@@ -91,12 +91,9 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
             )
 
     @property
-    def output_dim(self) -> int:
-        """Width of a node's representation: d, or d times the layers where they are concatenated."""
-        settings, width = self.graph_settings, self.alpharec_settings.embedding_size
-        if settings.layer_combination == "concat":
-            return width * (settings.n_layers + settings.include_ego_layer)
-        return width
+    def ego_dim(self) -> int:
+        """Width d of what the perceptron returns."""
+        return self.alpharec_settings.embedding_size
 
     def ego_embeddings(self) -> Tensor:
         """Return what the perceptron makes of each node's language representation, ``[U + I, d]``."""

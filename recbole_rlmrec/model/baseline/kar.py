@@ -143,7 +143,7 @@ class KnowledgeAugmentation(_Backbone):
         sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
         # The products would lower the rows at each step where autocast has its way with them.
         self.semantic = SemanticTable(sides, dtype=torch.bfloat16 if config["enable_amp"] else torch.float32)
-        width = self.user_embedding.embedding_dim
+        width = self.ego_dim
         experts = (settings.kar_shared_experts, settings.kar_side_experts)
         self.adaptor = KnowledgeAdaptor(self.semantic.dimension, width, *experts, require(config, "seed"))
 
