@@ -17,5 +17,9 @@ class CheckpointError(RLMRecError, ValueError):
     """A checkpoint cannot be read, or belongs to another model."""
 
 
+class ServiceError(RLMRecError, RuntimeError):
+    """A server that was asked for text or vectors refuses, cannot be reached, or answers something unusable."""
+
+
 class TrainingError(RLMRecError, RuntimeError):
     """A training went wrong: a loss that is no number, or a process that died."""

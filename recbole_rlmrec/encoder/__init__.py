@@ -1,0 +1,1 @@
+"""From profile texts to semantic embeddings."""
