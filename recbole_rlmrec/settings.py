@@ -79,6 +79,7 @@ _WEIGHT = Range(0)
 _COUNT = Range(1, whole=True)
 _FLAG = OfType(bool, "True or False")
 _TEXT = OfType(str, "text", optional=True)
+_NAMES = OfType(list, "a list of names", optional=True)
 
 MODEL_SETTINGS: dict[str, Setting] = {
     # RLMRec
@@ -174,6 +175,18 @@ RUN_SETTINGS: dict[str, Setting] = {
     "split_field": Setting(_TEXT, "split", "name of a column of the .inter file that says train, valid or test"),
     "cold_nodes": Setting(
         Choice(("warn", "error")), "warn", "what to do about users or items without a training interaction"
+    ),
+    # Text
+    "item_title_field": Setting(_TEXT, "title", "column of the .item file with the items' titles"),
+    "item_description_field": Setting(_TEXT, "description", "column of the .item file with prose about the items"),
+    "item_attribute_fields": Setting(_NAMES, "[genres]", "columns of the .item file told in profiles"),
+    "user_attribute_fields": Setting(_NAMES, "[age]", "columns of the .user file told in profiles"),
+    "review_field": Setting(_TEXT, "review", "column of the .inter file with the users' words"),
+    "text_domain": Setting(
+        Choice(("general", "books", "businesses", "games", "movies")), "books", "what the items are, for the prompts"
+    ),
+    "leakage": Setting(
+        Choice(("warn", "error")), "warn", "what to do about profiles written from another training split"
     ),
     # Run
     "eval_protocol": Setting(

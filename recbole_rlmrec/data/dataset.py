@@ -268,19 +268,25 @@ class RLMRecDataset(Dataset):
             path = metadata_path([source], name) or source
             for table in tables.values():
                 check_metadata(metadata, table, path)
-            self._warn_of_leakage(metadata.get("train_sha256"), path)
+            self._check_leakage(metadata.get("train_sha256"), path)
         fields = {"user": self.uid_field, "item": self.iid_field}
         return {side: table.join(self.field2id_token[fields[side]]) for side, table in tables.items()}
 
-    def _warn_of_leakage(self, profiles_split: Optional[str], path: Path) -> None:
+    def _check_leakage(self, profiles_split: Optional[str], path: Path) -> None:
         if profiles_split is None or not self._is_training_split:
             return
         training_split = _training_sha256(self)
         if training_split != profiles_split:
-            self.logger.warning(
+            message = (
                 f"{path}: the profiles were written from another training split ({profiles_split[:12]}...) than this "
                 f"run's ({training_split[:12]}...); they may hold validation or test interactions."
             )
+            if self.config["leakage"] == "error":
+                raise DataError(
+                    f"{message} Write them again from this split with `recbole-rlmrec build-semantics --dataset "
+                    f"{self.dataset_name}`, train on the split they were written from, or set leakage to warn."
+                )
+            self.logger.warning(message)
 
 
 def fingerprint(training: Any) -> dict[str, str]:
