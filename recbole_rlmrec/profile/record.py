@@ -1,8 +1,27 @@
-"""Profiles on disk: append-only JSON lines, one profile a line."""
+"""Profiles on disk: append-only JSON lines, one profile a line.
+
+A file may hold several lines of one token, of several writers or prompts; the last one counts.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Iterable, Iterator, Optional, Union
+
+from recbole_rlmrec.data.semantic_embedding import Side
+from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.files import atomic_path, json_line
+
+try:
+    import fcntl
+except ImportError:  # Windows has none; two writers of one file are not noticed there.
+    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -26,3 +45,299 @@ class Profile:
     prompt_sha256: str
     train_sha256: str
     told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A profile that was asked for and not written.
+
+    Attributes:
+        token: original id of the user or item.
+        prompt_sha256: hash of what the writer was given.
+        writer: who should have written it.
+        error: why there is none.
+        attempts: how often the writer asked, in all runs.
+    """
+
+    token: str
+    prompt_sha256: str
+    writer: str
+    error: str
+    attempts: int
+
+
+def profiles_path(folder: Path, dataset: str, side: Side) -> Path:
+    """Return the file of a side's profiles."""
+    return Path(folder) / f"{dataset}.{side}prf.jsonl"
+
+
+def failures_path(folder: Path, dataset: str, side: Side) -> Path:
+    """Return the file of a side's failures."""
+    return Path(folder) / f"{dataset}.{side}prf.failed.jsonl"
+
+
+class ProfileLog:
+    """The profiles of one side, open for appending by one process at a time.
+
+    Opening cuts off the rest of a line that a power cut tore. What is kept in memory for each line is where it starts,
+    not its text.
+
+    Args:
+        path: the file; made if missing.
+        read_only: neither lock nor change anything; a missing file counts as empty.
+
+    Raises:
+        DataError: a line is malformed, or another process holds the file.
+    """
+
+    def __init__(self, path: Union[str, Path], read_only: bool = False) -> None:
+        self.path = Path(path)
+        self._starts: dict[bytes, int] = {}
+        self._latest: dict[str, int] = {}
+        self._descriptor: Optional[int] = None
+        if read_only:
+            self._index()
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            self._lock()
+            whole = self._index()
+            if whole < os.fstat(self._descriptor).st_size:
+                os.ftruncate(self._descriptor, whole)
+            elif not self._ends_with_line_break():
+                self._write(b"\n", sync=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ProfileLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process write."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __contains__(self, key: tuple[str, str, str]) -> bool:
+        """Whether a (token, writer, prompt_sha256) is recorded."""
+        return _digest(*key) in self._starts
+
+    def find(self, token: str, writer: str, prompt_sha256: str) -> Optional[Profile]:
+        """Return the profile that a writer wrote for a prompt, superseded or not; None if there is none."""
+        start = self._starts.get(_digest(token, writer, prompt_sha256))
+        return None if start is None else self._profile_at(start)
+
+    def current(self) -> dict[str, Profile]:
+        """Return the last profile of each token."""
+        return {token: self._profile_at(start) for token, start in self._latest.items()}
+
+    def recall(self, wanted: Profile) -> bool:
+        """Make an earlier profile the token's last again, if it is recorded under the wanted key.
+
+        Args:
+            wanted: its token, writer and prompt_sha256 are looked for; its train_sha256 and told replace the recorded
+                ones, because the same prompt may come from other training data. Its texts are not used.
+
+        Returns:
+            Whether it is recorded, so that nobody has to be asked.
+        """
+        start = self._starts.get(_digest(wanted.token, wanted.writer, wanted.prompt_sha256))
+        if start is None:
+            return False
+        found = self._profile_at(start)
+        renewed = replace(wanted, profile=found.profile, reasoning=found.reasoning)
+        if renewed != found or self._latest[wanted.token] != start:
+            self.append(renewed, sync=False)  # if a power cut takes it, it is recalled again
+        return True
+
+    def append(self, profile: Profile, sync: bool = True) -> None:
+        """Record a profile as one whole line.
+
+        Args:
+            profile: what to record.
+            sync: return only when the line would survive a power cut. It survives the end of this process either way.
+
+        Raises:
+            DataError: the line could not be written, as when the disk is full; the file is as it was before.
+        """
+        start = self._write(profile_line(profile), sync)
+        self._starts[_digest(profile.token, profile.writer, profile.prompt_sha256)] = start
+        self._latest[profile.token] = start
+
+    def _write(self, line: bytes, sync: bool) -> int:
+        """Append bytes, all or none, and return where they start."""
+        assert self._descriptor is not None, "the log is open for writing"
+        start = os.fstat(self._descriptor).st_size
+        try:
+            n_written = os.write(self._descriptor, line)
+            if n_written < len(line):
+                raise OSError(errno.ENOSPC, f"{n_written} of {len(line)} bytes written")
+            if sync:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, start)
+            raise DataError(
+                f"'{self.path}' cannot be written: {error}. What was recorded before is whole. Make room on the disk "
+                "and run the same command again: it goes on from there."
+            ) from error
+        return start
+
+    def _ends_with_line_break(self) -> bool:
+        with self.path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return True
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+
+    def _lock(self) -> None:
+        if fcntl is None or self._descriptor is None:
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"Another process is writing '{self.path}'. Wait until it ends, or stop it, and run this again."
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # some network drives know no locks
+                raise
+
+    def _index(self) -> int:
+        """Note where each line starts; return where the last whole line ends."""
+        end = 0
+        for start, length, profile in _read(self.path):
+            self._starts[_digest(profile.token, profile.writer, profile.prompt_sha256)] = start
+            self._latest[profile.token] = start
+            end = start + length
+        return end
+
+    def _profile_at(self, start: int) -> Profile:
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return _parse(file.readline())
+
+
+def read_profiles(path: Union[str, Path]) -> dict[str, Profile]:
+    """Read the last profile of each token; a torn last line is passed over.
+
+    Raises:
+        DataError: the file is missing, or a line is malformed.
+    """
+    return {profile.token: profile for profile in iter_profiles(path)}
+
+
+def iter_profiles(path: Union[str, Path]) -> Iterator[Profile]:
+    """Read every line, also those that a later one supersedes; see ``read_profiles``."""
+    if not Path(path).is_file():
+        raise DataError(f"There is no file of profiles '{path}'. Write them first, or check the path.")
+    for _, _, profile in _read(Path(path)):
+        yield profile
+
+
+def write_profiles(path: Union[str, Path], profiles: Iterable[Profile]) -> None:
+    """Write a file of profiles, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(map(profile_line, profiles))
+
+
+def read_failures(path: Union[str, Path]) -> dict[str, Failure]:
+    """Read the failures by token; none if the file is missing.
+
+    Raises:
+        DataError: a line is malformed.
+    """
+    if not Path(path).is_file():
+        return {}
+    failures = {}
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                failure = Failure(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise DataError(
+                    f"'{path}', line {number} is no failure ({error}). The file only lists what was not written: "
+                    "remove it and run the same command again."
+                ) from error
+            failures[failure.token] = failure
+    return failures
+
+
+def write_failures(path: Union[str, Path], failures: Iterable[Failure]) -> None:
+    """Write the failures, one a line; without any, remove the file.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    lines = [json_line(asdict(failure)) for failure in failures]
+    try:
+        if not lines:
+            Path(path).unlink(missing_ok=True)
+            return
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"".join(lines))
+    except OSError as error:
+        raise DataError(
+            f"'{path}' cannot be written: {error}. No profile is lost; the {len(lines)} that failed are tried again "
+            "when the same command runs again."
+        ) from error
+
+
+def _digest(token: str, writer: str, prompt_sha256: str) -> bytes:
+    """Shorten a key: the index of millions of lines stays in memory."""
+    key = json.dumps([token, writer, prompt_sha256])
+    return hashlib.sha256(key.encode("ascii")).digest()[:16]
+
+
+def profile_line(profile: Profile) -> bytes:
+    """Return the line of a profile file, UTF-8 with its line break."""
+    content = asdict(profile)
+    if not profile.told:
+        del content["told"]
+    return json_line(content)
+
+
+def _read(path: Path) -> Iterator[tuple[int, int, Profile]]:
+    """Yield where each line starts, its length, and its profile; stop before a torn last line.
+
+    A last line without its line break counts if it is whole: a torn one is no JSON.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = 0
+        for number, line in enumerate(file, start=1):
+            try:
+                profile = _parse(line)
+            except (ValueError, RecursionError) as error:
+                if not line.endswith(b"\n"):
+                    return
+                raise DataError(
+                    f"'{path}', line {number} is no profile: {error}. Expected a JSON object with token, profile, "
+                    "writer, reasoning, prompt_sha256 and train_sha256 as texts. Mend or remove the line."
+                ) from error
+            yield start, len(line), profile
+            start += len(line)
+
+
+_NEEDED = ("token", "profile", "writer")
+_OPTIONAL = ("reasoning", "prompt_sha256", "train_sha256")  # the profiles that RLMRec released have no hashes
+
+
+def _parse(line: bytes) -> Profile:
+    content = json.loads(line)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}")
+    texts = {**dict.fromkeys(_OPTIONAL, ""), **content}
+    wrong = [key for key in (*_NEEDED, *_OPTIONAL) if not isinstance(texts.get(key), str)]
+    if wrong:
+        raise ValueError(f"no text for {', '.join(wrong)}")
+    told = content.get("told", [])
+    if not isinstance(told, list) or not all(isinstance(token, str) for token in told):
+        raise ValueError("told is no list of texts")
+    return Profile(**{key: texts[key] for key in (*_NEEDED, *_OPTIONAL)}, told=tuple(told))

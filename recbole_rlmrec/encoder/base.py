@@ -1,0 +1,125 @@
+"""What an encoder is, and how one is made by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal, Optional, Sequence
+
+import numpy as np
+
+from recbole_rlmrec.errors import ServiceError, SettingError
+
+EncoderName = Literal["openai", "sentence-transformers", "lsa"]
+
+# Modules, not classes: what an encoder needs is imported only when it is asked for.
+_MODULES: dict[str, tuple[str, str]] = {
+    "openai": ("recbole_rlmrec.encoder.openai_encoder", "OpenAIEncoder"),
+    "sentence-transformers": ("recbole_rlmrec.encoder.sentence_transformer", "SentenceTransformerEncoder"),
+    "lsa": ("recbole_rlmrec.encoder.lsa", "LSAEncoder"),
+}
+ENCODERS = tuple(_MODULES)
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How to encode. What an encoder cannot use is refused, not ignored.
+
+    Attributes:
+        model: the model's name; for sentence-transformers also a local folder; not for ``lsa``.
+        device: where a sentence-transformers model runs, such as ``cpu`` or ``cuda:0``; None leaves it to the library.
+        batch_size: texts in a model's batch, or in a request.
+        prompt: instruction put before each text, for models that are trained with one; not for ``lsa``.
+        dimension: length of a vector: components of ``lsa`` (256 if None), or the ``dimensions`` asked of ``openai``.
+        base_url: address of an OpenAI-compatible server; None is OpenAI's own, or ``OPENAI_BASE_URL``.
+        key_variable: environment variable that holds the server's key.
+        seed: of ``lsa``'s random projections.
+        concurrency: requests under way at the same time.
+        timeout: seconds to wait for an answer.
+        max_retries: times a request is tried again when the server is busy or cannot be reached.
+    """
+
+    model: Optional[str] = None
+    device: Optional[str] = None
+    batch_size: int = 64
+    prompt: str = ""
+    dimension: Optional[int] = None
+    base_url: Optional[str] = None
+    key_variable: str = "OPENAI_API_KEY"
+    seed: int = 2023
+    concurrency: int = 4
+    timeout: float = 120.0
+    max_retries: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "concurrency", "dimension"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingError(f"{name} is {value}, expected at least 1.")
+
+
+class Encoder(ABC):
+    """Turns texts into vectors.
+
+    Attributes:
+        name: what made the vectors, for ``.semantic.json``. It names everything that changes them, and nothing of this
+            machine: tables of the same name lie in the same space.
+        block_size: texts that are best given to ``encode`` at a time. What was encoded is on disk after each block.
+    """
+
+    name: str
+    block_size: int = 1024
+
+    def fit(self, texts: Sequence[str]) -> None:  # noqa: B027 - most encoders learn nothing
+        """Learn from all texts of users and items, before any is encoded."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the vectors of some texts, float32 ``[n, D]``, with ``D`` the same at every call.
+
+        Raises:
+            TextRefusedError: a text cannot be encoded.
+            ServiceError: a server refuses, or cannot be reached.
+            SettingError: the model cannot be loaded.
+        """
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know of the texts encoded so far, one sentence each."""
+        return ()
+
+
+class TextRefusedError(ServiceError):
+    """A text cannot be encoded; who knows whose text it is names the token.
+
+    Attributes:
+        position: of the text, among those given.
+        reason: why, as a whole sentence or more.
+    """
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"Text {position + 1} of those given cannot be encoded. {reason}")
+        self.position = position
+        self.reason = reason
+
+
+def make_encoder(name: EncoderName, settings: EncoderSettings) -> Encoder:
+    """Make an encoder by name; a model is loaded when the first text is encoded.
+
+    Raises:
+        SettingError: the name is unknown, a setting is missing or cannot be used, or a package is not installed.
+    """
+    if name not in _MODULES:
+        raise SettingError(f"There is no encoder {name!r}. Expected one of {', '.join(ENCODERS)}.")
+    module, class_name = _MODULES[name]
+    encoder: Encoder = getattr(import_module(module), class_name)(settings)
+    return encoder
+
+
+def require_unset(encoder: EncoderName, settings: EncoderSettings, *names: str) -> None:
+    """Raise unless these settings, which the encoder cannot use, have their defaults."""
+    default = EncoderSettings()
+    for name in names:
+        value = getattr(settings, name)
+        if value != getattr(default, name):
+            raise SettingError(f"The encoder {encoder} cannot use {name} ({value!r}). Leave it out.")

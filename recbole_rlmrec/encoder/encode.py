@@ -1,0 +1,648 @@
+"""From texts to the files of semantic embeddings, block by block, so that a stopped run goes on.
+
+The vectors of each side grow in a hidden ``.npy`` beside the files to be; a hidden progress file says how many texts
+are done and of which job: the texts, the encoder, the type and the normalisation. Only when both sides are whole do
+they take their names, and ``<dataset>.semantic.json``, which says how they were made, comes last. A run that was killed
+at any point gives the same bytes, once it is run again, as one that was not.
+
+A text that is blank, or whose vector is all zero, gets no row: its id is a hole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from io import BytesIO, FileIO
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_rlmrec.data.semantic_embedding import SIDES, SemanticEmbedding, Side, read_metadata
+from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
+from recbole_rlmrec.errors import DataError, ServiceError
+from recbole_rlmrec.files import atomic_path, json_line
+from recbole_rlmrec.profile.record import Profile, profile_line, profiles_path, read_profiles
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps two runs apart
+    fcntl = None  # type: ignore[assignment]
+
+# NumPy pads the header of a table of any size that can be to this length.
+_HEADER_BYTES = 128
+_N_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class EncodeSummary:
+    """What was encoded; ``str()`` gives it as text for the console.
+
+    Attributes:
+        dataset: RecBole's dataset name.
+        folder: folder of the files.
+        encoder: the encoder's name.
+        dimension: length of a vector.
+        dtype: ``float16`` or ``float32``.
+        normalized: whether each vector has length 1.
+        rows: vectors of each side.
+        empty: tokens of each side without a text; holes.
+        zero: tokens of each side whose text has an all-zero vector; holes.
+        resumed: texts that an earlier, stopped run had done.
+        encoded: texts that this run encoded.
+        seconds: how long these took.
+        up_to_date: whether the files were there already, so that nothing was done.
+        notes: what the encoder has to say of the texts; one sentence each.
+    """
+
+    dataset: str
+    folder: Path
+    encoder: str
+    dimension: int
+    dtype: str
+    normalized: bool
+    rows: Mapping[Side, int]
+    empty: Mapping[Side, tuple[str, ...]]
+    zero: Mapping[Side, tuple[str, ...]]
+    resumed: int = 0
+    encoded: int = 0
+    seconds: float = 0.0
+    up_to_date: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        kind = f"{self.dtype}, {'normalized' if self.normalized else 'not normalized'}"
+        found = " and ".join(f"{self.rows[side]:,} {side}s" for side in SIDES)
+        lines = [f"{self.dataset}: embeddings of {found}, dimension {self.dimension:,}, {kind}, by {self.encoder}"]
+        for holes, why in ((self.empty, "an empty profile"), (self.zero, "a vector of zeros only")):
+            lines += [
+                f"holes: {len(holes[side]):,} {side}s with {why}, such as {_examples(holes[side])}"
+                for side in SIDES
+                if holes[side]
+            ]
+        lines += self.notes
+        if self.up_to_date:
+            lines.append(f"up to date in {self.folder}; nothing was done")
+        else:
+            went_on = f"; {self.resumed:,} were done before" if self.resumed else ""
+            lines.append(f"written in {self.folder}; {self.encoded:,} texts in {self.seconds:.1f} s{went_on}")
+        return "\n".join(lines)
+
+
+def encode_profiles(
+    folder: Path,
+    dataset: str,
+    encoder: Encoder,
+    *,
+    profiles: Optional[Mapping[Side, Mapping[str, Profile]]] = None,
+    float16: bool = False,
+    normalize: bool = True,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> EncodeSummary:
+    """Encode the profiles of a dataset's users and items; see :func:`encode_texts`.
+
+    Rows are in the order in which the ids first appear in their profile file, or in that of ``profiles``; the last
+    profile of an id counts.
+
+    Args:
+        folder: folder of the dataset, with ``<dataset>.userprf.jsonl`` and ``<dataset>.itemprf.jsonl``.
+        dataset: RecBole's dataset name.
+        encoder: what turns texts into vectors.
+        profiles: "user" and "item" -> original id -> profile, instead of those in the files.
+        float16: store half precision, which takes half the space.
+        normalize: scale each vector to length 1.
+        overwrite: replace embeddings of other profiles or another encoder.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: a profile file is missing or malformed, or the profiles were written from different training splits;
+            and as :func:`encode_texts`.
+        ServiceError: as :func:`encode_texts`.
+    """
+    folder = Path(folder)
+    profiles = _read_sides(folder, dataset) if profiles is None else profiles
+    origin = {
+        "writer": ", ".join(sorted({profile.writer for side in SIDES for profile in profiles[side].values()})),
+        "profiles_sha256": profiles_sha256(profiles["user"].values(), profiles["item"].values()),
+    }
+    train_sha256 = _training_split(folder, profiles)
+    if train_sha256:
+        origin["train_sha256"] = train_sha256
+    texts = {side: {token: profile.profile for token, profile in profiles[side].items()} for side in SIDES}
+    return encode_texts(
+        folder,
+        dataset,
+        texts,
+        encoder,
+        origin=origin,
+        float16=float16,
+        normalize=normalize,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def profiles_sha256(users: Iterable[Profile], items: Iterable[Profile]) -> str:
+    r"""Hash profiles, the users' first.
+
+    Returns:
+        SHA-256, in hexadecimal, of one UTF-8 line a profile: a JSON object with the keys token, profile, reasoning,
+        writer, prompt_sha256, train_sha256 and, unless it is empty, told, in this order, and characters beyond ASCII
+        as they are. That is the hash of both files, one after the other, where no profile was written twice.
+    """
+    digest = hashlib.sha256()
+    for profile in (*users, *items):
+        digest.update(profile_line(profile))
+    return digest.hexdigest()
+
+
+def encode_texts(
+    folder: Path,
+    dataset: str,
+    texts: Mapping[Side, Mapping[str, str]],
+    encoder: Encoder,
+    *,
+    origin: Optional[Mapping[str, str]] = None,
+    float16: bool = False,
+    normalize: bool = True,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> EncodeSummary:
+    """Encode texts of users and items into ``.useremb``, ``.itememb`` and ``.semantic.json`` files.
+
+    If the files are there already, made by the same encoder from the same texts, nothing is done.
+
+    Args:
+        folder: folder to write to.
+        dataset: RecBole's dataset name.
+        texts: "user" and "item" -> original id -> text.
+        encoder: what turns texts into vectors.
+        origin: further keys of ``.semantic.json``: where the texts come from. They, too, must be the same for the
+            files to count as made. Without a ``profiles_sha256`` the texts themselves are hashed.
+        float16: store half precision.
+        normalize: scale each vector to length 1.
+        overwrite: replace embeddings of other texts or another encoder.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: there are other embeddings and ``overwrite`` is False, a token cannot be one, a side has no text, a
+            value is no finite number or too large, the disk is full, or another process encodes the same dataset.
+        ServiceError: a server refuses a text, or cannot be reached. What is done is kept, and the next run goes on.
+        SettingError: the encoder's model cannot be loaded.
+    """
+    sides = {side: _SideTexts.of(side, texts[side]) for side in SIDES}
+    texts_sha256 = _texts_sha256(sides)
+    description = {
+        "encoder": encoder.name,
+        "normalized": normalize,
+        "profiles_sha256": texts_sha256,
+        **(origin or {}),
+    }
+    dtype = np.dtype(np.float16 if float16 else np.float32)
+    job = _Job(Path(folder), dataset, sides, encoder, description, dtype, texts_sha256)
+    state = job.read_state()
+    if state is None or not state.replacing:  # otherwise the files are half replaced, with leave
+        made = job.up_to_date_summary(overwrite)
+        if made is not None:
+            return made
+        state = job.encode_missing(progress)
+    job.replace_files(state)
+    return job.summary(state)
+
+
+@dataclass(frozen=True)
+class _SideTexts:
+    """The texts of one side."""
+
+    side: Side
+    tokens: list[str]
+    texts: list[str]
+    empty: tuple[str, ...]
+
+    @classmethod
+    def of(cls, side: Side, table: Mapping[str, str]) -> _SideTexts:
+        """Set blank texts aside and check the tokens, before anything is paid for."""
+        kept = {token: text for token, text in table.items() if text.strip()}
+        if not kept:
+            raise DataError(
+                f"None of the {len(table)} {side}s has a text to encode. Training needs embeddings of both sides: "
+                f"write profiles of the {side}s first."
+            )
+        for token, text in kept.items():
+            _require_unicode(side, token, text)
+        tokens = np.array(list(kept), dtype=np.str_)
+        # A stand-in for the vectors that takes no memory: only the tokens are of interest.
+        SemanticEmbedding(tokens, np.broadcast_to(np.float32(1), (len(kept), 1)), f"the {side} texts", side).check()
+        return cls(side, list(kept), list(kept.values()), tuple(token for token in table if token not in kept))
+
+
+@dataclass
+class _State:
+    """How far a job is; what the progress file holds.
+
+    Attributes:
+        job: hash of what is encoded and how.
+        dimension: length of a vector, None before the first.
+        done: texts of each side that are encoded.
+        zero: positions of those with an all-zero vector, which have no row.
+        replacing: whether both sides are whole, so that they may take the files' names.
+    """
+
+    job: str
+    dimension: Optional[int] = None
+    done: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+    zero: dict[Side, list[int]] = field(default_factory=lambda: {side: [] for side in SIDES})
+    replacing: bool = False
+
+    def n_rows(self, side: Side) -> int:
+        """Rows of the side that are written."""
+        return self.done[side] - len(self.zero[side])
+
+
+class _Job:
+    """What is encoded, how, and where to."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: str,
+        sides: Mapping[Side, _SideTexts],
+        encoder: Encoder,
+        description: Mapping[str, Any],
+        dtype: np.dtype,
+        texts_sha256: str,
+    ) -> None:
+        self.folder, self.dataset = folder, dataset
+        self.sides, self.encoder = sides, encoder
+        self.description, self.dtype = description, dtype
+        identity = {**description, "dtype": dtype.name, "texts_sha256": texts_sha256}
+        self.sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8")).hexdigest()
+        self.state_path = folder / f".{dataset}.encode.json"
+        self._resumed, self._encoded, self._seconds = 0, 0, 0.0
+
+    def part(self, side: Side, suffix: str) -> Path:
+        """Path of a file of the side that is not whole yet."""
+        return self.folder / f".{self.dataset}.{side}emb.part{suffix}"
+
+    def target(self, side: Side, suffix: str) -> Path:
+        """Path of a file of the side that is whole."""
+        return self.folder / f"{self.dataset}.{side}emb{suffix}"
+
+    # What is there
+
+    def up_to_date_summary(self, overwrite: bool) -> Optional[EncodeSummary]:
+        """Return a summary if the embeddings are there; None if they are to be made.
+
+        Raises:
+            DataError: there are other embeddings, which may not be overwritten.
+        """
+        suffixes = (".npy", ".tokens", "")
+        existing = [path for side in SIDES for path in (self.target(side, each) for each in suffixes) if path.exists()]
+        if not existing:
+            return None
+        tables: dict[Side, SemanticEmbedding] = {}
+        try:
+            for side in SIDES:
+                tables[side] = SemanticEmbedding.load([self.folder], self.dataset, side, memory_map=True)
+            metadata = read_metadata([self.folder], self.dataset)
+        except DataError as error:
+            differences = [str(error).split("\n")[0]]
+        else:
+            differences = self._differences(tables, metadata)
+        if not differences:
+            return self._summary(
+                tables["user"].dimension,
+                {side: len(tables[side].tokens) for side in SIDES},
+                {side: self._not_in(side, tables[side].tokens) for side in SIDES},
+                up_to_date=True,
+            )
+        if overwrite:
+            return None
+        raise DataError(
+            f"{self.folder} already holds embeddings of {self.dataset} ({', '.join(path.name for path in existing)}), "
+            "and they are not those that would be written:\n"
+            + "".join(f"  {difference}\n" for difference in differences)
+            + "They may have been shipped or paid for, so they are kept. Move them away, or encode with overwrite."
+        )
+
+    def _differences(self, tables: Mapping[Side, SemanticEmbedding], metadata: Optional[dict[str, Any]]) -> list[str]:
+        """Say in what the embeddings that are there differ from those wanted."""
+        if metadata is None:
+            return [f"there is no {self.dataset}.semantic.json that says how they were made"]
+        found = {key: metadata.get(key) for key in self.description}
+        wanted = dict(self.description)
+        for side in SIDES:
+            found[f"type of the {side} embeddings"] = tables[side].vectors.dtype.name
+            wanted[f"type of the {side} embeddings"] = self.dtype.name
+        return [
+            f"{key}: {_shown(found[key])}, would be {_shown(value)}"
+            for key, value in wanted.items()
+            if found[key] != value
+        ]
+
+    def _not_in(self, side: Side, tokens: np.ndarray) -> tuple[str, ...]:
+        """Tokens of the side that have a text but no row."""
+        with_row = set(tokens.tolist())
+        return tuple(token for token in self.sides[side].tokens if token not in with_row)
+
+    def read_state(self) -> Optional[_State]:
+        """Read how far this job is; None if it is not begun, or another one is."""
+        try:
+            state = _State(**json.loads(self.state_path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return state if state.job == self.sha256 else None
+
+    def save_state(self, state: _State) -> None:
+        """Write how far this job is."""
+        with atomic_path(self.state_path) as temporary:
+            temporary.write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
+
+    # Encoding
+
+    def encode_missing(self, progress: bool) -> _State:
+        """Encode what is not done yet, and make both sides whole."""
+        with ExitStack() as stack:
+            with self._written(0):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                parts = {side: stack.enter_context(self.part(side, ".npy").open("a+b", buffering=0)) for side in SIDES}
+            self._lock(parts["user"])
+            state = self._resume(parts)
+            n_texts = {side: len(self.sides[side].texts) for side in SIDES}
+            if state.done != n_texts:
+                self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
+            self._resumed = sum(state.done.values())
+            started = time.perf_counter()
+            with tqdm(
+                total=sum(n_texts.values()), initial=self._resumed, unit="text", desc="Encode", disable=not progress
+            ) as bar:
+                for side in SIDES:
+                    while state.done[side] < n_texts[side]:
+                        bar.update(self._encode_block(parts[side], side, state))
+            self._encoded = sum(state.done.values()) - self._resumed
+            self._seconds = time.perf_counter() - started
+            with self._written(sum(state.done.values())):
+                for side in SIDES:
+                    self._finish(parts[side], side, state)
+                state.replacing = True
+                self.save_state(state)
+        return state
+
+    def _lock(self, part: FileIO) -> None:
+        """Keep other processes from the same files, until this one is closed."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"Another process encodes {self.dataset} in {self.folder} now. Wait until it has ended, or end it: "
+                "what it has done is kept."
+            ) from None
+        except OSError:  # a file system without locks
+            logging.getLogger().debug(f"{self.folder} has no file locks.")
+
+    def _resume(self, parts: Mapping[Side, FileIO]) -> _State:
+        """Return how far the job is, and cut off what a killed run wrote beyond; start afresh if that is not there."""
+        state = self.read_state()
+        if state is not None and any(_size(parts[side]) < self._bytes(side, state) for side in SIDES):
+            state = None
+        if state is None:
+            if any(_size(part) for part in parts.values()):
+                logging.getLogger().warning(
+                    f"{self.folder} holds an unfinished table of other texts or of another encoder: it is dropped, and "
+                    "encoding starts from the first text."
+                )
+            state = _State(self.sha256)
+        for side in SIDES:
+            parts[side].truncate(self._bytes(side, state))
+        return state
+
+    def _bytes(self, side: Side, state: _State) -> int:
+        """Size of the side's rows and the room for their header."""
+        if state.dimension is None:
+            return 0
+        return _HEADER_BYTES * (state.done[side] > 0) + state.n_rows(side) * state.dimension * self.dtype.itemsize
+
+    def _encode_block(self, part: FileIO, side: Side, state: _State) -> int:
+        """Encode the side's next block and write it; return the number of texts."""
+        start = state.done[side]
+        tokens, texts = (
+            whole[start : start + self.encoder.block_size]
+            for whole in (self.sides[side].tokens, self.sides[side].texts)
+        )
+        vectors = self._vectors(side, tokens, texts, state.dimension)
+        zero = ~vectors.any(axis=1)
+        first = state.dimension is None
+        with self._written(sum(state.done.values())):
+            _write(part, (b"" if start else bytes(_HEADER_BYTES)) + vectors[~zero].tobytes())
+            state.dimension = vectors.shape[1]
+            state.done[side] = start + len(texts)
+            state.zero[side] += (start + np.flatnonzero(zero)).tolist()
+            self.save_state(state)
+        if first:
+            self._require_space(state)
+        return len(texts)
+
+    def _vectors(self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: Optional[int]) -> np.ndarray:
+        """Encode a block and check it; ``[n, D]`` as it is stored."""
+        try:
+            vectors = np.asarray(self.encoder.encode(texts), dtype=np.float32)
+        except TextRefusedError as error:
+            raise ServiceError(
+                f"The profile of the {side} {tokens[error.position]!r} ({len(texts[error.position]):,} characters) "
+                f"cannot be encoded. {error.reason} What was encoded before is kept; mend that profile and go on."
+            ) from None
+        expected = (len(texts), dimension or vectors.shape[-1])
+        if vectors.ndim != 2 or vectors.shape != expected or 0 in vectors.shape:
+            raise ServiceError(
+                f"{self.encoder.name} returned an array of the shape {vectors.shape} for {len(texts)} {side} texts; "
+                f"expected {expected}, with as many values in each vector as before. Is it still the same model?"
+            )
+        self._require_finite(vectors, side, tokens, "holds a value that is not finite. Encode it with another model.")
+        if self.description["normalized"]:
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            vectors = vectors.astype(self.dtype)
+        self._require_finite(vectors, side, tokens, "is too large for float16 (65504). Store float32, or normalize.")
+        return vectors
+
+    def _require_finite(self, vectors: np.ndarray, side: Side, tokens: Sequence[str], what: str) -> None:
+        """Raise unless all values are finite."""
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise DataError(f"The vector of the {side} {tokens[bad[0]]!r} by {self.encoder.name} {what}")
+
+    def _require_space(self, state: _State) -> None:
+        """Raise if the disk has no room for the vectors to come, before they are paid for."""
+        left = sum(len(self.sides[side].texts) - state.done[side] for side in SIDES)
+        needed = left * (state.dimension or 0) * self.dtype.itemsize
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise DataError(
+                f"The vectors still to come need {needed / 2**20:,.0f} MiB, and the disk of {self.folder} has "
+                f"{free / 2**20:,.0f} MiB left. Make room and run it again, or store float16; it goes on where it was."
+            )
+
+    @contextmanager
+    def _written(self, n_done: int) -> Iterator[None]:
+        """Turn a failure to write into an error that says what is kept."""
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"The embeddings of {self.dataset} cannot be written in {self.folder}: {error.strerror or error}. "
+                f"The {n_done:,} texts encoded before are kept. Make room, or allow writing there, and run it again: "
+                "it goes on where it was."
+            ) from error
+
+    def _finish(self, part: FileIO, side: Side, state: _State) -> None:
+        """Write the side's header and tokens."""
+        n_rows = state.n_rows(side)
+        if not n_rows:
+            raise DataError(
+                f"The vectors of all {len(self.sides[side].tokens)} {side}s are zero: {self.encoder.name} finds "
+                "nothing in their texts. Write other profiles, or take another encoder."
+            )
+        header = BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"shape": (n_rows, state.dimension), "fortran_order": False, "descr": self.dtype.str}
+        )
+        # Files opened to append write at their end, wherever they stand; the header's room is at the beginning.
+        with self.part(side, ".npy").open("r+b", buffering=0) as file:
+            _write(file, header.getvalue())
+        left_out = set(state.zero[side])
+        tokens = [token for position, token in enumerate(self.sides[side].tokens) if position not in left_out]
+        with self.part(side, ".tokens").open("wb", buffering=0) as file:
+            _write(file, "".join(f"{token}\n" for token in tokens).encode("utf-8"))
+
+    def replace_files(self, state: _State) -> None:
+        """Give both sides' files their names, and write how they were made; may be called again after a crash."""
+        with self._written(sum(state.done.values())):
+            metadata_path = self.folder / f"{self.dataset}.semantic.json"
+            metadata_path.unlink(missing_ok=True)  # it must not stand beside vectors that it does not describe
+            for side in SIDES:
+                for suffix in (".npy", ".tokens"):
+                    if self.part(side, suffix).exists():  # else it was renamed before a crash
+                        os.replace(self.part(side, suffix), self.target(side, suffix))
+            metadata = {**self.description, "dimension": state.dimension}
+            with atomic_path(metadata_path) as temporary:
+                temporary.write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            self.state_path.unlink()
+
+    # What to say
+
+    def summary(self, state: _State) -> EncodeSummary:
+        """Return what was done."""
+        zero = {side: tuple(self.sides[side].tokens[position] for position in state.zero[side]) for side in SIDES}
+        return self._summary(
+            state.dimension or 0,
+            {side: state.n_rows(side) for side in SIDES},
+            zero,
+            resumed=self._resumed,
+            encoded=self._encoded,
+            seconds=self._seconds,
+            notes=self.encoder.notes(),
+        )
+
+    def _summary(
+        self, dimension: int, rows: Mapping[Side, int], zero: Mapping[Side, tuple[str, ...]], **further: Any
+    ) -> EncodeSummary:
+        return EncodeSummary(
+            dataset=self.dataset,
+            folder=self.folder,
+            encoder=self.encoder.name,
+            dimension=dimension,
+            dtype=self.dtype.name,
+            normalized=self.description["normalized"],
+            rows=rows,
+            empty={side: self.sides[side].empty for side in SIDES},
+            zero=zero,
+            **further,
+        )
+
+
+def _read_sides(folder: Path, dataset: str) -> dict[Side, dict[str, Profile]]:
+    """Read the profiles of both sides; raise unless both are there."""
+    paths = {side: profiles_path(folder, dataset, side) for side in SIDES}
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} does not hold {' or '.join(missing)}. Training needs embeddings of both users and items: write "
+            "the profiles of both sides first, or give another folder or dataset."
+        )
+    return {side: read_profiles(path) for side, path in paths.items()}
+
+
+def _training_split(folder: Path, profiles: Mapping[Side, Mapping[str, Profile]]) -> str:
+    """Return the hash of the training split that all profiles were written from."""
+    counts: dict[str, dict[Side, int]] = {}
+    for side in SIDES:
+        for profile in profiles[side].values():
+            of_split = counts.setdefault(profile.train_sha256, dict.fromkeys(SIDES, 0))
+            of_split[side] += 1
+    if len(counts) > 1:
+        listed = "; ".join(
+            f"{_shown(split)}: {of_split['user']:,} users, {of_split['item']:,} items"
+            for split, of_split in sorted(counts.items())
+        )
+        raise DataError(
+            f"The profiles in {folder} were written from {len(counts)} different training splits ({listed}). "
+            "Embeddings of several would tell the model of interactions that it is tested on. Write the profiles of "
+            "both sides again from the split you train on; those that fit already are not written twice."
+        )
+    return next(iter(counts), "")  # "" where the profiles do not say, as those that RLMRec released
+
+
+def _texts_sha256(sides: Mapping[Side, _SideTexts]) -> str:
+    """Hash the texts, the users' first: one JSON line for each, with the keys token and profile."""
+    digest = hashlib.sha256()
+    for side in SIDES:
+        for token, text in zip(sides[side].tokens, sides[side].texts):
+            digest.update(json_line({"token": token, "profile": text}))
+    return digest.hexdigest()
+
+
+def _require_unicode(side: Side, token: str, text: str) -> None:
+    """Raise unless both can be written as UTF-8, which the tokens file and the encoders need."""
+    try:
+        (token + text).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"The {side} {token!r} has an id or a text that is no valid Unicode ({error.reason}): it holds half of a "
+            "character. Write it again."
+        ) from None
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    """Write all of it, down to the disk: the progress file must not be ahead of it, even if the power fails."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+def _size(file: FileIO) -> int:
+    """Size of an open file."""
+    return os.fstat(file.fileno()).st_size
+
+
+def _shown(value: Any) -> str:
+    """Show a value of the metadata, a hash by its beginning."""
+    if value is None or value == "":
+        return "not said"
+    text = repr(value)
+    return text if len(text) < 64 else f"{text[:13]}...'"
+
+
+def _examples(tokens: Sequence[str]) -> str:
+    return ", ".join(repr(token) for token in tokens[:_N_EXAMPLES])

@@ -1,0 +1,85 @@
+"""Latent semantic analysis: TF-IDF and a truncated SVD, fitted on the profiles themselves. No model to download."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Optional, Sequence
+
+import numpy as np
+
+from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, require_unset
+from recbole_rlmrec.errors import DataError
+
+DEFAULT_DIMENSION = 256
+
+# A word of one text alone links it to no other.
+_MIN_TEXTS = 2
+_MIN_WORDS = 2  # what scikit-learn decomposes
+# Word pairs tell "Half-Life" from a life and a half, but their number has no bound; the most frequent are kept.
+_MAX_WORDS = 200_000
+
+
+class LSAEncoder(Encoder):
+    """TF-IDF of words and word pairs of users' and items' texts together, projected onto the leading components.
+
+    Both sides share the words and the components, so a user is near the items whose words its profile has. Words are
+    runs of letters and digits, without English stop words; languages that write no spaces are not cut into words. A
+    text without a word that another text has too gets a zero vector.
+    """
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        require_unset("lsa", settings, "model", "prompt")
+        self.dimension = settings.dimension or DEFAULT_DIMENSION
+        self.seed = settings.seed
+        self.name = f"lsa:{self.dimension}, seed {self.seed}"
+        self._vectorizer: Any = None
+        self._components: Optional[np.ndarray] = None
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Learn words and components from all texts.
+
+        Raises:
+            DataError: hardly a word occurs in two texts.
+        """
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._vectorizer = TfidfVectorizer(
+            sublinear_tf=True,
+            ngram_range=(1, 2),
+            min_df=_MIN_TEXTS,
+            max_features=_MAX_WORDS,
+            stop_words="english",
+            dtype=np.float32,
+        )
+        try:
+            table = self._vectorizer.fit_transform(texts)
+        except ValueError:  # an empty vocabulary, or every word is pruned
+            table = np.empty((len(texts), 0), dtype=np.float32)
+        if table.shape[1] < _MIN_WORDS:
+            raise DataError(
+                f"lsa finds {table.shape[1]} words that two of the {len(texts)} texts share, and needs {_MIN_WORDS}. "
+                "It compares texts by their words: give it more or longer texts, or take the encoder "
+                "sentence-transformers."
+            )
+        n_components = min(self.dimension, *table.shape)
+        if n_components < self.dimension:
+            logging.getLogger().info(
+                f"lsa: {n_components} components instead of {self.dimension}, as there are {table.shape[0]} texts and "
+                f"{table.shape[1]} words."
+            )
+        components = TruncatedSVD(n_components, random_state=self.seed).fit(table).components_
+        # A singular vector's sign is arbitrary: scikit-learn's choice has changed between its releases.
+        leading = np.abs(components).argmax(axis=1)
+        signs = np.sign(components[np.arange(n_components), leading])
+        self._components = (components * signs[:, None]).T.astype(np.float32)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the texts' coordinates on the components, float32 ``[n, D]``; the texts need not be those of ``fit``.
+
+        Raises:
+            ValueError: ``fit`` was not called.
+        """
+        if self._components is None:
+            raise ValueError("LSAEncoder.encode needs fit(texts) first.")
+        return np.asarray(self._vectorizer.transform(texts) @ self._components, dtype=np.float32)

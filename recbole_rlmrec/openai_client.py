@@ -1,0 +1,205 @@
+"""Clients for servers that speak OpenAI's API, and their errors in plain words.
+
+The key comes from the environment alone and goes nowhere else: not into a file, a log or a message, though servers echo
+it in theirs. The package ``openai`` is imported when a client is made, not before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Iterator, Optional
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from recbole_rlmrec.errors import ServiceError, SettingError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+#: Sent where a server was named and no key is set: local servers ask for none, but the client does.
+PLACEHOLDER_KEY = "no-key"
+#: More open connections than the client's own limit would wait for each other.
+MAX_CONCURRENCY = 1000
+
+# These tell of every request, with addresses and, in some releases, bodies and headers.
+_TALKATIVE_LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
+# What looks like a key though it is not ours, such as the shortened one in OpenAI's answer to a wrong key.
+_KEY_LIKE = re.compile(r"\bsk-[\w*.-]{4,}|(?<=Bearer )\S+")
+_MAX_REASON = 300
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that speaks OpenAI's API, and how to reach it.
+
+    Attributes:
+        base_url: such as ``http://localhost:8000/v1``; None for ``OPENAI_BASE_URL``, and OpenAI's own without it.
+        key_variable: environment variable that holds the key.
+        timeout: seconds without an answer after which a request counts as failed.
+        max_retries: of one request after a rate limit, a server error, a time-out or a broken connection; the client
+            waits longer each time, or as long as the server asks.
+    """
+
+    base_url: Optional[str] = None
+    key_variable: str = "OPENAI_API_KEY"
+    timeout: float = 60.0
+    max_retries: int = 5
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0:
+            raise SettingError(f"The timeout is {self.timeout}; expected seconds above 0.")
+        if self.max_retries < 0:
+            raise SettingError(f"max_retries is {self.max_retries}; expected 0 or more.")
+        if self.base_url is not None and not re.match(r"https?://[^/\s]", self.base_url):
+            raise SettingError(
+                f"The server is '{self.shown_url}'; expected an address such as http://localhost:8000/v1."
+            )
+
+    def client(self) -> OpenAI:
+        """Return a client that waits for each answer.
+
+        Raises:
+            ServiceError: the package or the key is missing, or the key cannot be one.
+        """
+        return _openai().OpenAI(**self._arguments())
+
+    def async_client(self) -> AsyncOpenAI:
+        """Return a client for many requests at a time; see ``client``."""
+        return _openai().AsyncOpenAI(**self._arguments())
+
+    @property
+    def shown_url(self) -> str:
+        """The server's address without a password or a query, for messages."""
+        url = self._given_url
+        if url is None:
+            return "OpenAI's API"
+        parts = urlsplit(url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    @property
+    def _given_url(self) -> Optional[str]:
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+
+    def _arguments(self) -> dict[str, Any]:
+        _silence()
+        return {
+            "api_key": self._key(),
+            "base_url": self._given_url,
+            "timeout": self.timeout,
+            "max_retries": self.max_retries,
+        }
+
+    def _key(self) -> str:
+        key = os.environ.get(self.key_variable, "").strip()
+        if not key:
+            if self._given_url is not None:
+                return PLACEHOLDER_KEY
+            raise ServiceError(
+                f"OpenAI's API needs a key, and the environment variable {self.key_variable} is not set. Set it, or "
+                "give the address of another server."
+            )
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            # The client would fail with the header, key included, in its message.
+            raise ServiceError(
+                f"The environment variable {self.key_variable} holds no key: there is a space, a line break or a "
+                "character beyond ASCII within. Set it again."
+            )
+        return key
+
+    def scrub(self, text: str) -> str:
+        """Return a text without this server's key and without anything that looks like one."""
+        key = os.environ.get(self.key_variable, "").strip()
+        if len(key) > 3:
+            for form in {key, quote(key, safe="")}:
+                text = text.replace(form, "[key]")
+        return _KEY_LIKE.sub("[key]", text)
+
+    def describe(self, error: BaseException) -> str:
+        """Say what a request ended with, in one short line without the key."""
+        status = getattr(error, "status_code", None)
+        cause = error.__cause__
+        text = _message_of(error)
+        if status is None and cause is not None and str(cause):
+            text = f"{text.rstrip('.')}: {cause}"
+        line = " ".join(self.scrub(text).split())
+        if len(line) > _MAX_REASON:
+            line = line[:_MAX_REASON] + "..."
+        return f"HTTP {status}: {line}" if status is not None else line
+
+    def explain(self, error: BaseException, model: str) -> ServiceError:
+        """Turn a client's error into one that says how to mend it."""
+        status, reason = getattr(error, "status_code", None), self.describe(error)
+        place = self.shown_url
+        if status in (401, 403):
+            given = (
+                f"the key in the environment variable {self.key_variable}"
+                if os.environ.get(self.key_variable, "").strip()
+                else f"a request without a key (the environment variable {self.key_variable} is not set)"
+            )
+            # Not the server's own words for 401: they quote the key.
+            told = "" if status == 401 else f" ({reason})"
+            return ServiceError(
+                f"{place} refuses {given}, with status {status}{told}. Set a key that may use the model '{model}'."
+            )
+        if status == 404:
+            return ServiceError(
+                f"{place} does not find the model '{model}' ({reason}). Check the model's name, and the address: it "
+                "often ends with /v1."
+            )
+        if is_out_of_money(error):
+            return ServiceError(f"The account at {place} has nothing left to spend ({reason}). Charge it and go on.")
+        if status is None and is_connection_error(error):
+            return ServiceError(
+                f"{place} cannot be reached: {reason.rstrip('.')}. Check the address, the network, and that the server "
+                f"runs; a request waits {self.timeout:g} seconds and is repeated {self.max_retries} times."
+            )
+        return ServiceError(f"{place} answers with an error for the model '{model}': {reason}")
+
+    @contextlib.contextmanager
+    def explained(self, model: str) -> Iterator[None]:
+        """Turn the client's errors within the context into ``ServiceError``."""
+        try:
+            yield
+        except _openai().OpenAIError as error:
+            # Without its cause: a printed chain would show what the server said, key and all.
+            raise self.explain(error, model) from None
+
+
+def is_connection_error(error: BaseException) -> bool:
+    """Whether no answer came: no connection, a broken one, or a time-out."""
+    return isinstance(error, _openai().APIConnectionError)
+
+
+def is_out_of_money(error: BaseException) -> bool:
+    """Whether the account is empty, so that no further request can succeed."""
+    return getattr(error, "status_code", None) == 402 or getattr(error, "code", None) == "insufficient_quota"
+
+
+def _message_of(error: BaseException) -> str:
+    """Return the server's own sentence where it sent one."""
+    body = getattr(error, "body", None)
+    if isinstance(body, dict):
+        for key in ("message", "detail", "error"):
+            if isinstance(body.get(key), str) and body[key].strip():
+                return str(body[key])
+    return str(getattr(error, "message", "") or error or type(error).__name__)
+
+
+def _openai() -> Any:
+    try:
+        import openai
+    except ImportError:
+        raise ServiceError(
+            "Asking a server needs the package 'openai': pip install 'recbole-rlmrec[profile]'"
+        ) from None
+    return openai
+
+
+def _silence() -> None:
+    """Let the client's own loggers speak of problems only."""
+    _openai()  # sets its logger's level when it is imported, if OPENAI_LOG asks for it
+    for name in _TALKATIVE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)

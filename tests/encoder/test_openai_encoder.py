@@ -1,0 +1,193 @@
+"""The OpenAI encoder against a real server on this machine, faults included."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+import numpy as np
+import pytest
+from loopback_server import LoopbackServer, embedding
+
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, make_encoder
+from recbole_rlmrec.encoder.encode import encode_texts
+from recbole_rlmrec.errors import ServiceError, SettingError
+
+KEY = "sk-test-0123456789abcdef"
+TEXTS = [f"text number {number}" for number in range(23)]
+
+
+class AlteredServer(LoopbackServer):
+    """Changes the answers of the embeddings endpoint."""
+
+    def __init__(self, alter: Callable[[dict[str, Any]], Any], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.alter = alter
+
+    def _embeddings(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+        status, answer = super()._embeddings(body)
+        return status, self.alter(answer)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def encoder_of(server: LoopbackServer, **settings: Any) -> Encoder:
+    given = {"model": "m", "batch_size": 4, "concurrency": 3, "timeout": 1.0, "max_retries": 6, **settings}
+    return make_encoder("openai", EncoderSettings(base_url=server.base_url, key_variable="MY_KEY", **given))
+
+
+def expected(texts: list[str], dimension: int = 8) -> np.ndarray:
+    return np.stack([embedding(text, dimension) for text in texts])
+
+
+def test_vectors_come_in_the_order_of_the_texts() -> None:
+    def shuffled(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["data"] = answer["data"][::-1]
+        return answer
+
+    with AlteredServer(shuffled, key=KEY, delay=0.02) as server:
+        encoder = encoder_of(server)
+        vectors = encoder.encode(TEXTS)
+        assert server.in_flight_max == 3
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, expected(TEXTS))
+    assert sorted(len(request.body["input"]) for request in server.requests) == [3, 4, 4, 4, 4, 4]
+    assert {request.body["encoding_format"] for request in server.requests} == {"float"}
+    assert "counted 69 tokens" in encoder.notes()[0]  # three words a text
+    assert encoder.name == "openai:m" and encoder.block_size == 12
+
+
+def test_options_reach_the_server_and_the_name() -> None:
+    with LoopbackServer() as server:
+        encoder = encoder_of(server, dimension=5, prompt="query: ")
+        vectors = encoder.encode(TEXTS[:2])
+    np.testing.assert_array_equal(vectors, expected([f"query: {text}" for text in TEXTS[:2]], 5))
+    assert server.requests[0].body["dimensions"] == 5
+    assert encoder.name == "openai:m, 5 dimensions, prompt 'query: '"
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    with LoopbackServer({"rate_limit": 0.3, "server_error": 0.2}, seed=2) as server:
+        np.testing.assert_array_equal(encoder_of(server).encode(TEXTS), expected(TEXTS))
+    assert server.fault_counts().keys() == {"rate_limit", "server_error"}
+
+
+def test_a_request_that_is_too_large_as_a_whole_is_split() -> None:
+    class Small(LoopbackServer):
+        def _embeddings(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+            if len(body["input"]) > 2:
+                return 400, {"error": {"message": "Too many tokens in one request."}}
+            return super()._embeddings(body)
+
+    with Small() as server:
+        encoder = encoder_of(server, batch_size=8)
+        np.testing.assert_array_equal(encoder.encode(TEXTS), expected(TEXTS))
+    assert "counted 69 tokens" in encoder.notes()[0]
+
+
+def test_the_text_that_is_too_long_is_named(tmp_path: Path) -> None:
+    texts = {"user": {f"u{number}": text for number, text in enumerate(TEXTS)}, "item": {"i": "short"}}
+    texts["user"]["u17"] = "long " * 20
+    with LoopbackServer(max_characters=40) as server:
+        with pytest.raises(ServiceError, match=r"the user 'u17' \(100 characters\).*maximum context length") as caught:
+            encode_texts(tmp_path, "x", texts, encoder_of(server), progress=False)
+        assert "HTTP 400" in str(caught.value)
+        texts["user"]["u17"] = "shorter"
+        encode_texts(tmp_path, "x", texts, encoder_of(server), progress=False)
+    vectors = SemanticEmbedding.load([tmp_path], "x", "user").vectors
+    exact = expected(list(texts["user"].values())).astype(np.float64)
+    np.testing.assert_allclose(vectors, exact / np.linalg.norm(exact, axis=1, keepdims=True), rtol=1e-6)
+
+
+def test_a_server_that_goes_away_loses_nothing(tmp_path: Path) -> None:
+    texts = {"user": {text: text for text in TEXTS}, "item": {"i": "short"}}
+    with LoopbackServer(models={"m"}) as server:
+        first = encoder_of(server, concurrency=1)
+
+        class Leaving(type(first)):  # type: ignore[misc]
+            def encode(self, texts: Any) -> np.ndarray:
+                vectors = super().encode(texts)
+                server.models = {"another"}
+                return vectors
+
+        first.__class__ = Leaving
+        with pytest.raises(ServiceError, match="does not find the model 'm'"):
+            encode_texts(tmp_path, "x", texts, first, progress=False)
+        server.models = {"m"}
+        n_requests = len(server.requests)
+        assert encode_texts(tmp_path, "x", texts, encoder_of(server, concurrency=1), progress=False).resumed == 4
+        assert TEXTS[3] not in "\n".join(request.text for request in server.requests[n_requests:]).split("\n")
+
+
+def test_wrong_key_and_unreachable_server(tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.DEBUG)
+    texts = {"user": {"u": "text"}, "item": {"i": "text"}}
+    with (
+        LoopbackServer(key="another") as server,
+        pytest.raises(ServiceError, match=r"refuses the key in .* MY_KEY") as no,
+    ):
+        encode_texts(tmp_path, "x", texts, encoder_of(server), progress=False)
+    assert len(server.requests) == 1
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = EncoderSettings("m", base_url=f"http://127.0.0.1:{port}/v1", key_variable="MY_KEY", max_retries=0)
+    with pytest.raises(ServiceError, match=f"127.0.0.1:{port}/v1 cannot be reached") as gone:
+        encode_texts(tmp_path, "x", texts, make_encoder("openai", settings), progress=False)
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(ServiceError, match="environment variable MY_KEY is not set"):
+        make_encoder("openai", EncoderSettings("m", key_variable="MY_KEY")).encode(["a"])
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY not in f"{no.value}{gone.value}{caplog.text}{written!r}"
+
+
+def drop_one(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "data": answer["data"][1:]}
+
+
+def same_index(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "data": [{**each, "index": 0} for each in answer["data"]]}
+
+
+def no_numbers(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "data": [{**each, "embedding": ["a"]} for each in answer["data"]]}
+
+
+def uneven(answer: dict[str, Any]) -> dict[str, Any]:
+    answer["data"][0]["embedding"] = [1.0]
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (drop_one, "1 vectors with 1 different 'index' for 2 texts"),
+        (same_index, "2 vectors with 1 different 'index' for 2 texts"),
+        (no_numbers, "an 'embedding' that is no list of numbers"),
+        (uneven, r"vectors of the lengths \[1, 8\]"),
+        (lambda answer: {"answer": 42}, "an answer without 'data'"),
+        (lambda answer: [1, 2], "returned an answer without 'data'"),
+    ],
+)
+def test_unusable_answers_are_said(alter: Callable[[dict[str, Any]], Any], said: str) -> None:
+    with AlteredServer(alter) as server, pytest.raises(ServiceError, match=said):
+        encoder_of(server).encode(TEXTS[:2])
+
+
+def test_a_page_instead_of_json_is_said() -> None:
+    with LoopbackServer({"no_json": 1.0}) as server, pytest.raises(ServiceError, match="OpenAI-compatible"):
+        encoder_of(server).encode(TEXTS[:2])
+
+
+def test_settings_that_cannot_be_used_are_said() -> None:
+    with pytest.raises(SettingError, match="openai needs a model, such as text-embedding-3-small"):
+        make_encoder("openai", EncoderSettings())
+    with pytest.raises(SettingError, match="openai cannot use device"):
+        make_encoder("openai", EncoderSettings("m", device="cpu"))
