@@ -1,12 +1,88 @@
-"""What a language model is asked about an item or a user."""
+"""What a language model is asked about an item or a user.
+
+The paper's prompts: an item's tells title and description, or, without a description, title, attributes and some
+reviews; a user's tells some of the interactions, each with the item's title and profile and the user's own review.
+Only training interactions are told. The instructions lie in ``prompts/``, a pair for each domain and a pair of rules
+that all domains share.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
+import math
+import re
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
+from recbole_rlmrec.data.corpus import Corpus, Review
 from recbole_rlmrec.data.semantic_embedding import Side
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.profile.budget import cut_fairly, estimate_tokens
+
+DOMAINS = ("general", "books", "businesses", "games", "movies")
+
+NOTHING_KNOWN_OF_ITEM = "no title, description, attribute or training review"
+NO_TRAINING_INTERACTION = "no training interaction"
+NOTHING_TOLD_BY_USER = "no training interaction with a title, a profile or a review"
+
+_FOLDER = Path(__file__).resolve().parent / "prompts"
+# Field names, quotation marks and a few words of each text have to fit into the budget.
+_LEAST_TOKENS = 100
+_LEAST_TOKENS_PER_INTERACTION = 50
+
+# Also control characters, which JSON would write at length, and halves of characters, which no request can hold.
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+_WORD_BORDER = re.compile(r"[_\W]+|(?<=[a-z])(?=[A-Z0-9])")
+# RecBole's ml-100k spells "unknown" so.
+_UNKNOWN_TITLES = frozenset(["", "unknown", "unkonwn"])
+_SAYS_NOTHING = _UNKNOWN_TITLES | {"none", "other", "n/a", "na", "nan", "null", "[]", "{}"}
+# What people call attributes whose names in well-known datasets are misleading.
+_OTHER_NAMES = {("movies", "class"): "genres", ("movies", "genre"): "genres"}
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How prompts are built.
+
+    Attributes:
+        domain: what the items are, one of ``DOMAINS``; chooses the instructions.
+        token_budget: most tokens of a prompt's text, by :func:`~recbole_rlmrec.profile.budget.estimate_tokens`; the
+            instruction comes on top. Texts that are too long together are cut fairly.
+        reviews_per_item: how many reviews an item's prompt tells at most.
+        interactions_per_user: how many interactions a user's prompt tells at most.
+        seed: which ones are told.
+
+    Raises:
+        SettingError: a value is out of range.
+    """
+
+    domain: str = "general"
+    token_budget: int = 2000
+    reviews_per_item: int = 5
+    interactions_per_user: int = 10
+    seed: int = 2023
+
+    def __post_init__(self) -> None:
+        if self.domain not in DOMAINS:
+            raise SettingError(f"text_domain is {self.domain!r}, expected one of {', '.join(DOMAINS)}.")
+        if self.reviews_per_item < 0 or self.interactions_per_user < 1:
+            raise SettingError(
+                f"reviews_per_item is {self.reviews_per_item} and interactions_per_user {self.interactions_per_user}, "
+                "expected at least 0 and 1."
+            )
+        n_told = max(self.reviews_per_item, self.interactions_per_user)
+        least = _LEAST_TOKENS + _LEAST_TOKENS_PER_INTERACTION * n_told
+        if self.token_budget < least:
+            raise SettingError(
+                f"token_budget is {self.token_budget}, too little to tell {n_told} interactions; expected at least "
+                f"{least} ({_LEAST_TOKENS} and {_LEAST_TOKENS_PER_INTERACTION} for each). Raise it, or lower "
+                "reviews_per_item and interactions_per_user."
+            )
 
 
 @dataclass(frozen=True)
@@ -30,6 +106,235 @@ class Prompt:
     @property
     def sha256(self) -> str:
         """SHA-256, in hexadecimal, of the instruction and the text."""
-        content = {"system": self.system, "text": self.text}
-        canonical = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+        return canonical_sha256({"system": self.system, "text": self.text})
+
+
+def canonical_sha256(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hexadecimal, of an object written as JSON in one way only."""
+    canonical = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def item_prompts(corpus: Corpus, settings: PromptSettings) -> tuple[list[Prompt], dict[str, str]]:
+    """Build the prompt of every item of which something is known.
+
+    Args:
+        corpus: the texts; reviews come from its training interactions only.
+        settings: how to build.
+
+    Returns:
+        The prompts, by item token, and token -> reason for the items that get none.
+    """
+    system = _instruction(settings.domain, "item")
+    reviews = by_token(corpus.training, "item")
+    prompts: list[Prompt] = []
+    without: dict[str, str] = {}
+    for token in sorted(corpus.items):
+        item = corpus.items[token]
+        fields = {"title": known_title(item.title), "description": one_line(item.description)}
+        told: list[Review] = []
+        message: dict[str, Any] = fields
+        if not fields["description"]:
+            with_text = [review for review in reviews.get(token, ()) if one_line(review.text)]
+            told = sample(with_text, "item", settings.reviews_per_item, settings.seed)
+            message = {
+                "title": fields["title"],
+                "attributes": _listed(readable_attributes(item.attributes, settings.domain)),
+                "reviews": [one_line(review.text) for review in told],
+            }
+        if not any(message.values()):
+            without[token] = NOTHING_KNOWN_OF_ITEM
+            continue
+        text = _message(message, settings.token_budget)
+        prompts.append(Prompt("item", token, system, text, tuple(review.user for review in told)))
+    return prompts, without
+
+
+def user_prompts(
+    corpus: Corpus, item_profiles: Mapping[str, str], settings: PromptSettings
+) -> tuple[list[Prompt], dict[str, str]]:
+    """Build the prompt of every user of whom something is known.
+
+    Args:
+        corpus: the texts; only its training interactions are told.
+        item_profiles: item token -> profile, of the items that have one.
+        settings: how to build.
+
+    Returns:
+        The prompts, by user token, and token -> reason for the users who get none.
+    """
+    system = _instruction(settings.domain, "user")
+    interactions = by_token(corpus.training, "user")
+    # Of items that are chosen often, the texts are made ready once.
+    titles = {token: known_title(item.title) for token, item in corpus.items.items()}
+    profiles = {token: one_line(profile) for token, profile in item_profiles.items()}
+    rating_range = _rating_range(corpus.training)
+    prompts: list[Prompt] = []
+    without: dict[str, str] = {}
+    for token in sorted(corpus.users):
+        own = interactions.get(token, [])
+        telling = [
+            review for review in own if titles.get(review.item) or profiles.get(review.item) or one_line(review.text)
+        ]
+        if not telling:
+            without[token] = NOTHING_TOLD_BY_USER if own else NO_TRAINING_INTERACTION
+            continue
+        told = sample(telling, "user", settings.interactions_per_user, settings.seed)
+        entries: list[dict[str, Any]] = []
+        for review in told:
+            title, profile = titles.get(review.item, ""), profiles.get(review.item, "")
+            rating = _rating(review) if rating_range else None
+            known_rating = {} if rating is None else {"rating": rating}
+            entries.append({"title": title, "profile": profile, "review": one_line(review.text), **known_rating})
+        message: dict[str, Any] = {"interactions": entries}
+        if any("rating" in entry for entry in entries):
+            message = {"rating_range": rating_range, **message}
+        text = _message(message, settings.token_budget)
+        prompts.append(Prompt("user", token, system, text, tuple(review.item for review in told)))
+    return prompts, without
+
+
+def sample(reviews: Iterable[Review], side: Side, limit: int, seed: int) -> list[Review]:
+    """Choose some interactions of one user, or of one item, at random; at most one for each other end.
+
+    Every pair draws a number, a hash of the seed and its two ids, and the lowest numbers are chosen. So the choice
+    depends neither on an order nor on other ids, and a new interaction changes a sample by one at most, which leaves
+    most prompts, and the profiles paid for, as they are.
+
+    Args:
+        reviews: the interactions, all of the same user or item. Of several of one pair, the last with a text counts,
+            or the last where none has.
+        side: whose interactions they are.
+        limit: how many at most.
+        seed: another seed chooses others.
+
+    Returns:
+        The chosen interactions, in the order of their numbers.
+    """
+    of_pair: dict[tuple[str, str], Review] = {}
+    for review in reviews:
+        pair = (review.user, review.item)
+        if pair not in of_pair or one_line(review.text) or not one_line(of_pair[pair].text):
+            of_pair[pair] = review
+    drawn = ((_draw(seed, side, pair), pair) for pair in of_pair)
+    return [of_pair[pair] for _, pair in heapq.nsmallest(limit, drawn)]
+
+
+def by_token(training: Iterable[Review], side: Side) -> dict[str, list[Review]]:
+    """Return user or item token -> its interactions, in their order."""
+    groups: dict[str, list[Review]] = defaultdict(list)
+    for review in training:
+        groups[review.user if side == "user" else review.item].append(review)
+    return dict(groups)
+
+
+def one_line(text: str) -> str:
+    """Return a text without control characters, on one line, with single blanks."""
+    return _BLANK.sub(" ", text).strip()
+
+
+def known_title(title: str) -> str:
+    """Return a title on one line; empty where a catalogue writes "unknown"."""
+    # In small letters only: "Unknown" is the title of a film.
+    found = one_line(title)
+    return "" if found in _UNKNOWN_TITLES else found
+
+
+def readable_attributes(attributes: Mapping[str, tuple[str, ...]], domain: str) -> dict[str, list[str]]:
+    """Return attributes under names people can read, without values that say nothing.
+
+    Args:
+        attributes: name -> values, such as ``{"release_year": ("1995",), "class": ("unknown",)}``.
+        domain: what the items are, one of ``DOMAINS``.
+
+    Returns:
+        Name -> values, at least one, such as ``{"Release year": ["1995"]}``.
+    """
+    readable: dict[str, list[str]] = {}
+    for name, values in attributes.items():
+        known = [value for value in map(one_line, values) if value.casefold() not in _SAYS_NOTHING]
+        if known:
+            readable.setdefault(_readable_name(name, domain), []).extend(known)
+    return readable
+
+
+def _readable_name(name: str, domain: str) -> str:
+    """Turn "release_year" or "releaseYear" into "Release year"."""
+    words = one_line(_WORD_BORDER.sub(" ", _OTHER_NAMES.get((domain, name), name))).split()
+    # Short words in capitals, such as TV, are abbreviations.
+    readable = " ".join(word if word.isupper() and len(word) > 1 else word.lower() for word in words)
+    return readable[:1].upper() + readable[1:]
+
+
+def _draw(seed: int, side: Side, pair: tuple[str, str]) -> bytes:
+    # As JSON, no two pairs are written alike, whatever their ids hold.
+    return hashlib.sha256(json.dumps([seed, side, *pair]).encode("ascii")).digest()
+
+
+def _instruction(domain: str, side: Side) -> str:
+    """Return the system prompt: what to find out in this domain, then the rules that hold in all of them."""
+    parts = [(_FOLDER / f"{name}.{side}.txt").read_text(encoding="utf-8").strip() for name in (domain, "rules")]
+    return "\n\n".join(parts)
+
+
+def _listed(attributes: Mapping[str, Sequence[str]]) -> str:
+    """Write attributes as one text, so that many of them do not take the room of everything else."""
+    return "; ".join(f"{name}: {', '.join(values)}" for name, values in attributes.items())
+
+
+def _rating(review: Review) -> Optional[float]:
+    """Return a rating, rounded to what is worth reading: 4 for 4.0; None where it is unknown."""
+    if review.rating is None or not math.isfinite(review.rating):
+        return None
+    return int(review.rating) if review.rating == int(review.rating) else round(review.rating, 2)
+
+
+def _rating_range(training: Iterable[Review]) -> Optional[list[float]]:
+    """Return the lowest and the highest training rating; None where all are equal or unknown."""
+    ratings = [rating for rating in map(_rating, training) if rating is not None]
+    return [min(ratings), max(ratings)] if ratings and min(ratings) != max(ratings) else None
+
+
+def _message(fields: Mapping[str, Any], budget: int) -> str:
+    """Write fields as JSON of at most ``budget`` tokens.
+
+    Empty fields are left out. Every text gets a fair share of what the frame of field names leaves of the budget.
+    """
+    known = _without_empty(fields)
+    texts = list(_texts(known))
+    room = budget - estimate_tokens(_json(_with_texts(known, repeat(""))))
+    while True:
+        message = _json(_with_texts(known, iter(cut_fairly(texts, room))))
+        # JSON writes quotation marks in a text with a backslash, so it may come out longer than the text was.
+        excess = estimate_tokens(message) - budget
+        if excess <= 0:
+            return message
+        room -= excess
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_empty(field) for name, field in value.items() if field not in ("", [])}
+    return [_without_empty(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a value of dictionaries, lists, numbers and texts, in the order they stand in."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _texts(entry)
+
+
+def _with_texts(value: Any, texts: Iterator[str]) -> Any:
+    """Copy such a value with other texts in the same places."""
+    if isinstance(value, str):
+        return next(texts)
+    if isinstance(value, dict):
+        return {name: _with_texts(field, texts) for name, field in value.items()}
+    return [_with_texts(entry, texts) for entry in value] if isinstance(value, list) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

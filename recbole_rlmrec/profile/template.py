@@ -1,18 +1,163 @@
-"""Profile texts made by rule from movie data, with no language model.
+"""Profile texts made by rule, with no language model.
 
-They let the whole way from text to recommendations run offline and give the same text every time. A user's profile may
-hold training interactions only, so the functions here take what was already chosen from them.
+They let the whole way from text to recommendations run offline and give the same text every time. A user's profile
+holds training interactions only.
+
+:class:`TemplateWriter` writes them for any dataset from a corpus; :func:`item_profile` and :func:`user_profile` are the
+sentences of the embedded movie data, whose vectors are shipped.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Iterable, Mapping, Optional, Sequence, Union
+from statistics import median
+from typing import Any, Iterable, Mapping, Optional, Sequence, Union
+
+from recbole_rlmrec.data.corpus import Corpus, Item, Review
+from recbole_rlmrec.profile.prompt import (
+    NO_TRAINING_INTERACTION,
+    PromptSettings,
+    by_token,
+    canonical_sha256,
+    known_title,
+    one_line,
+    readable_attributes,
+)
+from recbole_rlmrec.profile.record import Profile
+
+NOTHING_KNOWN_OF_ITEM = "no title, description or attribute"
+NOTHING_KNOWN_OF_USER = "no attribute of the user, and no title or attribute of a training item"
 
 # Articles that catalogues move behind a title: "Usual Suspects, The", "Haine, La".
 _ARTICLES = "The|A|An|La|Le|Les|L'|Il|Lo|Gli|Das|Der|Die|Ein|Eine|El|Los|Las|Un|Une|Una|O|Os"
 _MOVED_ARTICLE = re.compile(rf"([^()\s][^()]*), ({_ARTICLES})(?=\s*(?:[()]|$))")
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+_ENDS_A_SENTENCE = (".", "!", "?", "…", "。", "！", "？")
+_YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
+_NUMBER = re.compile(r"[-+]?\d[\d.,]*")
+_DESCRIPTION_CHARACTERS = 400
+_MOST_VALUES = 10  # of an attribute
+
+
+class TemplateWriter:
+    """Writes profiles by rule; the same corpus gives the same texts."""
+
+    name = "template"
+
+    def item_profiles(self, corpus: Corpus, settings: PromptSettings) -> tuple[list[Profile], dict[str, str]]:
+        """Write an item's title, attributes and the first sentences of its description.
+
+        Args:
+            corpus: the texts.
+            settings: only the domain matters: in "movies", articles come back in front of titles.
+
+        Returns:
+            The profiles, by item token, and token -> reason for the items that get none.
+        """
+        profiles: list[Profile] = []
+        without: dict[str, str] = {}
+        for token in sorted(corpus.items):
+            inputs = _item_inputs(corpus.items[token], settings.domain)
+            if any(inputs.values()):
+                profiles.append(self._profile(token, describe_item(**inputs), inputs, (), corpus))
+            else:
+                without[token] = NOTHING_KNOWN_OF_ITEM
+        return profiles, without
+
+    def user_profiles(self, corpus: Corpus, settings: PromptSettings) -> tuple[list[Profile], dict[str, str]]:
+        """Write a user's attributes, the attributes most frequent among the training items, and the best of these.
+
+        Args:
+            corpus: the texts; only its training interactions are told.
+            settings: only the domain matters: in "movies", articles come back in front of titles.
+
+        Returns:
+            The profiles, by user token, and token -> reason for the users who get none.
+        """
+        interactions = by_token(corpus.training, "user")
+        popularity = Counter(review.item for review in corpus.training)
+        items = {token: _item_inputs(item, settings.domain) for token, item in corpus.items.items()}
+        profiles: list[Profile] = []
+        without: dict[str, str] = {}
+        for token in sorted(corpus.users):
+            own = interactions.get(token, [])
+            inputs = _user_inputs(corpus.users[token], own, items, popularity)
+            if own and any(inputs.values()):
+                told = tuple(sorted({review.item for review in own}))
+                profiles.append(self._profile(token, describe_user(**inputs), inputs, told, corpus))
+            else:
+                without[token] = NOTHING_KNOWN_OF_USER if own else NO_TRAINING_INTERACTION
+        return profiles, without
+
+    def _profile(
+        self, token: str, text: str, inputs: Mapping[str, Any], told: tuple[str, ...], corpus: Corpus
+    ) -> Profile:
+        return Profile(token, text, "", self.name, canonical_sha256(inputs), corpus.train_sha256, told)
+
+
+def describe_item(title: str, attributes: Mapping[str, Sequence[str]], description: str) -> str:
+    """Write what is known about any item.
+
+    Args:
+        title: its title; empty when unknown.
+        attributes: readable name -> values; may be empty.
+        description: prose; empty when unknown.
+
+    Returns:
+        A text such as "Toy Story. Release year: 1995. Genres: Animation, Comedy. A cowboy doll is jealous." Unknown
+        parts are left out.
+    """
+    listed = [f"{name}: {', '.join(values[:_MOST_VALUES])}" for name, values in attributes.items()]
+    return _sentences([title, *listed, first_sentences(description)])
+
+
+def describe_user(
+    attributes: Mapping[str, Sequence[str]],
+    favourites: Mapping[str, Sequence[str]],
+    liked_titles: Sequence[str],
+    chosen_titles: Sequence[str],
+) -> str:
+    """Write what is known about any user.
+
+    Args:
+        attributes: readable name -> values; may be empty.
+        favourites: readable name of an attribute of items -> its most frequent values among the training items.
+        liked_titles: titles of the best rated training items, best first; empty where nothing is rated.
+        chosen_titles: titles of the most popular training items instead, where nothing is rated.
+
+    Returns:
+        A text such as "Favourite genres: Drama, Comedy. Liked best: Fargo; The Usual Suspects. Occupation:
+        technician." Unknown parts are left out. Titles are parted by semicolons, since they may hold commas.
+    """
+    parts = [f"Favourite {_inside(name)}: {', '.join(values)}" for name, values in favourites.items()]
+    for label, titles in (("Liked best", liked_titles), ("Chose", chosen_titles)):
+        parts += [f"{label}: {'; '.join(titles)}"] if titles else []
+    # Last, because sentence encoders give most weight to a text's beginning: on ml-100k with all-MiniLM-L6-v2, users
+    # nearest by the text predict held-out items better so (Recall@20 .217) than with age and occupation first (.194).
+    parts += [f"{name}: {', '.join(values)}" for name, values in attributes.items()]
+    return _sentences(parts)
+
+
+def first_sentences(text: str, limit: int = _DESCRIPTION_CHARACTERS) -> str:
+    """Return as many whole sentences from the start of a text as fit.
+
+    Args:
+        text: prose on one line.
+        limit: most characters.
+
+    Returns:
+        The sentences; where not even the first fits, its first words and "…".
+    """
+    if len(text) <= limit:
+        return text
+    ends = [border.start() for border in _SENTENCE_END.finditer(text, 0, limit + 1) if border.start() <= limit]
+    if ends:
+        return text[: ends[-1]]
+    start = text[: limit - 1]
+    words = start.rpartition(" ")[0] if " " in start and text[limit - 1] != " " else start
+    return words.rstrip(" ,;:") + "…"
 
 
 def natural_title(title: str) -> str:
@@ -104,6 +249,61 @@ def choose_liked_genres(genres: Iterable[Sequence[str]], limit: int = 5) -> list
     """
     counts = Counter(genre for item_genres in genres for genre in item_genres)
     return sorted(counts, key=lambda genre: (-counts[genre], genre))[:limit]
+
+
+def _item_inputs(item: Item, domain: str) -> dict[str, Any]:
+    """Return the arguments of :func:`describe_item`."""
+    title = known_title(item.title)
+    return {
+        "title": natural_title(title) if domain == "movies" else title,
+        "attributes": readable_attributes(item.attributes, domain),
+        "description": one_line(item.description),
+    }
+
+
+def _user_inputs(
+    attributes: Mapping[str, tuple[str, ...]],
+    interactions: Sequence[Review],
+    items: Mapping[str, Mapping[str, Any]],
+    popularity: Mapping[str, int],
+) -> dict[str, Any]:
+    """Return the arguments of :func:`describe_user`."""
+    known = [items[review.item] for review in interactions if review.item in items]
+    names = dict.fromkeys(name for item in known for name in item["attributes"])
+    favourites = {
+        name: choose_liked_genres(_countable(item["attributes"].get(name, ())) for item in known) for name in names
+    }
+    titles = {
+        review.item: items[review.item]["title"]
+        for review in interactions
+        if review.item in items and items[review.item]["title"]
+    }
+    ratings = {review.item: review.rating for review in interactions if review.rating is not None}
+    # The lower half is not liked, even where there are fewer than ten others.
+    liked = {item: ratings[item] for item in titles if item in ratings and ratings[item] >= median(ratings.values())}
+    chosen = {} if ratings else dict.fromkeys(titles, 0.0)
+    return {
+        "attributes": readable_attributes(attributes, "general"),
+        "favourites": {name: values for name, values in favourites.items() if values},
+        "liked_titles": [titles[item] for item in choose_liked_items(liked, popularity, titles)],
+        "chosen_titles": [titles[item] for item in choose_liked_items(chosen, popularity, titles)],
+    }
+
+
+def _countable(values: Sequence[str]) -> list[str]:
+    """Return values that items share: a year's decade, once; no other numbers, such as prices."""
+    decades = [f"{value[:3]}0s" if _YEAR.fullmatch(value) else value for value in values]
+    return list(dict.fromkeys(value for value in decades if not _NUMBER.fullmatch(value)))
+
+
+def _sentences(parts: Iterable[str]) -> str:
+    """Join parts that are not empty, each ended by a full stop unless it ends a sentence itself."""
+    return " ".join(part if part.endswith(_ENDS_A_SENTENCE) else f"{part}." for part in parts if part)
+
+
+def _inside(name: str) -> str:
+    """Write a name as it stands inside a sentence; abbreviations stay."""
+    return name if name[:2].isupper() else name[:1].lower() + name[1:]
 
 
 def _join_article(article: str, title: str) -> str:

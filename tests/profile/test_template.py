@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
+from recbole_rlmrec.data.corpus import Corpus, Item, Review
+from recbole_rlmrec.profile.prompt import PromptSettings, canonical_sha256
 from recbole_rlmrec.profile.template import (
+    TemplateWriter,
     choose_liked_genres,
     choose_liked_items,
+    describe_item,
+    describe_user,
+    first_sentences,
     item_profile,
     natural_title,
     user_profile,
@@ -94,3 +100,125 @@ def test_liked_genres_are_ordered_by_count_and_name() -> None:
     assert choose_liked_genres(genres) == ["Drama", "War", "Action", "Comedy", "Crime"]
     assert choose_liked_genres(genres, limit=1) == ["Drama"]
     assert choose_liked_genres([]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ("Toy Story", {"Release year": ["1995"], "Genres": ["Animation", "Comedy"]}, ""),
+            "Toy Story. Release year: 1995. Genres: Animation, Comedy.",
+        ),
+        (("Airplane!", {}, "Funny? Yes."), "Airplane! Funny? Yes."),
+        (("", {"Publisher": ["Valve Inc."]}, ""), "Publisher: Valve Inc."),
+        (("", {"Tags": [str(number) for number in range(12)]}, ""), "Tags: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9."),
+        (("Dune", {}, "Sand. " * 100), "Dune. " + " ".join(["Sand."] * 66)),  # 400 characters have room for 66
+    ],
+)
+def test_describe_item(arguments: tuple[Any, ...], text: str) -> None:
+    assert describe_item(*arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ({"Age": ["24"]}, {"Genres": ["Drama", "War"], "TV rating": ["M"]}, ["Fargo", "Good, Bad"], []),
+            "Favourite genres: Drama, War. Favourite TV rating: M. Liked best: Fargo; Good, Bad. Age: 24.",
+        ),
+        (({}, {}, [], ["Fargo"]), "Chose: Fargo."),
+        (({"Age": ["24"]}, {}, [], []), "Age: 24."),
+    ],
+)
+def test_describe_user(arguments: tuple[Any, ...], text: str) -> None:
+    assert describe_user(*arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "start"),
+    [
+        ("One. Two. Three.", 16, "One. Two. Three."),
+        ("One. Two. Three.", 15, "One. Two."),
+        ("One. Two. Three.", 9, "One. Two."),
+        ("One. Two. Three.", 8, "One."),
+        ("One. Two. Three.", 3, "On…"),
+        ("a longer sentence without end", 12, "a longer…"),
+        ("a longer sentence without end", 9, "a longer…"),
+        ("三体。很好。看", 6, "三体。很好。"),
+        ("", 5, ""),
+    ],
+)
+def test_first_sentences(text: str, limit: int, start: str) -> None:
+    assert first_sentences(text, limit) == start
+    assert len(start) <= limit
+
+
+MOVIES = {
+    "a": Item("a", "Usual Suspects, The", "", {"release_year": ("1995",), "class": ("Crime", "Thriller")}),
+    "b": Item("b", "unkonwn", "", {"release_year": ("unkonwn",), "class": ("unknown",)}),
+    "c": Item("c", "Heat", "", {"release_year": ("1991",), "class": ("Crime",), "price": ("9.99",)}),
+    "d": Item("d", "Alien", "", {"release_year": ("1979",)}),
+}
+TRAINING = (
+    Review("u", "a", "", 3.0),
+    Review("u", "c", "", 5.0),
+    Review("u", "d", "", 1.0),
+    Review("v", "c"),
+    Review("v", "d"),
+    Review("w", "b", "", 5.0),
+    Review("y", "c"),
+)
+USERS = {
+    "u": {"age": ("24",), "occupation": ("other",)},
+    "v": {},
+    "w": {},
+    "x": {"age": ("30",)},
+    "y": {},
+}
+CORPUS = Corpus("tiny", MOVIES, USERS, TRAINING, frozenset([("x", "a")]), "split")
+
+
+def test_the_writer_writes_items() -> None:
+    profiles, without = TemplateWriter().item_profiles(CORPUS, PromptSettings(domain="movies"))
+    assert {profile.token: profile.profile for profile in profiles} == {
+        "a": "The Usual Suspects. Release year: 1995. Genres: Crime, Thriller.",
+        "c": "Heat. Release year: 1991. Genres: Crime. Price: 9.99.",
+        "d": "Alien. Release year: 1979.",
+    }
+    assert without == {"b": "no title, description or attribute"}
+    inputs = {"title": "Alien", "attributes": {"Release year": ["1979"]}, "description": ""}
+    assert profiles[2].prompt_sha256 == canonical_sha256(inputs)
+    assert {(profile.writer, profile.train_sha256, profile.told, profile.reasoning) for profile in profiles} == {
+        ("template", "split", (), "")
+    }
+    general, _ = TemplateWriter().item_profiles(CORPUS, PromptSettings())
+    assert general[0].profile == "Usual Suspects, The. Release year: 1995. Class: Crime, Thriller."
+
+
+def test_the_writer_writes_users_from_training_interactions() -> None:
+    profiles, without = TemplateWriter().user_profiles(CORPUS, PromptSettings(domain="movies"))
+    texts = {profile.token: profile.profile for profile in profiles}
+    # Of 1, 3 and 5 stars, 1 is below the median; prices are not counted, years by decade.
+    decades = "Favourite release year: 1990s, 1970s."
+    assert texts["u"] == f"{decades} Favourite genres: Crime, Thriller. Liked best: Heat; The Usual Suspects. Age: 24."
+    # Without ratings, the more popular first: Heat has three interactions. One item of each decade: by name.
+    assert texts["v"] == "Favourite release year: 1970s, 1990s. Favourite genres: Crime. Chose: Heat; Alien."
+    assert {profile.token: profile.told for profile in profiles} == {"u": ("a", "c", "d"), "v": ("c", "d"), "y": ("c",)}
+    assert without == {
+        "w": "no attribute of the user, and no title or attribute of a training item",
+        "x": "no training interaction",
+    }
+
+
+def test_the_writer_does_not_depend_on_an_order() -> None:
+    backwards = Corpus(
+        "tiny",
+        dict(reversed(list(MOVIES.items()))),
+        dict(reversed(list(USERS.items()))),
+        TRAINING,
+        frozenset(),
+        "split",
+    )
+    writer, settings = TemplateWriter(), PromptSettings(domain="movies")
+    assert writer.user_profiles(backwards, settings) == writer.user_profiles(CORPUS, settings)
+    assert writer.item_profiles(backwards, settings) == writer.item_profiles(CORPUS, settings)

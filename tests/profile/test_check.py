@@ -1,0 +1,264 @@
+"""The check's numbers, counted by hand, and the leaks it finds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data import semantic_embedding
+from recbole_rlmrec.data.corpus import Corpus, Item, Review, load_corpus
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.profile import check as check_module
+from recbole_rlmrec.profile.check import CheckReport, check, check_corpus
+from recbole_rlmrec.profile.prompt import Prompt, PromptSettings, user_prompts
+from recbole_rlmrec.profile.record import Failure, Profile, write_failures, write_profiles
+from recbole_rlmrec.profile.template import TemplateWriter
+
+SETTINGS = PromptSettings(domain="movies")
+ITEMS = [Item("a", "Toy Story"), Item("b", "Star Wars, The"), Item("c", "Up"), Item("d", "Star Wars, The 2"), Item("e")]
+TRAINING = (Review("u", "a"), Review("u", "d"), Review("v", "a"), Review("w", "b"))
+CORPUS = Corpus(
+    dataset="tiny",
+    items={item.token: item for item in ITEMS},
+    users={token: {} for token in "uvwx"},
+    training=TRAINING,
+    held_out=frozenset([("u", "b"), ("u", "c"), ("v", "b")]),
+    train_sha256="now",
+)
+
+
+def user(token: str, text: str = "Likes toys.", **values: Any) -> Profile:
+    return replace(Profile(token, text, "", "llm:m", "p", "now"), **values)
+
+
+def checked(
+    folder: Path, users: list[Profile], items: tuple[Profile, ...] = (), corpus: Corpus = CORPUS
+) -> CheckReport:
+    write_profiles(folder / "tiny.userprf.jsonl", users)
+    if items:
+        write_profiles(folder / "tiny.itemprf.jsonl", items)
+    return check_corpus(corpus, [folder], SETTINGS)
+
+
+def test_nothing_at_all(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing to check.*recbole-rlmrec build-semantics --dataset tiny"):
+        check_corpus(CORPUS, [tmp_path], SETTINGS)
+
+
+def test_profiles_are_counted(tmp_path: Path) -> None:
+    failures = [Failure("w", "p", "llm:m", "no JSON", 3), Failure("x", "p", "llm:m", "no JSON", 3)]
+    write_failures(tmp_path / "tiny.userprf.failed.jsonl", failures)
+    profiles = [user("u", "Likes  toys."), user("v", "one two three four"), user("x", " "), user("z", "Likes toys.")]
+    report = checked(tmp_path, [user("u", "older"), *profiles[:3], replace(profiles[3], writer="template")])
+    users, items = report.profiles
+    assert (users.ids, users.holes, users.strangers, users.empty) == (4, ("w", "x"), ("z",), ("x",))
+    assert (users.words, users.identical, dict(users.writers)) == ((2, 4, 2), 0, {"llm:m": 3, "template": 1})
+    assert items.path is None and str(items) == "item profiles: none"
+    assert str(users).splitlines()[1:] == [
+        "  coverage: 2 of 4 (50.0 %)",
+        "  without a profile: 2, such as w, x",
+        "  failed: 2; the next run of build-semantics tries them again",
+        "    2: no JSON",
+        "  empty profiles: 1, such as x",
+        "  profiles of ids that the dataset does not have: 1, such as z",
+        "  writers: llm:m (3), template (1)",
+        "  length in words: 2 to 4, median 2",
+    ]
+    assert not report.has_leak and str(report).endswith("verdict: no leak found.")
+
+
+def test_identical_profiles(tmp_path: Path) -> None:
+    users = checked(tmp_path, [user("u", "Same."), user("v", "Same. "), user("w", "Other.")]).profiles[0]
+    assert users.identical == 2 and "2 profiles have the text of another" in str(users)
+
+
+def test_told_interactions_that_are_held_out_are_a_leak(tmp_path: Path) -> None:
+    items = (Profile("a", "x", "", "llm:m", "p", "now", ("u", "v")), Profile("b", "x", "", "llm:m", "p", "now", ("v",)))
+    report = checked(tmp_path, [user("u", told=("a", "b", "e")), user("v", told=("a",))], items)
+    # (u, a) and (v, a) are told on both sides.
+    assert report.leaks.told == 5
+    assert report.leaks.told_held_out == (("u", "b"), ("v", "b"))
+    assert report.leaks.told_unknown == (("u", "e"),)
+    assert report.has_leak
+    assert "verdict: LEAK. 2 held-out interactions told; write the profiles again." in str(report)
+
+
+def test_told_interactions_of_training_are_no_leak(tmp_path: Path) -> None:
+    report = checked(tmp_path, [user("u", told=("a", "d")), user("v", told=("a",))])
+    assert (report.leaks.told, report.leaks.told_held_out, report.leaks.told_unknown) == (3, (), ())
+    assert not report.has_leak
+
+
+def test_the_prompts_of_now_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checked(tmp_path, [user("u")]).leaks.prompts == 7  # four items with a title, three users with one
+
+    def careless(*arguments: Any) -> Any:
+        prompts, without = user_prompts(*arguments)
+        return [*prompts, Prompt("user", "u", "", "", ("a", "c"))], without
+
+    monkeypatch.setattr(check_module, "user_prompts", careless)
+    report = checked(tmp_path, [user("u")])
+    assert report.leaks.prompts_held_out == (("u", "c"),) and report.has_leak
+
+
+def test_profiles_of_another_split_are_suspected_unless_their_record_clears_them(tmp_path: Path) -> None:
+    old = {"train_sha256": "old"}
+    silent = checked(tmp_path, [user("u", **old), user("v", **old), user("w")])
+    assert silent.leaks.other_split == (
+        "2 user profiles written from another training split, may tell of held-out interactions",
+    )
+    assert silent.has_leak and "verdict: SUSPECTED LEAK" in str(silent)
+
+    item = Profile("a", "x", "", "llm:m", "p", "old")
+    cleared = checked(tmp_path, [user("u", told=("a",), **old), user("w")], (item,))
+    assert cleared.leaks.other_split == () and not cleared.has_leak
+    assert [sentence.split(" written")[0] for sentence in cleared.leaks.harmless_split] == [
+        "1 user profile",
+        "1 item profile",
+    ]
+    proven = checked(tmp_path, [user("u", told=("a", "b"), **old)], (item,))
+    assert proven.has_leak and len(proven.leaks.other_split) == 1 and "verdict: LEAK" in str(proven)
+
+
+def test_titles_of_held_out_items_are_a_hint(tmp_path: Path) -> None:
+    texts = {
+        "u": "Liked The Star Wars 2 and Up.",  # The Star Wars inside a training title; Up is too short
+        "v": "Would like The Star Wars!",
+        "w": "The Star Wars and Toy Story.",  # nothing of w is held out
+        "z": "Star Wars, The",  # nobody knows z
+    }
+    items = {**CORPUS.items, "d": Item("d", "The Star Wars 2")}
+    report = checked(
+        tmp_path, [user(token, text) for token, text in texts.items()], corpus=replace(CORPUS, items=items)
+    )
+    assert report.leaks.mentions == {"v": ("The Star Wars",)}
+    assert not report.has_leak
+    assert "hint: 1 user profile with the title of a held-out item" in str(report)
+    assert "    user v: The Star Wars\n" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("Star Wars, The end", True), ("The Star Warship", False), ("the star wars", False), ("MyThe Star Wars", False)],
+)
+def test_titles_are_found_word_for_word(tmp_path: Path, text: str, found: bool) -> None:
+    assert bool(checked(tmp_path, [user("v", text)]).leaks.mentions) == found
+
+
+def embed(folder: Path, side: semantic_embedding.Side, vectors: dict[str, Any], **recorded: Any) -> None:
+    SemanticEmbedding.from_arrays(list(vectors), np.array(list(vectors.values()), np.float16), side).save(
+        folder, "tiny", side
+    )
+    (folder / "tiny.semantic.json").write_text(json.dumps(recorded))
+
+
+def test_embeddings_are_described(tmp_path: Path) -> None:
+    vectors = {"e": [0, 3, 0], "a": [1, 0, 0], "b": [1, 1, 0], "c": [0, 0, 0], "stranger": [9, 9, 9]}
+    embed(tmp_path, "item", vectors, encoder="an encoder", train_sha256="now")
+    report = check_corpus(CORPUS, [tmp_path / "none", tmp_path], SETTINGS)
+    assert str(report.embeddings[0]) == "user embeddings: none"
+    items = report.embeddings[1]
+    assert (items.ids, items.holes, items.zeros, items.dimension, items.dtype) == (5, ("c", "d"), 1, 3, "float16")
+    assert items.encoder == "an encoder"
+    # a and b, b and e: the root of a half; a and e: 0.
+    assert items.mean_cosine == pytest.approx(2 * 0.5**0.5 / 3)
+    nearest = {query: [(label, round(cosine, 3)) for label, cosine in found] for query, found in items.neighbours}
+    a, b = "a (Toy Story)", "b (Star Wars, The)"
+    assert list(nearest)[:2] == [a, b]  # by popularity, then by token
+    assert nearest == {a: [(b, 0.707), ("e", 0.0)], b: [(a, 0.707), ("e", 0.707)], "e": [(b, 0.707), (a, 0.0)]}
+    assert "hardly" not in str(items) and not report.has_leak
+
+
+def test_neighbours_and_mean_cosine_are_those_of_the_slow_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    tokens = [f"i{number:02}" for number in range(40)]
+    table = dict(zip(tokens, rng.normal(size=(40, 5)) + 1))
+    training = tuple(Review(f"u{number}", tokens[number % 7]) for number in range(30))
+    corpus = replace(CORPUS, items={token: Item(token) for token in tokens}, training=training, held_out=frozenset())
+    embed(tmp_path, "item", dict(reversed(list(table.items()))))
+    reports = []
+    for block in (1, 64, 1 << 20):
+        monkeypatch.setattr(check_module, "BLOCK_BYTES", block)
+        reports.append(check_corpus(corpus, [tmp_path], SETTINGS).embeddings[1])
+    unit = np.array([table[token] for token in tokens], np.float16).astype(float)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    for report in reports:
+        assert report.mean_cosine == pytest.approx(cosines[~np.eye(40, dtype=bool)].mean(), abs=1e-6)
+        queries = [query for query, _ in report.neighbours]
+        assert queries[:3] == ["i00", "i01", "i02"] and len(set(queries)) == 5  # 30 interactions of 7 items: 5, 5, 4...
+        for query, found in report.neighbours:
+            row = cosines[tokens.index(query)].copy()
+            row[tokens.index(query)] = -2
+            order = np.argsort(-row)[:3]
+            assert [label for label, _ in found] == [tokens[column] for column in order]
+            assert [cosine for _, cosine in found] == pytest.approx(row[order], abs=1e-6)
+
+
+def test_a_collapsed_encoder_shows(tmp_path: Path) -> None:
+    embed(tmp_path, "item", {"a": [1, 0.1], "b": [1, 0.2], "c": [1, 0]})
+    assert "hardly tells them apart" in str(check_corpus(CORPUS, [tmp_path], SETTINGS))
+
+
+def test_one_vector_has_no_neighbour(tmp_path: Path) -> None:
+    embed(tmp_path, "item", {"a": [1, 0.1]})
+    items = check_corpus(CORPUS, [tmp_path], SETTINGS).embeddings[1]
+    assert items.mean_cosine is None and items.neighbours == (("a (Toy Story)", ()),)
+
+
+def test_embeddings_of_another_split_are_suspected(tmp_path: Path) -> None:
+    embed(tmp_path, "item", {"a": [1, 0.1], "b": [0, 1]}, train_sha256="0123456789abcdef")
+    report = check_corpus(CORPUS, [tmp_path], SETTINGS)
+    assert report.has_leak and "tiny.semantic.json says that the embeddings" in str(report)
+    assert "(0123456789ab... instead of now...)" in str(report)
+
+
+@pytest.mark.parametrize("broken", ["half", "strangers", "metadata", "dimensions"])
+def test_embeddings_that_cannot_be_used_are_reported_and_the_rest_is_checked(tmp_path: Path, broken: str) -> None:
+    embed(tmp_path, "user", {"u": [1, 0], "v": [0, 1]})
+    embed(tmp_path, "item", {"no": [1, 0]} if broken == "strangers" else {"a": [1, 0, 1]}, dimension=None)
+    if broken == "half":
+        (tmp_path / "tiny.itememb.tokens").unlink()
+    if broken == "metadata":
+        (tmp_path / "tiny.semantic.json").write_text('{"dimension": 7}')
+    report = checked(tmp_path, [user("u")])
+    message = {
+        "half": "holds tiny.itememb.npy but not tiny.itememb.tokens",
+        "strangers": "item",
+        "metadata": "says dimension 7",
+        "dimensions": "the two sides differ in dimension",
+    }[broken]
+    assert message in report.embeddings[1].problem
+    assert str(report.embeddings[1]).startswith("item embeddings cannot be used: ")
+    assert report.profiles[0].ids == 4
+
+
+def test_movielens_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = RLMRecConfig("LightGCN", "ml-100k", config_dict={"show_progress": False})
+    corpus = load_corpus(config)
+    monkeypatch.setattr(check_module, "load_corpus", lambda _: corpus)
+    writer = TemplateWriter()
+    (items, without), (users, _) = writer.item_profiles(corpus, SETTINGS), writer.user_profiles(corpus, SETTINGS)
+    assert list(without) == ["267"] and len(users) == 943
+    assert all(0 < len(profile.profile.split()) < 100 for profile in users + items)
+
+    report = check(config)
+    assert [found.ids for found in report.embeddings] == [943, 1682] and not report.has_leak
+    assert all(found.holes == () and found.dimension == 384 for found in report.embeddings)
+
+    wrong = min(item for user_token, item in corpus.held_out if user_token == users[0].token)
+    write_profiles(tmp_path / "ml-100k.itemprf.jsonl", items)
+    write_profiles(tmp_path / "ml-100k.userprf.jsonl", [replace(users[0], told=(*users[0].told, wrong)), *users[1:]])
+    report = check_corpus(corpus, [tmp_path], SETTINGS)
+    assert (report.leaks.told, report.leaks.told_unknown) == (60_001, ())
+    assert report.leaks.told_held_out == ((users[0].token, wrong),)
+    assert report.leaks.mentions == {} and report.leaks.prompts == 943 + 1681
+    assert "verdict: LEAK. 1 held-out interaction told" in str(report)
