@@ -21,8 +21,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     )
     importer = verbs.add_parser("import-release", help="turn RLMRec's released files into a dataset")
     _add_import_arguments(importer)
+    preparer = verbs.add_parser("prepare", help="turn a raw dump of Amazon, Yelp or Steam into a dataset with texts")
+    _add_prepare_arguments(preparer)
+    builder = verbs.add_parser("build-semantics", help="write profiles, encode them and check", allow_abbrev=False)
+    checker = verbs.add_parser("check", help="check profiles and embeddings of a dataset", allow_abbrev=False)
+    _add_semantics_arguments(builder, checker)
     known, rest = parser.parse_known_args(arguments)
-    if known.verb != "train" and rest:
+    if rest and not known.takes_settings:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return _guarded(known, rest)
 
@@ -64,14 +69,33 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     tuning.add_argument("--tool", help="hyperopt, or ray: trials side by side (hyperopt)")
     tuning.add_argument("--jobs", type=int, help="ray: trials at a time (one per GPU, or per core)")
     tuning.add_argument("--tune_output", help="folder of the searches (saved/tune)")
-    parser.set_defaults(run=_train, **_PROCESS_ARGUMENTS)
+    parser.set_defaults(run=_train, takes_settings=True, **_PROCESS_ARGUMENTS)
 
 
 def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
     from recbole_rlmrec.data import release
 
     release.add_arguments(parser)
-    parser.set_defaults(run=lambda known, _: release.run_from_arguments(known))
+    parser.set_defaults(run=lambda known, _: release.run_from_arguments(known), takes_settings=False)
+
+
+def _add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    from recbole_rlmrec.data import prepare
+
+    prepare.add_arguments(parser)
+    parser.set_defaults(run=lambda known, _: prepare.run_from_arguments(known), takes_settings=False)
+
+
+def _add_semantics_arguments(builder: argparse.ArgumentParser, checker: argparse.ArgumentParser) -> None:
+    from recbole_rlmrec import semantics
+
+    for parser, add, run in (
+        (builder, semantics.add_build_arguments, semantics.run_build),
+        (checker, semantics.add_check_arguments, semantics.run_check),
+    ):
+        add(parser)
+        parser.epilog = "Every setting of the dataset can be given as --name=value, as in a training."
+        parser.set_defaults(run=lambda known, rest, run=run: run(known, parse_settings(rest)), takes_settings=True)
 
 
 def _train(known: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -228,13 +228,14 @@ class RLMRecConfig(Config):
             self.final_config_dict["data_path"] = str(user_folder)
         self.data_folders = (user_folder, resource_folder("dataset") / self.dataset)
         parts = ["train", "valid", "test"]
-        if (
-            self.final_config_dict["benchmark_filename"] is None
-            and not (user_folder / f"{self.dataset}.inter").is_file()
-            and all((user_folder / f"{self.dataset}.{part}.inter").is_file() for part in parts)
-        ):
+        has_parts = all((user_folder / f"{self.dataset}.{part}.inter").is_file() for part in parts)
+        has_whole = (user_folder / f"{self.dataset}.inter").is_file()
+        if self.final_config_dict["benchmark_filename"] is None and has_parts and not has_whole:
             self.final_config_dict["benchmark_filename"] = parts
             self.notes.append(("info", f"Split from {self.dataset}.train.inter, .valid.inter and .test.inter."))
+        elif "benchmark_filename" not in self.external_config_dict and has_whole and not has_parts:
+            # Data prepared from a raw dump may have the name of one that was released in parts.
+            self.final_config_dict["benchmark_filename"] = None
 
     def _set_train_neg_sample_args(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import re
 import sys
 from functools import partial
@@ -15,6 +16,7 @@ import pytest
 import torch
 from conftest import World, batch_of, built
 
+from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.quick_start import run
 
@@ -22,12 +24,14 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts, no package
 
 compiled = importlib.import_module("compiled")
+encode_texts = importlib.import_module("encode_texts")
 epochs = importlib.import_module("epochs")
 growth = importlib.import_module("growth")
 large_table = importlib.import_module("large_table")
 limits = importlib.import_module("limits")
 operations = importlib.import_module("operations")
 paired = importlib.import_module("paired")
+prepare_dump = importlib.import_module("prepare_dump")
 reference = importlib.import_module("reference")
 supported_models = importlib.import_module("supported_models")
 timing = importlib.import_module("timing")
@@ -243,6 +247,40 @@ def test_large_table_runs(capsys: Any) -> None:
     assert large_table.main([*sizes.split(), "--storages", "memory_map", "memory"]) == 0
     _, _, mapped, held = rows_of(capsys.readouterr().out)
     assert mapped.startswith("| memory_map |") and held.startswith("| memory |") and mapped.count("|") == 7
+
+
+def test_encode_texts_runs(tmp_path: Path, capsys: Any) -> None:
+    texts = {"7": "red tea cup", "b": "red wine glass", "3": "green tea glass", "x": "wine cup"}
+    lines = [json.dumps({"token": token, "text": text}) + "\n" for token, text in texts.items()]
+    (tmp_path / "texts.jsonl").write_text("".join(lines))
+    encoder = make_encoder("lsa", EncoderSettings(dimension=2))
+    tokens = ["x", "3", "7"]
+    encoder.fit([texts[token] for token in tokens])
+    reference = 5 * encoder.encode([texts[token] for token in tokens])
+    reference[1] += 0.5 * np.linalg.norm(reference[1]) * np.array([0, 1], dtype=np.float32)
+    np.save(tmp_path / "reference.npy", reference)
+    (tmp_path / "tokens.txt").write_text("x\n3\n7\n")
+    files = f"--data_path {tmp_path} --texts texts.jsonl --tokens tokens.txt --reference reference.npy"
+    options = [*files.split(), "--encoder", "lsa", "--dimension", "2"]
+    assert encode_texts.main(options) == 0
+    _, _, row = rows_of(capsys.readouterr().out)
+    ours = encoder.encode([texts["3"]])[0].astype(np.float64)
+    least = ours @ reference[1] / np.linalg.norm(ours) / np.linalg.norm(reference[1])
+    cells = row.strip("| ").split(" | ")
+    assert cells[:3] == ["texts.jsonl", "3", "2"]
+    assert [float(cell) for cell in cells[3:5]] == pytest.approx([least, (2 + least) / 3], abs=2e-6)
+    (tmp_path / "tokens.txt").write_text("x\n3\nunknown\n")
+    with pytest.raises(SystemExit):
+        encode_texts.main(options)
+    assert "3 rows, 3 tokens, 1 of these without a text" in capsys.readouterr().err
+
+
+def test_prepare_dump_runs(capsys: Any) -> None:
+    assert prepare_dump.main("--bytes 1e5 --k_core 3".split()) == 0
+    printed = capsys.readouterr().out
+    assert "10,000 reviews in" in printed
+    _, _, row = rows_of(printed)
+    assert row.startswith("| 3 |") and int(row.split(" | ")[1].replace(",", "")) > 500
 
 
 def test_supported_models_runs(capsys: Any, tmp_path: Path) -> None:

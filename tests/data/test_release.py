@@ -26,6 +26,7 @@ from pickles import (
 )
 
 from recbole_rlmrec.data import release
+from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
 from recbole_rlmrec.data.release import ReleaseSummary, add_arguments, import_release, run_from_arguments
 from recbole_rlmrec.errors import DataError, SettingError
 
@@ -587,7 +588,7 @@ def test_no_other_id_is_read_as_missing() -> None:
     """The list of such ids is pandas' own."""
     from pandas._libs.parsers import STR_NA_VALUES
 
-    assert STR_NA_VALUES - {""} == release._MISSING_TOKENS
+    assert STR_NA_VALUES - {""} == MISSING_TOKENS
 
 
 def read_as_recbole(tmp_path: Path) -> list[tuple[str, str]]:

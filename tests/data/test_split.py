@@ -16,6 +16,7 @@ from recbole_rlmrec.data.split import (
     LEFT_OUT,
     SPLIT_NAMES,
     pairs_sha256,
+    random_split,
     read_split,
     split_column_codes,
     write_packed_split,
@@ -330,3 +331,60 @@ def test_split_column_with_unknown_values() -> None:
 def test_split_column_without_training_rows() -> None:
     with pytest.raises(DataError, match=r"'split' column of the \.inter file has no training interaction"):
         split_column_codes(["valid", "test"])
+
+
+# ---------------------------------------------------------------------- a random split
+
+
+def slow_split(pairs: list[tuple[str, str]], seed: int) -> list[int]:
+    """The rules of ``random_split``, one interaction at a time."""
+    by_token = sorted(range(len(pairs)), key=lambda row: pairs[row])
+    draws = np.random.Generator(np.random.PCG64(seed)).random(len(pairs))
+    order = [by_token[place] for place in np.argsort(draws, kind="stable")]
+    n_train, n_valid = round(len(pairs) * 0.6), round(len(pairs) * 0.2)
+    codes = dict(zip(order, [0] * n_train + [1] * n_valid + [2] * len(pairs)))
+
+    def kept(row: int, side: int) -> int:
+        return sum(codes[other] == 0 and pairs[other][side] == pairs[row][side] for other in order)
+
+    moved: dict[int, int] = {}
+    for side in (0, 1):
+        for row in order:
+            if kept(row, side) == 0:
+                moved[row] = codes[row]
+                codes[row] = 0
+    wanted = [moved[row] for row in order if row in moved]
+    for least in (2, 1):
+        for row in reversed(order):
+            if wanted and codes[row] == 0 and row not in moved and min(kept(row, side) for side in (0, 1)) > least:
+                codes[row] = wanted.pop()
+    return [codes[row] for row in range(len(pairs))]
+
+
+@pytest.mark.parametrize(
+    ("n_users", "n_pairs", "seed"), [(30, 60, 0), (30, 45, 1), (12, 80, 2), (40, 44, 3), (3, 5, 4)]
+)
+def test_random_split_follows_its_rules(n_users: int, n_pairs: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cells = rng.permutation(np.unique(rng.integers(0, n_users * n_users, n_pairs)))
+    pairs = [(f"u{cell // n_users}", f"i{cell % n_users}") for cell in cells.tolist()]
+    users, items = zip(*pairs)
+    codes = random_split(users, items, seed)
+    assert codes.dtype == np.int8 and codes.tolist() == slow_split(pairs, seed)
+    for tokens in (users, items):
+        assert {token for token, code in zip(tokens, codes) if code == 0} == set(tokens)
+
+
+def test_random_split_of_numbers_is_that_of_tokens() -> None:
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 50, 400), rng.integers(0, 40, 400)
+    tokens = [f"u{user:02d}" for user in users], [f"i{item:02d}" for item in items]
+    shares = (8, 1, 1)
+    codes = random_split(users, items, 5, shares)
+    np.testing.assert_array_equal(codes, random_split(*tokens, 5, shares))
+    assert np.bincount(codes).tolist() == [320, 40, 40]
+    assert not np.array_equal(codes, random_split(users, items, 6, shares))
+
+
+def test_random_split_of_nothing() -> None:
+    assert random_split([], [], 0).tolist() == []

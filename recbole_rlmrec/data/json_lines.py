@@ -1,0 +1,261 @@
+"""Large files of one object a line, plain or gzipped, read as a stream that survives a few malformed lines."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from reprlib import repr as short_repr
+from typing import IO, Any, Callable, Iterable, Iterator, Mapping, Optional, TypeVar, Union, cast
+
+from tqdm import tqdm
+
+from recbole_rlmrec.errors import DataError
+
+#: The share of a file's lines that may be malformed, unless told otherwise.
+MAX_MALFORMED = 0.01
+
+_BLOCK_BYTES = 2**20
+_LONGEST_LINE = 16 * 2**20
+# Python's parser needs a hundred times a literal's size.
+_LONGEST_LITERAL = 2**20
+_N_EXAMPLES = 3
+# From so many malformed lines on, a file that has more of them than others is given up before its end.
+_HOPELESS = 1000
+
+_Made = TypeVar("_Made")
+
+
+class MalformedLineError(ValueError):
+    """A line does not say what it should; the message continues "line 7"."""
+
+
+def parse_json(line: bytes) -> Any:
+    """Read a line of JSON.
+
+    Raises:
+        MalformedLineError: it is none.
+    """
+    text = _text(line)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MalformedLineError(f"is not valid JSON ({error})") from error
+
+
+def parse_json_or_literal(line: bytes) -> Any:
+    """Read a line of JSON or, failing that, of Python's literals (``{'asin': '0001'}``), which executes nothing.
+
+    Raises:
+        MalformedLineError: it is neither.
+    """
+    text = _text(line)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        json_error = error
+    if len(line) > _LONGEST_LITERAL:
+        raise MalformedLineError(f"is not valid JSON ({json_error}) and too long for a Python literal")
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        reason = str(error).split("\n")[0][:100] or type(error).__name__
+        raise MalformedLineError(f"is neither valid JSON ({json_error}) nor a Python literal ({reason})") from error
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedLineError(f"is not UTF-8 ({error.reason} at byte {error.start + 1})") from error
+
+
+@dataclass
+class JsonLines:
+    """A file of one object a line, and what its reading found; blank lines count as none.
+
+    Attributes:
+        path: the file, plain or gzipped, whatever its name.
+        parse: turns a line into a value, or raises :class:`MalformedLineError`.
+        max_malformed: the share of the lines that may be malformed.
+        show_progress: whether to show a bar of the bytes read, where standard error is a terminal.
+        remedy: what to do about too many malformed lines, for the error.
+        n_lines: lines of the last whole reading.
+        n_malformed: malformed ones among them.
+        examples: the first of these, with line number and reason.
+    """
+
+    path: Path
+    parse: Callable[[bytes], Any] = parse_json
+    max_malformed: float = MAX_MALFORMED
+    show_progress: bool = False
+    remedy: str = "Mend these lines."
+    n_lines: int = 0
+    n_malformed: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def records(self, make: Callable[[Mapping[str, Any]], _Made]) -> Iterator[tuple[int, _Made]]:
+        """Yield what ``make`` makes of each line's object, with the line's number, from 1.
+
+        Args:
+            make: raises :class:`MalformedLineError` where an object lacks what it should have.
+
+        Raises:
+            DataError: the file cannot be read, has no line, or has too many malformed ones.
+        """
+        self.n_lines, self.n_malformed, self.examples = 0, 0, []
+        for number, line in self.lines():
+            self.n_lines += 1
+            try:
+                yield number, make(self._object(line))
+            except MalformedLineError as error:
+                self._count(number, line, error)
+        if not self.n_lines:
+            raise DataError(f"'{self.path}' has no line, expected one object a line. Fetch or write it again.")
+        if self.n_malformed > self.max_malformed * self.n_lines:
+            raise DataError(self._too_many(f"{self.n_malformed:,} of its {self.n_lines:,} lines are"))
+
+    def chosen(self, numbers: Iterable[int], make: Callable[[Mapping[str, Any]], _Made]) -> Iterator[tuple[int, _Made]]:
+        """Yield the lines of these ascending numbers as ``records`` does; the others are not even parsed.
+
+        Raises:
+            DataError: the file cannot be read, or one of these lines is missing or malformed.
+        """
+        left = iter(numbers)
+        wanted = next(left, None)
+        for number, line in self.lines():
+            if number != wanted:
+                continue
+            try:
+                yield number, make(self._object(line))
+            except MalformedLineError as error:
+                raise self.changed(number) from error
+            wanted = next(left, None)
+        if wanted is not None:
+            raise self.changed(wanted)
+
+    def changed(self, number: int) -> DataError:
+        """Return the error to raise when a line is not what it was when the file was read before."""
+        return DataError(
+            f"'{self.path}' changed while it was read: line {number} is another than before. Run this again when "
+            "nothing writes to the file."
+        )
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the lines that are not blank, without their ends, with their numbers from 1.
+
+        Of a line that is longer than any real one, only so much is kept that it can be told.
+
+        Raises:
+            DataError: the file cannot be read or, gzipped, is damaged.
+        """
+        number = 0
+        for block in self._blocks():
+            for line in block:
+                number += 1
+                if line and not line.isspace():
+                    yield number, line
+
+    def _blocks(self) -> Iterator[list[bytes]]:
+        """Yield the whole lines of one block after another."""
+        rest, is_first, in_long_line = b"", True, False
+        for block in self._chunks():
+            if is_first:
+                block, is_first = block[3:] if block.startswith(b"\xef\xbb\xbf") else block, False
+            *whole, last = block.split(b"\n")
+            if not whole:  # the line goes on
+                if not in_long_line:
+                    rest += last
+                    in_long_line = len(rest) > _LONGEST_LINE
+                continue
+            whole[0] = rest if in_long_line else rest + whole[0]
+            rest, in_long_line = last, False
+            yield whole
+        yield [rest]
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Yield the file's bytes, decompressed."""
+        try:
+            with self.path.open("rb") as raw:
+                is_gzipped = raw.read(2) == b"\x1f\x8b"
+                raw.seek(0)
+                stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if is_gzipped else raw
+                with tqdm(
+                    total=self.path.stat().st_size,
+                    desc=self.path.name,
+                    unit="B",
+                    unit_scale=True,
+                    disable=None if self.show_progress else True,
+                ) as bar:
+                    while True:
+                        chunk = stream.read(_BLOCK_BYTES)
+                        bar.update(raw.tell() - bar.n)
+                        if not chunk:
+                            return
+                        yield chunk
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"'{self.path}' is a damaged gzip file ({error}). Fetch a whole copy.") from error
+        except OSError as error:
+            raise DataError(f"'{self.path}' cannot be read: {error}. Check the path and its permissions.") from error
+
+    def _object(self, line: bytes) -> Mapping[str, Any]:
+        if len(line) > _LONGEST_LINE:
+            raise MalformedLineError(f"is longer than {_LONGEST_LINE // 2**20} MiB")
+        value = self.parse(line)
+        if not isinstance(value, dict):
+            raise MalformedLineError(f"holds a {type(value).__name__}, expected an object such as {{...}}")
+        return value
+
+    def _count(self, number: int, line: bytes, error: MalformedLineError) -> None:
+        self.n_malformed += 1
+        if len(self.examples) < _N_EXAMPLES:
+            start = line[:60].decode("utf-8", errors="replace")
+            self.examples.append(f"line {number} {error}: {start!r}" + ("..." if len(line) > 60 else ""))
+        if self.n_malformed >= _HOPELESS and self.n_malformed > max(self.max_malformed, 0.5) * self.n_lines:
+            raise DataError(self._too_many(f"{self.n_malformed:,} of its first {self.n_lines:,} lines are"))
+
+    def _too_many(self, found: str) -> str:
+        examples = "".join(f"\n  {example}" for example in self.examples)
+        return (
+            f"'{self.path}': {found} malformed, expected at most {100 * self.max_malformed:g} %.{examples}\n"
+            f"Is it the right file, and whole? {self.remedy}"
+        )
+
+
+def require_text(record: Mapping[str, Any], key: str) -> str:
+    """Return a value that names something: text, or a whole number as text.
+
+    Raises:
+        MalformedLineError: it is missing, empty or something else.
+    """
+    value = record.get(key)
+    if isinstance(value, str) and value:
+        return value
+    if type(value) is int:
+        return str(value)
+    raise MalformedLineError(
+        f"has {key!r} = {short_repr(value)}, expected text"
+        if key in record
+        else f"has no {key!r}; its keys are {short_repr(list(record))}"
+    )
+
+
+def optional_number(record: Mapping[str, Any], key: str) -> Optional[float]:
+    """Return a finite number, also from text, or None where it is missing or null.
+
+    Raises:
+        MalformedLineError: it is something else.
+    """
+    value: Union[int, float, str, None] = record.get(key)
+    if value is None or (type(value) is float and abs(value) < float("inf")):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if isinstance(value, bool) or not abs(number) < float("inf"):
+        raise MalformedLineError(f"has {key!r} = {short_repr(value)}, expected a number")
+    return number

@@ -1,0 +1,297 @@
+"""The public raw dumps of Amazon, Yelp and Steam, as streams of items and reviews.
+
+Each dump is two files of one object a line, gzipped or not: who reviewed what, and what the items are. Amazon's old
+metadata and Steam's files hold Python literals instead of JSON; which it is, is found line by line.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, Optional, Union
+
+from recbole_rlmrec.data.corpus import Item, Review
+from recbole_rlmrec.data.json_lines import MalformedLineError, optional_number, require_text
+from recbole_rlmrec.errors import DataError, SettingError
+
+# A tag's name is bounded, so that a lone "<" before a long word costs no time.
+_TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20}|!)[^<>]*>")
+_UNSEEN = ("script", "style")
+
+#: Who, what, rating and time of a line; all that the first reading keeps.
+Interaction = tuple[str, str, Optional[float], Optional[float]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of raw dump.
+
+    Attributes:
+        name: as ``--source`` names it.
+        review_files: a pattern of the usual names of the file of reviews.
+        item_files: the same of the file of items.
+        usual: these names in words, for messages.
+        min_rating: the least rating that counts as an interaction; None where there are no ratings.
+        interaction: reads a line of the reviews without its text.
+        text: reads the text of such a line.
+        item: reads a line of the items.
+    """
+
+    name: str
+    review_files: str
+    item_files: str
+    usual: str
+    min_rating: Optional[float]
+    interaction: Callable[[Mapping[str, Any]], Interaction]
+    text: Callable[[Mapping[str, Any]], str]
+    item: Callable[[Mapping[str, Any]], Item]
+
+    def review(self, record: Mapping[str, Any]) -> Review:
+        """Read a line of the reviews."""
+        user, item, rating, timestamp = self.interaction(record)
+        return Review(user, item, self.text(record), rating, timestamp)
+
+    def find_files(
+        self, folder: Union[str, Path], reviews: Union[str, Path, None] = None, items: Union[str, Path, None] = None
+    ) -> tuple[Path, Path]:
+        """Return the files of reviews and of items: the ones given, or the only ones of their usual names in a folder.
+
+        Raises:
+            DataError: a file does not exist, or none or several of the folder's have a usual name.
+        """
+        return (
+            _find_file(Path(folder), "reviews", self.review_files, self.usual, reviews),
+            _find_file(Path(folder), "items", self.item_files, self.usual, items),
+        )
+
+
+def plain_text(text: str) -> str:
+    """Return the text a reader of a page would see: entities resolved, tags out, white space collapsed.
+
+    >>> plain_text("Rock &amp; roll<br/>for <b>all</b> where 1 < 2")
+    'Rock & roll for all where 1 < 2'
+    """
+    if "&" in text:
+        text = html.unescape(text)
+    if "<" in text:
+        first, *rest = _TAG.split(text)
+        text = " ".join([first, *(part for tag, part in zip(rest[::2], rest[1::2]) if tag.lower() not in _UNSEEN)])
+    return " ".join(text.split())
+
+
+# What the sources have in common
+
+
+def _find_file(folder: Path, role: str, pattern: str, usual: str, given: Union[str, Path, None]) -> Path:
+    if given is not None:
+        if not Path(given).is_file():
+            raise DataError(f"--{role} {given} does not exist, expected a file of one object a line. Correct the path.")
+        return Path(given)
+    names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    found = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
+    if len(found) == 1:
+        return folder / found[0]
+    there = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    state = f"holds {there}" if names else "is empty" if folder.is_dir() else "is no folder"
+    problem = f"Several files may hold the {role}: {', '.join(found)}" if found else f"No file of {role} found"
+    raise DataError(f"{problem}. '{folder}' {state}; expected one each of {usual}. Name it with --{role} FILE.")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield the texts in a value, however its lists are nested, as plain text without blank ones."""
+    if value is None:
+        return
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        text = plain_text(str(value))
+        if text:
+            yield text
+
+
+def _prose(*values: object) -> str:
+    """Join the texts in some values to one."""
+    return " ".join(_texts(values))
+
+
+def _attributes(**values: object) -> dict[str, tuple[str, ...]]:
+    """Return the distinct texts of each value, in their order; a value without any is left out."""
+    attributes = {name: tuple(dict.fromkeys(_texts(value))) for name, value in values.items()}
+    return {name: texts for name, texts in attributes.items() if texts}
+
+
+def _required_rating(record: Mapping[str, Any], key: str) -> float:
+    rating = optional_number(record, key)
+    if rating is None:
+        raise MalformedLineError(f"has no {key!r}, expected a rating")
+    return rating
+
+
+def _seconds(record: Mapping[str, Any], key: str) -> Optional[float]:
+    """Return a date such as 2014-02-17 or 2014-02-17 12:00:00, taken as UTC, in seconds since 1970."""
+    date = record.get(key)
+    if date is None or date == "":
+        return None
+    try:
+        return datetime.fromisoformat(date).replace(tzinfo=timezone.utc).timestamp()
+    except (TypeError, ValueError):
+        raise MalformedLineError(f"has {key!r} = {date!r:.40}, expected a date such as 2014-02-17") from None
+
+
+# Amazon, 2014 and 2018
+
+
+def _amazon_interaction(record: Mapping[str, Any]) -> Interaction:
+    return (
+        require_text(record, "reviewerID"),
+        require_text(record, "asin"),
+        _required_rating(record, "overall"),
+        optional_number(record, "unixReviewTime"),
+    )
+
+
+def _amazon_text(record: Mapping[str, Any]) -> str:
+    # The summary is the review's headline, and often its most telling line.
+    headline, text = _prose(record.get("summary")), _prose(record.get("reviewText"))
+    if headline and text and headline[-1] not in ".!?":
+        headline += "."
+    return f"{headline} {text}".strip()
+
+
+def _amazon_item(record: Mapping[str, Any]) -> Item:
+    return Item(
+        require_text(record, "asin"),
+        _prose(record.get("title")),
+        _prose(record.get("description"), record.get("feature")),
+        _attributes(brand=record.get("brand"), categories=[record.get("categories"), record.get("category")]),
+    )
+
+
+# Yelp
+
+
+def _yelp_interaction(record: Mapping[str, Any]) -> Interaction:
+    return (
+        require_text(record, "user_id"),
+        require_text(record, "business_id"),
+        _required_rating(record, "stars"),
+        _seconds(record, "date"),
+    )
+
+
+def _yelp_text(record: Mapping[str, Any]) -> str:
+    return _prose(record.get("text"))
+
+
+def _yelp_item(record: Mapping[str, Any]) -> Item:
+    categories = record.get("categories")
+    return Item(
+        require_text(record, "business_id"),
+        _prose(record.get("name")),
+        "",
+        _attributes(
+            city=record.get("city"),
+            state=record.get("state"),
+            categories=categories.split(", ") if isinstance(categories, str) else categories,
+            features=list(_yelp_features(record.get("attributes"))),
+        ),
+    )
+
+
+def _yelp_features(attributes: object) -> Iterator[str]:
+    """Tell what a business has, such as ``BusinessParking: street``; what it has not is left out."""
+    for name, value in attributes.items() if isinstance(attributes, dict) else ():
+        known = _literal(value)
+        if known is True:
+            yield name
+        elif isinstance(known, dict):
+            yield from (f"{name}: {part}" for part, has in known.items() if has is True)
+        elif known not in (None, False, "", "none", "no"):
+            yield f"{name}: {known}"
+
+
+def _literal(value: object) -> object:
+    """Read what Yelp writes as the text of a Python literal: ``"True"``, ``"u'free'"``, ``"{'lot': False}"``."""
+    if not isinstance(value, str) or len(value) > 10_000:
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value
+
+
+# Steam, as published with SASRec
+
+
+def _steam_interaction(record: Mapping[str, Any]) -> Interaction:
+    # Every line has a username, but only some a user_id: taking both would make two users of one.
+    return require_text(record, "username"), require_text(record, "product_id"), None, _seconds(record, "date")
+
+
+def _steam_text(record: Mapping[str, Any]) -> str:
+    return _prose(record.get("text"))
+
+
+def _steam_item(record: Mapping[str, Any]) -> Item:
+    names = ("genres", "tags", "specs", "developer", "publisher", "release_date")
+    return Item(
+        require_text(record, "id"),
+        _prose(record.get("title")) or _prose(record.get("app_name")),
+        "",
+        _attributes(**{name: record.get(name) for name in names}),
+    )
+
+
+_ENDING = r"\.json(l|lines)?(\.gz)?"
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            "amazon",
+            rf"(?!meta).*{_ENDING}",
+            rf"meta.*{_ENDING}",
+            "reviews_Books.json (2014) or Books.json (2018), gzipped or not, and meta_Books.json",
+            3.0,
+            _amazon_interaction,
+            _amazon_text,
+            _amazon_item,
+        ),
+        Source(
+            "yelp",
+            rf"(yelp_academic_dataset_)?reviews?{_ENDING}",
+            rf"(yelp_academic_dataset_)?business(es)?{_ENDING}",
+            "yelp_academic_dataset_review.json and yelp_academic_dataset_business.json, gzipped or not",
+            3.0,
+            _yelp_interaction,
+            _yelp_text,
+            _yelp_item,
+        ),
+        Source(
+            "steam",
+            rf"steam_(reviews|new){_ENDING}",
+            rf"steam_games{_ENDING}",
+            "steam_reviews.json and steam_games.json, gzipped or not",
+            None,
+            _steam_interaction,
+            _steam_text,
+            _steam_item,
+        ),
+    )
+}
+
+
+def get_source(name: str) -> Source:
+    """Return the source of this name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in SOURCES:
+        raise SettingError(f"There is no source {name!r}, expected one of {', '.join(SOURCES)}.")
+    return SOURCES[name]

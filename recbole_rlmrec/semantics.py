@@ -1,0 +1,388 @@
+"""From a dataset with text to its semantic embeddings: prompts, profiles, embeddings and a check, in one command."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Mapping, Optional, Sequence, TypeVar
+
+from recbole_rlmrec.data.corpus import Corpus, load_corpus
+from recbole_rlmrec.data.semantic_embedding import SIDES, Side
+from recbole_rlmrec.encoder.base import ENCODERS, EncoderName, EncoderSettings, make_encoder
+from recbole_rlmrec.encoder.encode import encode_profiles
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.profile.batch import SubmitSummary, collect, submit
+from recbole_rlmrec.profile.check import CheckReport, check, check_corpus
+from recbole_rlmrec.profile.cost import shown_cost
+from recbole_rlmrec.profile.llm import LLMSettings, LLMWriter
+from recbole_rlmrec.profile.prompt import Prompt, PromptSettings, item_prompts, user_prompts
+from recbole_rlmrec.profile.record import Profile, ProfileLog, failures_path, profiles_path, read_failures
+from recbole_rlmrec.profile.template import TemplateWriter
+
+WriterName = Literal["template", "llm"]
+WRITERS = ("template", "llm")
+
+#: Seconds between two looks at batches that are waited for.
+BATCH_POLL_SECONDS = 60.0
+
+_SettingsT = TypeVar("_SettingsT")
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How semantic embeddings are made.
+
+    Attributes:
+        writer: who writes the profiles.
+        encoder: what turns them into vectors.
+        prompts: how prompts are built; their domain is also the template's.
+        llm: the language model; None for the template.
+        encoding: the encoder's own settings.
+        batch: ask by the Batch API, at half the price: each call collects what is done and submits what is next.
+        wait: look at running batches again until they end.
+        retry_failed: submit prompts again that failed in an earlier batch.
+        dry_run: say what would be asked and what it would cost, and do nothing.
+        float16: store half precision.
+        normalize: scale each vector to length 1.
+        overwrite: replace embeddings of other profiles or another encoder.
+
+    Raises:
+        SettingError: the settings do not go together.
+    """
+
+    writer: WriterName = "template"
+    encoder: EncoderName = "lsa"
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    llm: Optional[LLMSettings] = None
+    encoding: EncoderSettings = field(default_factory=EncoderSettings)
+    batch: bool = False
+    wait: bool = False
+    retry_failed: bool = False
+    dry_run: bool = False
+    float16: bool = False
+    normalize: bool = True
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.writer == "llm" and self.llm is None:
+            raise SettingError("--writer llm needs the name of a model: --llm gpt-4o-mini, say.")
+        if self.writer != "llm" and (self.llm is not None or self.batch):
+            raise SettingError("--llm and --batch are for --writer llm; the template asks nobody.")
+        if not self.batch and (self.wait or self.retry_failed):
+            raise SettingError("--wait and --retry-failed are for --batch.")
+
+
+def build_semantics(config: Any, settings: BuildSettings, progress: bool = True) -> Optional[CheckReport]:
+    """Write the profiles of a dataset, encode them, and check the result; print what is done.
+
+    Items come first, since users' prompts tell their profiles. What is there already is not made again, so a call that
+    was stopped goes on where it was.
+
+    Args:
+        config: an :class:`~recbole_rlmrec.config.RLMRecConfig`; its first data folder is written to.
+        settings: how.
+        progress: show progress bars.
+
+    Returns:
+        The check; None if profiles are still to be written, and after a dry run.
+
+    Raises:
+        DataError: a file of the dataset is missing or malformed, or embeddings of other profiles are in the way.
+        ServiceError: a server refuses, or cannot be reached.
+        SettingError: a setting is wrong, or a package is missing.
+    """
+    encoder = make_encoder(settings.encoder, settings.encoding)  # before anything is paid for
+    corpus = load_corpus(config)
+    folder = Path(config.data_folders[0])
+    writing = _Writing(corpus, folder, settings, progress)
+    if settings.dry_run:
+        writing.print_plan()
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    items = writing.write("item", {})
+    users = None if items is None else writing.write("user", {token: item.profile for token, item in items.items()})
+    if items is None or users is None:
+        return None
+    summary = encode_profiles(
+        folder,
+        corpus.dataset,
+        encoder,
+        profiles={"user": users, "item": items},
+        float16=settings.float16,
+        normalize=settings.normalize,
+        overwrite=settings.overwrite,
+        progress=progress,
+    )
+    print(summary, flush=True)
+    separators = {key: config[key] for key in ("field_separator", "seq_separator")}
+    return check_corpus(corpus, config.data_folders, settings.prompts, separators)
+
+
+class _Writing:
+    """Brings the profiles of each side up to date.
+
+    Args:
+        corpus: the texts.
+        folder: folder of the profiles.
+        settings: who writes, and how.
+        progress: show progress bars.
+    """
+
+    def __init__(self, corpus: Corpus, folder: Path, settings: BuildSettings, progress: bool) -> None:
+        self._corpus, self._folder, self._settings, self._progress = corpus, folder, settings, progress
+
+    def write(self, side: Side, item_profiles: Mapping[str, str]) -> Optional[dict[str, Profile]]:
+        """Write what is missing on one side.
+
+        Returns:
+            Token -> profile, by token; None if there is more to ask for, which was said.
+        """
+        if self._settings.llm is None:
+            return self._write_by_template(side)
+        prompts, without = self._prompts(side, item_profiles)
+        _say_who_gets_none(side, without)
+        print(f"{side}s:", flush=True)
+        writer = LLMWriter(self._settings.llm)
+        is_done = self._ask_by_batch(side, prompts) if self._settings.batch else self._ask(side, writer, prompts)
+        if not is_done:
+            return None
+        with ProfileLog(self._path(side), read_only=True) as log:
+            found = {prompt.token: log.find(prompt.token, writer.name, prompt.sha256) for prompt in prompts}
+        return {token: profile for token, profile in found.items() if profile is not None}
+
+    def print_plan(self) -> None:
+        """Print what would be asked, and for how much; users' prompts with stand-ins for items' missing profiles."""
+        if self._settings.llm is None:
+            for side in SIDES:
+                profiles, without = self._by_template(side)
+                _say_who_gets_none(side, without)
+                print(f"{side}s: {len(profiles)} profiles by template; nobody is asked, nothing is to be paid.")
+            return
+        writer, total, is_exact = LLMWriter(self._settings.llm), 0.0, True
+        stand_ins = {profile.token: profile.profile for profile in self._by_template("item")[0]}
+        share = 0.5 if self._settings.batch else 1.0
+        for side in reversed(SIDES):
+            prompts, without = self._prompts(side, stand_ins)
+            _say_who_gets_none(side, without)
+            with ProfileLog(self._path(side), read_only=True) as log:
+                plan = writer.plan(prompts, log)
+                for prompt in prompts if side == "item" else ():
+                    known = log.find(prompt.token, writer.name, prompt.sha256)
+                    is_exact = is_exact and known is not None
+                    if known is not None:
+                        stand_ins[prompt.token] = known.profile
+            about = (
+                "" if side == "item" or is_exact else " (with template texts for the item profiles that are missing)"
+            )
+            print(f"{side}s{about}: {plan}", flush=True)
+            total += share * (plan.cost or 0.0)
+        if self._settings.llm.prices.known:
+            print(f"Together: {shown_cost(total)}{' by the Batch API' if self._settings.batch else ''}.")
+
+    def _ask(self, side: Side, writer: LLMWriter, prompts: Sequence[Prompt]) -> bool:
+        """Ask for what is not recorded; return whether everyone was asked."""
+        with ProfileLog(self._path(side)) as log:
+            failures = self._failures(side)
+            summary = writer.write(prompts, log, failures, self._corpus.train_sha256, self._progress)
+        print(summary, flush=True)
+        if summary.n_failed:
+            print(f"What failed is listed in {failures}; the next run tries it again.", flush=True)
+        if summary.n_left:
+            print(f"{summary.n_left} {side}s are left; the same command goes on with them.", flush=True)
+        return not summary.n_left
+
+    def _ask_by_batch(self, side: Side, prompts: Sequence[Prompt]) -> bool:
+        """Collect what batches have answered and submit what none has; return whether nothing is running or left."""
+        submitted: Optional[SubmitSummary] = None
+        while True:
+            with ProfileLog(self._path(side)) as log:
+                running = self._collect(log, side)
+                if submitted is None:  # once: what fails in a batch is not submitted again and again
+                    submitted = self._submit(log, side, prompts)
+                    running += submitted.batch_ids
+            if not running:
+                return not submitted.n_left
+            if not self._settings.wait:
+                print("Run the same command again to collect, or with --wait.", flush=True)
+                return False
+            time.sleep(BATCH_POLL_SECONDS)
+
+    def _collect(self, log: ProfileLog, side: Side) -> tuple[str, ...]:
+        """Record what batches have answered; return those that are still running."""
+        assert self._settings.llm is not None, "only a language model has batches"
+        if not self._batches(side).is_file():
+            return ()
+        collected = collect(log, self._settings.llm, self._batches(side), self._failures(side))
+        print(collected, flush=True)
+        return collected.running
+
+    def _submit(self, log: ProfileLog, side: Side, prompts: Sequence[Prompt]) -> SubmitSummary:
+        """Submit what is neither recorded nor running, nor, unless it is to be tried again, has failed."""
+        llm, failures = self._settings.llm, self._failures(side)
+        assert llm is not None, "only a language model has batches"
+        failed = {} if self._settings.retry_failed else read_failures(failures)
+        wanted = [
+            prompt
+            for prompt in prompts
+            if (prompt.token, llm.writer, prompt.sha256) in log
+            or prompt.token not in failed
+            or failed[prompt.token].prompt_sha256 != prompt.sha256
+        ]
+        submitted = submit(wanted, log, llm, self._batches(side), self._corpus.train_sha256, failures)
+        print(submitted, flush=True)
+        return submitted
+
+    def _write_by_template(self, side: Side) -> dict[str, Profile]:
+        profiles, without = self._by_template(side)
+        _say_who_gets_none(side, without)
+        n_written = 0
+        with ProfileLog(self._path(side)) as log:
+            current = log.current()
+            for profile in profiles:
+                if current.get(profile.token) != profile:
+                    log.append(profile, sync=False)  # what a power cut takes is written again
+                    n_written += 1
+        print(f"{side}s: {len(profiles)} profiles by template, {n_written} of them new.", flush=True)
+        return {profile.token: profile for profile in profiles}
+
+    def _by_template(self, side: Side) -> tuple[list[Profile], dict[str, str]]:
+        writer = TemplateWriter()
+        write = writer.item_profiles if side == "item" else writer.user_profiles
+        return write(self._corpus, self._settings.prompts)
+
+    def _prompts(self, side: Side, item_profiles: Mapping[str, str]) -> tuple[list[Prompt], dict[str, str]]:
+        if side == "item":
+            return item_prompts(self._corpus, self._settings.prompts)
+        return user_prompts(self._corpus, item_profiles, self._settings.prompts)
+
+    def _path(self, side: Side) -> Path:
+        return profiles_path(self._folder, self._corpus.dataset, side)
+
+    def _batches(self, side: Side) -> Path:
+        return self._folder / f"{self._corpus.dataset}.{side}prf.batch.json"
+
+    def _failures(self, side: Side) -> Path:
+        return failures_path(self._folder, self._corpus.dataset, side)
+
+
+def _say_who_gets_none(side: Side, without: Mapping[str, str]) -> None:
+    for reason, number in Counter(without.values()).most_common():
+        tokens = [token for token, found in without.items() if found == reason]
+        print(
+            f"{side}s without a profile: {number} with {reason}, e.g. {', '.join(map(repr, tokens[:3]))}.", flush=True
+        )
+
+
+# ---------------------------------------------------------------------- the command line
+
+
+def add_build_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``recbole-rlmrec build-semantics``."""
+    _add_dataset_arguments(parser)
+    parser.add_argument("--writer", choices=WRITERS, default="template", help="who writes the profiles (%(default)s)")
+    parser.add_argument("--encoder", choices=ENCODERS, default="lsa", help="what encodes them (%(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print counts, tokens and cost, and do nothing")
+    parser.add_argument("--float16", action="store_true", help="store vectors in half precision")
+    parser.add_argument("--no-normalize", action="store_true", help="leave vectors as long as the encoder makes them")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace embeddings of other profiles or of another encoder"
+    )
+    group = parser.add_argument_group("prompts")
+    group.add_argument("--token-budget", type=int, metavar="N", help="tokens of a prompt's text at most (2000)")
+    group.add_argument("--reviews-per-item", type=int, metavar="N", help="reviews told of an item at most (5)")
+    group.add_argument("--interactions-per-user", type=int, metavar="N", help="of a user at most (10)")
+    group.add_argument("--prompt-seed", type=int, metavar="N", help="which of them are told (2023)")
+    group = parser.add_argument_group(
+        "language model (--writer llm): any server that speaks OpenAI's API; the key is read from the environment"
+    )
+    group.add_argument("--llm", metavar="MODEL", help="its name on the server, such as gpt-4o-mini")
+    group.add_argument("--llm-base-url", metavar="URL", help="such as http://localhost:8000/v1 (OpenAI's)")
+    group.add_argument("--key-variable", metavar="NAME", help="environment variable with the key (OPENAI_API_KEY)")
+    group.add_argument("--concurrency", type=int, metavar="N", help="requests at a time (8)")
+    group.add_argument("--timeout", type=float, metavar="SECONDS", help="of a request (60)")
+    group.add_argument("--max-retries", type=int, metavar="N", help="of a request (5)")
+    group.add_argument("--temperature", type=float, metavar="T", help="how freely it writes (0)")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="of an answer (600)")
+    group.add_argument("--limit", type=int, metavar="N", help="profiles to ask for in this run, at most")
+    group.add_argument("--budget", type=float, metavar="USD", help="what this run may cost for items, and for users")
+    group.add_argument("--input-price", type=float, metavar="USD", help="per million tokens sent")
+    group.add_argument("--output-price", type=float, metavar="USD", help="per million tokens written")
+    group.add_argument("--batch", action="store_true", help="ask by the Batch API, at half the price, in hours")
+    group.add_argument("--wait", action="store_true", help="with --batch: wait until the batches end")
+    group.add_argument("--retry-failed", action="store_true", help="with --batch: submit again what failed before")
+    group = parser.add_argument_group("encoder")
+    group.add_argument("--encoder-model", metavar="MODEL", help="its name, or a folder (sentence-transformers)")
+    group.add_argument("--encoder-base-url", metavar="URL", help="of an OpenAI-compatible server (OpenAI's)")
+    group.add_argument("--encoder-prompt", metavar="TEXT", help="instruction before each text")
+    group.add_argument("--dimension", type=int, metavar="D", help="length of a vector (lsa: 256)")
+    group.add_argument("--device", help="of sentence-transformers, such as cpu or cuda:0")
+    group.add_argument("--batch-size", type=int, metavar="N", help="texts encoded at a time (64)")
+
+
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``recbole-rlmrec check``."""
+    _add_dataset_arguments(parser)
+
+
+def run_build(known: argparse.Namespace, command_line: Mapping[str, Any]) -> int:
+    """Run ``recbole-rlmrec build-semantics``; 1 says that something leaked or that profiles are still to come."""
+    own = {name: getattr(known, name) for name in ("writer", "encoder", "batch", "wait", "retry_failed", "dry_run")}
+    config = _config(known, command_line)
+    settings = BuildSettings(
+        **own,
+        prompts=_given(PromptSettings, known, {"seed": "prompt_seed"}, domain=config["text_domain"]),
+        llm=None if known.llm is None else _given(LLMSettings, known, {"base_url": "llm_base_url"}, model=known.llm),
+        encoding=_given(
+            EncoderSettings,
+            known,
+            {"model": "encoder_model", "base_url": "encoder_base_url", "prompt": "encoder_prompt"},
+            without=("concurrency", "timeout", "max_retries"),
+        ),
+        float16=known.float16,
+        normalize=not known.no_normalize,
+        overwrite=known.overwrite,
+    )
+    report = build_semantics(config, settings)
+    if report is None:
+        return 0 if settings.dry_run else 1
+    print(report)
+    return int(report.has_leak)
+
+
+def run_check(known: argparse.Namespace, command_line: Mapping[str, Any]) -> int:
+    """Run ``recbole-rlmrec check``; 1 says that something leaked."""
+    report = check(_config(known, command_line))
+    print(report)
+    return int(report.has_leak)
+
+
+def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", "-d", required=True, help="such as ml-100k")
+    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+
+
+def _config(known: argparse.Namespace, command_line: Mapping[str, Any]) -> Any:
+    """Configure as a training would, so that the split is the same; the model does not matter to it."""
+    from recbole_rlmrec.config import RLMRecConfig
+
+    return RLMRecConfig("BPR", known.dataset, shlex.split(known.config_files), command_line=command_line)
+
+
+def _given(
+    kind: type[_SettingsT],
+    known: argparse.Namespace,
+    arguments: Mapping[str, str],
+    without: Sequence[str] = (),
+    **more: Any,
+) -> _SettingsT:
+    """Make a component's settings of the arguments that were given; the others keep its defaults."""
+    values = dict(more)
+    for entry in fields(kind):  # type: ignore[arg-type]
+        value = None if entry.name in without else getattr(known, arguments.get(entry.name, entry.name), None)
+        if value is not None and entry.name not in more:
+            values[entry.name] = value
+    return kind(**values)

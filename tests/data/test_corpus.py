@@ -1,0 +1,319 @@
+"""Texts are written and read whole, and a corpus is split as the training is: nothing held out is in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any, Optional
+
+import pandas as pd
+import pytest
+import torch
+from recbole.utils import init_seed
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data.corpus import (
+    Corpus,
+    Item,
+    Review,
+    iter_reviews,
+    load_corpus,
+    read_items,
+    write_items,
+    write_reviews,
+)
+from recbole_rlmrec.data.dataset import fingerprint
+from recbole_rlmrec.data.preparation import create_dataset
+from recbole_rlmrec.data.split import pairs_sha256
+from recbole_rlmrec.errors import DataError
+
+ITEMS = [
+    Item("i0", "Zelda", "A <tale>\nin two lines", {"genres": ("Action", "Indie"), "year": ("1998",)}),
+    Item("i1"),
+    Item("i2", "Éowyn\u2028 'n' \"Co\""),
+]
+
+
+def test_items_come_back_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    write_items(path, iter(ITEMS))
+    assert list(read_items(path).items()) == [(item.token, item) for item in ITEMS]
+    first, second, _ = path.read_text(encoding="utf-8").split("\n")[:3]
+    assert json.loads(first)["attributes"] == {"genres": ["Action", "Indie"], "year": "1998"}
+    assert second == '{"item_id": "i1", "title": "", "description": "", "attributes": {}}'
+    assert [item.has_text for item in ITEMS] == [True, False, True]
+
+
+def test_reviews_come_back_as_written(tmp_path: Path) -> None:
+    reviews = [Review("u", "i", "Nice\n", 4.5, 12.0), Review("u", "j"), Review("v", "i", "half \ud800 pair", 3.0, 1.25)]
+    path = tmp_path / "reviews.jsonl"
+    write_reviews(path, iter(reviews))
+    assert path.read_text().splitlines()[0] == (
+        '{"user_id": "u", "item_id": "i", "text": "Nice\\n", "rating": 4.5, "timestamp": 12}'
+    )
+    assert list(iter_reviews(path)) == [*reviews[:2], Review("v", "i", "half ? pair", 3.0, 1.25)]
+
+
+def test_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    write_items(path, ITEMS)
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        write_items(path, (Item(str(1 // n)) for n in (1, 0)))
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_malformed_items_are_skipped_with_a_warning(tmp_path: Path, caplog: Any) -> None:
+    lines = [
+        f'{{"item_id": "i{number}", "attributes": {{"a": [{number}, " ", true], "b": null}}}}' for number in range(96)
+    ]
+    lines += [
+        '{"title": "no id"}',
+        '{"item_id": "i3"}',
+        '{"item_id": "x", "title": 5}',
+        '{"item_id": "x", "attributes": {"a": {"b": "c"}}}',
+    ]
+    path = tmp_path / "items.jsonl"
+    path.write_text("\n".join(lines))
+    items = read_items(path, max_malformed=0.04)
+    assert len(items) == 96 and items["i7"].attributes == {"a": ("7", "True")}
+    assert "4 of 100 lines are malformed and were skipped, the first: line 97 has no 'item_id'" in caplog.text
+    with pytest.raises(
+        DataError, match=r"(?s)4 of its 100 lines.*line 98 repeats the item 'i3'.*has 'title' of type int"
+    ):
+        read_items(path)
+
+
+# ---------------------------------------------------------------------- MovieLens, from atomic files
+
+
+@pytest.fixture(scope="module")
+def movielens() -> Corpus:
+    return load_corpus(RLMRecConfig("LightGCN", "ml-100k", config_dict={"state": "ERROR"}))
+
+
+def test_movielens_has_its_texts(movielens: Corpus) -> None:
+    assert (movielens.dataset, len(movielens.items), len(movielens.users)) == ("ml-100k", 1682, 943)
+    assert movielens.items["1"] == Item(
+        "1", "Toy Story", "", {"release_year": ("1995",), "class": ("Animation", "Children's", "Comedy")}
+    )
+    assert movielens.users["1"] == {"age": ("24",), "occupation": ("technician",)}
+
+
+def test_movielens_is_split_as_the_training_is(movielens: Corpus) -> None:
+    shipped = Path(__file__).resolve().parents[2] / "dataset" / "ml-100k" / "ml-100k.semantic.json"
+    assert movielens.train_sha256 == json.loads(shipped.read_text())["train_sha256"]
+    pairs = [(review.user, review.item) for review in movielens.training]
+    assert len(pairs) == 60_000 and len(movielens.held_out) == 40_000
+    assert not movielens.held_out & set(pairs)
+    assert pairs == sorted(pairs)
+    assert pairs_sha256(*zip(*pairs)) == movielens.train_sha256
+
+
+def test_movielens_ratings_are_those_of_the_file(movielens: Corpus) -> None:
+    config = RLMRecConfig("LightGCN", "ml-100k", config_dict={"state": "ERROR"})
+    table = pd.read_csv(Path(config["data_path"]) / "ml-100k.inter", sep="\t", dtype=str)
+    table.columns = [name.split(":")[0] for name in table.columns]
+    told = {(row.user_id, row.item_id): (float(row.rating), float(row.timestamp)) for row in table.itertuples()}
+    for review in movielens.training:
+        assert (review.rating, review.timestamp) == told[review.user, review.item]
+    assert {review.text for review in movielens.training} == {""}
+
+
+# ---------------------------------------------------------------------- a shop
+
+
+class Shop:
+    """A dataset of 6 users and 5 items, all with all, in the user's folder of datasets."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.folder = root, root / "shop"
+        self.folder.mkdir()
+        parts = ["train", "train", "train", "valid", "test"]
+        self.rows = [
+            (f"u{u}", f"i{i}", str(1 + i), str(100 * u + i), parts[(u + i) % 5]) for u in range(6) for i in range(5)
+        ]
+        self.inter()
+        self.table("item", "item_id:token", "name:token_seq", "about:token_seq", "tags:token_seq", "price:float")
+        for i in range(5):
+            self.add("item", f"i{i}", f"The  Thing {i}", "NA" if i else "All about it", "red blue" if i else "", "9.5")
+        self.table("user", "user_id:token", "city:token", "likes:token_seq")
+        self.add("user", "u1", "Oslo", "tea")
+        self.add("user", "u2", "null", "")
+
+    def table(self, kind: str, *columns: str) -> None:
+        (self.folder / f"shop.{kind}").write_text("\t".join(columns) + "\n")
+
+    def add(self, kind: str, *cells: str) -> None:
+        with (self.folder / f"shop.{kind}").open("a") as stream:
+            stream.write("\t".join(cells) + "\n")
+
+    def inter(self, *more: str, words: Optional[Any] = None) -> None:
+        columns = ["user_id:token", "item_id:token", "rating:float", "timestamp:float", "split:token"]
+        self.table("inter", *columns, *(["words:token_seq"] if words else []))
+        for row in self.rows:
+            self.add("inter", *row, *([words(row)] if words else []))
+
+    def load(self, **settings: Any) -> Corpus:
+        settings = {"data_path": str(self.root), "state": "WARNING", **settings}
+        return load_corpus(RLMRecConfig("LightGCN", "shop", config_dict=settings))
+
+    def pairs(self, *parts: str) -> set[tuple[str, str]]:
+        return {row[:2] for row in self.rows if row[-1] in parts}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.chdir(tmp_path)
+    return Shop(tmp_path)
+
+
+def test_columns_named_in_the_configuration(shop: Shop) -> None:
+    shop.inter(words=lambda row: f"{row[0]} likes  {row[1]}")
+    corpus = shop.load(
+        item_title_field="name",
+        item_description_field="about",
+        item_attribute_fields=["tags", "price"],
+        user_attribute_fields=["city", "likes"],
+        review_field="words",
+    )
+    assert corpus.items["i0"] == Item("i0", "The  Thing 0", "All about it", {"price": ("9.5",)})
+    assert corpus.items["i3"] == Item("i3", "The  Thing 3", "", {"tags": ("red", "blue"), "price": ("9.5",)})
+    assert corpus.users["u1"] == {"city": ("Oslo",), "likes": ("tea",)}
+    assert corpus.users["u2"] == corpus.users["u0"] == {}
+    assert corpus.training[0] == Review("u0", "i0", "u0 likes  i0", 1.0, 0.0)
+    assert {(review.user, review.item) for review in corpus.training} == shop.pairs("train")
+    assert corpus.held_out == shop.pairs("valid", "test")
+
+
+def test_nothing_named_is_nothing_told(shop: Shop) -> None:
+    for kind in ("item", "user"):
+        (shop.folder / f"shop.{kind}").unlink()
+    corpus = shop.load()
+    assert not any(item.has_text for item in corpus.items.values()) and len(corpus.items) == 5
+    assert set(corpus.users) == {f"u{u}" for u in range(6)} and not any(corpus.users.values())
+    assert [(review.rating, review.timestamp) for review in corpus.training[:2]] == [(1.0, 0.0), (2.0, 1.0)]
+
+
+def test_files_go_before_columns(shop: Shop, caplog: Any) -> None:
+    write_items(shop.folder / "items.jsonl", [Item("i1", "One"), Item("elsewhere", "Two")])
+    rows = [row for row in shop.rows if row[1] != "i2"]
+    write_reviews(
+        shop.folder / "reviews.jsonl",
+        [Review(row[0], row[1], f"{row[4]} {row[0]} {row[1]}", None, 7.0 if row[1] == "i1" else None) for row in rows],
+    )
+    with caplog.at_level(logging.INFO):
+        corpus = shop.load(item_title_field="name")
+    assert {item.title for item in corpus.items.values()} == {"One", ""}
+    assert "4 of 5 items of shop have no text" in caplog.text
+    for review in corpus.training:
+        i = int(review.item[1])
+        assert review.text == ("" if i == 2 else f"train {review.user} {review.item}")
+        assert review.rating == 1 + i  # what reviews.jsonl does not know is the interactions file's
+        assert review.timestamp == (7.0 if i == 1 else 100 * int(review.user[1]) + i)
+
+
+def test_reviews_of_unknown_ids(shop: Shop, caplog: Any) -> None:
+    known = [Review(*row[:2], "words") for row in shop.rows]
+    strange = [Review("stranger", "i1", "a"), Review("u1", "B00", "b")]
+    write_reviews(shop.folder / "reviews.jsonl", [*known, *strange])
+    shop.load()
+    (record,) = [record for record in caplog.records if "reviews are of users or items" in record.getMessage()]
+    assert "2 of 32 reviews" in record.getMessage() and "(stranger, i1), (u1, B00)" in record.getMessage()
+    write_reviews(shop.folder / "reviews.jsonl", strange)
+    with pytest.raises(DataError, match=r"None of the 2 reviews of .*\(stranger, i1\).*users such as 'u0', 'u1', 'u2'"):
+        shop.load()
+    (shop.folder / "reviews.jsonl").unlink()
+    write_items(shop.folder / "items.jsonl", [Item("B00", "x")])
+    with pytest.raises(DataError, match=r"None of the 1 items of .* is in the dataset: it has 'B00', the dataset 'i"):
+        shop.load()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"item_title_field": "nane"},
+            r"shop.item' has no column 'nane' \(item_title_field\); it has item_id, name.*'name'",
+        ),
+        ({"item_attribute_fields": ["tags", "zzz"]}, r"no column 'zzz' .item_attribute_fields.*Correct item_attribute"),
+        ({"user_attribute_fields": ["town"]}, r"shop.user' has no column 'town'"),
+        ({"review_field": "words"}, r"shop.inter' has no column 'words' \(review_field\)"),
+    ],
+)
+def test_missing_columns(shop: Shop, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        shop.load(**settings)
+
+
+def test_missing_and_broken_tables(shop: Shop) -> None:
+    (shop.folder / "shop.user").unlink()
+    with pytest.raises(DataError, match=r"no '.*shop.user', from which user_attribute_fields wants the column 'city'"):
+        shop.load(user_attribute_fields=["city"])
+    (shop.folder / "shop.item").write_bytes(b"item_id:token\tname:token_seq\ni0\t\xff\n")
+    with pytest.raises(DataError, match=r"shop.item' cannot be read as utf-8 text"):
+        shop.load(item_title_field="name")
+
+
+def test_split_drawn_by_recbole_is_that_of_the_training(shop: Shop) -> None:
+    shop.rows = [row[:4] for row in shop.rows]
+    shop.table("inter", "user_id:token", "item_id:token", "rating:float", "timestamp:float")
+    for row in shop.rows:
+        shop.add("inter", *row)
+    found = {}
+    for seed in (1, 2):
+        settings = {"data_path": str(shop.root), "state": "ERROR", "seed": seed}
+        config = RLMRecConfig("LightGCN", "shop", config_dict=settings)
+        init_seed(config["seed"], config["reproducibility"])
+        training = create_dataset(config).build()[0]
+        torch.rand(3)
+        corpus = shop.load(seed=seed)
+        found[seed] = corpus.train_sha256
+        assert corpus.train_sha256 == fingerprint(training)["training interactions"]
+        assert len(corpus.training) + len(corpus.held_out) == 30
+    assert found[1] != found[2]
+
+
+def test_parts_in_files_of_their_own(shop: Shop) -> None:
+    columns = ("user_id:token", "item_id:token", "rating:float")
+    for part in ("train", "valid", "test"):
+        shop.table(f"{part}.inter", *columns)
+        for row in shop.rows:
+            if row[-1] == part:
+                shop.add(f"{part}.inter", *row[:3])
+    (shop.folder / "shop.inter").unlink()
+    corpus = shop.load()
+    assert corpus.held_out == shop.pairs("valid", "test")
+    assert {(review.user, review.item) for review in corpus.training} == shop.pairs("train")
+    assert all(review.rating == 1 + int(review.item[1]) and review.timestamp is None for review in corpus.training)
+
+
+def test_a_pair_that_occurs_again_tells_the_earliest(shop: Shop) -> None:
+    # (u0, i3) is for validation; its later row is for training too, and (u0, i0) is so twice.
+    shop.rows += [("u0", "i3", "2", "900", "train"), ("u0", "i0", "4", "50", "train")]
+    shop.inter()
+    write_reviews(
+        shop.folder / "reviews.jsonl",
+        [
+            Review("u0", "i0", "late", None, 50.0),
+            Review("u0", "i0", "early", None, 0.0),
+            Review("u0", "i0", "3", None, 60.0),
+        ],
+    )
+    corpus = shop.load()
+    told = [review for review in corpus.training if (review.user, review.item) in {("u0", "i0"), ("u0", "i3")}]
+    assert told == [
+        Review("u0", "i0", "early", 1.0, 0.0),
+        Review("u0", "i0", "late", 4.0, 50.0),
+        Review("u0", "i3", "", 4.0, 3.0),
+    ]
+    assert ("u0", "i3") not in corpus.held_out
+    config = RLMRecConfig("LightGCN", "shop", config_dict={"data_path": str(shop.root), "state": "ERROR"})
+    training = create_dataset(config).build()[0]
+    tokens = [
+        training.id2token(field, training.inter_feat[field].numpy()).astype(str) for field in ("user_id", "item_id")
+    ]
+    assert Counter(zip(*tokens)) == Counter((review.user, review.item) for review in corpus.training)
+    assert corpus.train_sha256 == pairs_sha256(*tokens)

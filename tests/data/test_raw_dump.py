@@ -1,0 +1,324 @@
+"""Raw dumps of all formats are read to the letter; what is malformed is counted, shown and skipped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from recbole_rlmrec.data import json_lines
+from recbole_rlmrec.data.corpus import Item, Review
+from recbole_rlmrec.data.json_lines import JsonLines, parse_json, parse_json_or_literal
+from recbole_rlmrec.data.raw_dump import SOURCES, get_source, plain_text
+from recbole_rlmrec.errors import DataError, SettingError
+
+AMAZON_REVIEW = {
+    "reviewerID": "A2SUAM1J3GNN3B",
+    "asin": "0000013714",
+    "reviewerName": "J. McDonald",
+    "helpful": [2, 3],
+    "reviewText": "I bought this for my husband who plays the piano.<br />He&#39;s happy.",
+    "overall": 5.0,
+    "summary": "Heavenly Highway Hymns",
+    "unixReviewTime": 1252800000,
+    "reviewTime": "09 13, 2009",
+}
+AMAZON_REVIEW_READ = Review(
+    "A2SUAM1J3GNN3B",
+    "0000013714",
+    "Heavenly Highway Hymns. I bought this for my husband who plays the piano. He's happy.",
+    5.0,
+    1252800000.0,
+)
+AMAZON_2014_ITEM = {
+    "asin": "0000031852",
+    "title": "Girls Ballet Tutu &amp; Zebra",
+    "description": "A <b>hot</b> pink tutu.\n  It's new.",
+    "price": 3.17,
+    "related": {"also_bought": ["B00JHONN1S"]},
+    "brand": "Coxlures",
+    "categories": [["Sports", "Dance"], ["Sports", "Clothing"]],
+}
+AMAZON_2018_ITEM = {
+    "asin": "0000031852",
+    "title": "Tutu",
+    "description": ["", "A tutu."],
+    "category": ["Sports", "Dance"],
+    "brand": "",
+    "feature": ["Zebra", "Two layers"],
+}
+YELP_REVIEW = {
+    "review_id": "r",
+    "user_id": "u-1",
+    "business_id": "b_1",
+    "stars": 4.0,
+    "text": "Good.\n\nTacos & 1 < 2",
+    "date": "2014-02-17 12:00:00",
+}
+YELP_ITEM = {
+    "business_id": "b_1",
+    "name": "Taco's",
+    "city": "Tucson",
+    "state": "AZ",
+    "categories": "Tacos, Bars",
+    "attributes": {
+        "WiFi": "u'free'",
+        "Alcohol": "'none'",
+        "BusinessParking": "{'garage': False, 'street': True}",
+        "DogsAllowed": "True",
+        "RestaurantsPriceRange2": "2",
+        "Smoking": None,
+    },
+}
+STEAM_REVIEW = {
+    "username": "Chaos Syren",
+    "user_id": "76561198",
+    "hours": 0.1,
+    "product_id": "725280",
+    "date": "2017-12-17",
+    "text": "This would not be acceptable.",
+    "early_access": False,
+}
+STEAM_ITEM = {
+    "id": "725280",
+    "app_name": "Lost Summoner",
+    "genres": ["Action", "Indie"],
+    "tags": ["Indie", "RPG"],
+    "developer": "Kotoshiro",
+    "publisher": "Kotoshiro",
+    "release_date": "2018-01-04",
+    "price": 4.99,
+}
+
+
+def literal(record: Any) -> str:
+    """Python 2 wrote Steam's dump: every text has a prefix."""
+    return repr(record).replace("{'", "{u'").replace(" '", " u'")
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {"json": json.dumps, "literal": repr, "python 2": literal}
+
+
+@pytest.mark.parametrize("spelling", FORMATS)
+@pytest.mark.parametrize("is_gzipped", [False, True])
+def test_reviews_of_every_format(tmp_path: Path, spelling: str, is_gzipped: bool) -> None:
+    records = {"amazon": AMAZON_REVIEW, "yelp": YELP_REVIEW, "steam": STEAM_REVIEW}
+    expected = {
+        "amazon": AMAZON_REVIEW_READ,
+        "yelp": Review("u-1", "b_1", "Good. Tacos & 1 < 2", 4.0, 1392638400.0),
+        "steam": Review("Chaos Syren", "725280", "This would not be acceptable.", None, 1513468800.0),
+    }
+    for name, record in records.items():
+        path = tmp_path / name  # gzipped or not is seen in the bytes, not in the name
+        content = (FORMATS[spelling](record) + "\n").encode()
+        path.write_bytes(gzip.compress(content) if is_gzipped else content)
+        file = JsonLines(path, parse_json_or_literal)
+        assert list(file.records(SOURCES[name].review)) == [(1, expected[name])]
+        assert (file.n_lines, file.n_malformed) == (1, 0)
+
+
+def test_items_of_every_format() -> None:
+    def read(source: str, record: Any) -> Item:
+        return SOURCES[source].item(parse_json_or_literal(repr(record).encode()))
+
+    assert read("amazon", AMAZON_2014_ITEM) == Item(
+        "0000031852",
+        "Girls Ballet Tutu & Zebra",
+        "A hot pink tutu. It's new.",
+        {"brand": ("Coxlures",), "categories": ("Sports", "Dance", "Clothing")},
+    )
+    assert read("amazon", AMAZON_2018_ITEM) == Item(
+        "0000031852", "Tutu", "A tutu. Zebra Two layers", {"categories": ("Sports", "Dance")}
+    )
+    assert read("yelp", YELP_ITEM) == Item(
+        "b_1",
+        "Taco's",
+        "",
+        {
+            "city": ("Tucson",),
+            "state": ("AZ",),
+            "categories": ("Tacos", "Bars"),
+            "features": ("WiFi: free", "BusinessParking: street", "DogsAllowed", "RestaurantsPriceRange2: 2"),
+        },
+    )
+    assert read("yelp", {"business_id": "b", "name": None, "categories": None, "attributes": None}) == Item("b")
+    assert read("steam", STEAM_ITEM) == Item(
+        "725280",
+        "Lost Summoner",
+        "",
+        {
+            "genres": ("Action", "Indie"),
+            "tags": ("Indie", "RPG"),
+            "developer": ("Kotoshiro",),
+            "publisher": ("Kotoshiro",),
+            "release_date": ("2018-01-04",),
+        },
+    )
+    assert not read("amazon", {"asin": 7}).has_text and read("amazon", {"asin": 7}).token == "7"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("Rock &amp; roll<br/>for <b>all</b>", "Rock & roll for all"),
+        ("&lt;p&gt;Twice escaped&lt;/p&gt;", "Twice escaped"),
+        ("a < b and c > d; x <3", "a < b and c > d; x <3"),
+        ("before<style type='text/css'>p {x: 1}</style>after<SCRIPT>var a;</SCRIPT>", "before after"),
+        ("a<!-- hidden -->b", "a b"),
+        (" \u00a0tabs\tand\r\nlines ", "tabs and lines"),
+        ("", ""),
+    ],
+)
+def test_plain_text(page: str, text: str) -> None:
+    assert plain_text(page) == text
+
+
+def test_plain_text_takes_no_time_for_long_nonsense() -> None:
+    nonsense = "<" + "a" * 200_000 + "<script" * 30_000
+    assert plain_text(nonsense) == nonsense
+
+
+# ---------------------------------------------------------------------- malformed lines
+
+
+def test_malformed_lines_are_counted_shown_and_skipped(tmp_path: Path) -> None:
+    good = json.dumps(AMAZON_REVIEW)
+    bad = {
+        2: "{broken",
+        4: "[1, 2]",
+        5: '{"asin": "1", "overall": 5}',
+        6: '{"reviewerID": "u", "asin": "1", "overall": "five"}',
+        7: '{"reviewerID": "u", "asin": "1", "overall": NaN}',
+        8: '{"reviewerID": null, "asin": "1", "overall": 5}',
+        9: '{"reviewerID": "u", "asin": "1"}',
+    }
+    lines = [bad.get(number, good) for number in range(1, 31)]
+    lines[2:2] = ["", "   "]  # blank ones count as none
+    path = tmp_path / "Books.json"
+    path.write_text("\n".join(lines))
+    file = JsonLines(path, parse_json_or_literal, max_malformed=0.25)
+    read = list(file.records(SOURCES["amazon"].review))
+    assert len(read) == 23 and {review for _, review in read} == {AMAZON_REVIEW_READ}
+    assert [number for number, _ in read] == [1, 5, *range(12, 33)]
+    assert (file.n_lines, file.n_malformed) == (30, 7)
+    assert file.examples[0].startswith("line 2 is neither valid JSON")
+    assert "line 6 holds a list, expected an object" in file.examples[1]
+    assert "line 7 has no 'reviewerID'; its keys are ['asin', 'overall']" in file.examples[2]
+    file.max_malformed = 0.2
+    with pytest.raises(DataError, match=r"(?s)7 of its 30 lines are malformed, expected at most 20 %.*line 2 .*line 6"):
+        list(file.records(SOURCES["amazon"].review))
+
+
+def test_hopeless_file_is_given_up_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "_HOPELESS", 10)
+    path = tmp_path / "x.json"
+    path.write_text("nothing\n" * 100)
+    with pytest.raises(DataError, match="10 of its first 10 lines are malformed"):
+        list(JsonLines(path).records(dict))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "__import__('os').system('touch ran')",
+        "{'a': open('ran', 'w')}",
+        "{'a': [c for c in ()]}",
+        "(" * 100_000,
+        "-" * 100_000 + "1",
+        "{'a': 1" + "+1" * 50_000 + "}",
+        "{[]: 1}",
+        "{'a': '\0'}",
+        '{"a": ' + "[" * 100_000,
+    ],
+)
+def test_hostile_lines_are_malformed_and_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(json_lines.MalformedLineError):
+        parse_json_or_literal(line.encode())
+    assert not any(tmp_path.iterdir())
+
+
+def test_long_lines_cost_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 8)
+    monkeypatch.setattr(json_lines, "_LONGEST_LINE", 64)
+    monkeypatch.setattr(json_lines, "_LONGEST_LITERAL", 40)
+    path = tmp_path / "x.json"
+    path.write_text(
+        '{"n": 1}\n' + "x" * 500 + '\n{"n": 2}\n{"text": "' + "y" * 40 + "\"}\n{'text': '" + "y" * 40 + "'}"
+    )
+    file = JsonLines(path, parse_json_or_literal, max_malformed=0.5)
+    assert [number for number, _ in file.records(dict)] == [1, 3, 4]
+    assert file.n_malformed == 2 and "too long for a Python literal" in file.examples[1]
+    assert max(len(line) for _, line in file.lines()) <= 64 + 2 * 8
+
+
+def test_line_ends_byte_order_mark_and_encodings(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(b'\xef\xbb\xbf{"n": "\xc3\xa9"}\r\n\r\n{"n": "\xff"}\r\n{"n": "\xe2\x80\xa8"}')
+    file = JsonLines(path, parse_json, max_malformed=0.5)
+    assert list(file.records(dict)) == [(1, {"n": "é"}), (4, {"n": "\u2028"})]
+    assert "line 3 is not UTF-8 (invalid start byte at byte 8)" in file.examples[0]
+
+
+@pytest.mark.parametrize("size", [7, 8, 9, 1000])
+def test_blocks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", size)
+    path = tmp_path / "x.json"
+    path.write_text("".join(f'{{"n": {number}}}\n' for number in range(50)))
+    assert [record["n"] for _, record in JsonLines(path).records(dict)] == list(range(50))
+    assert list(JsonLines(path).chosen([3, 50], dict)) == [(3, {"n": 2}), (50, {"n": 49})]
+    with pytest.raises(DataError, match="changed while it was read: line 51"):
+        list(JsonLines(path).chosen([3, 51], dict))
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"n": 1}\n' * 1000)
+    (tmp_path / "cut.json.gz").write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=r"cut\.json\.gz' is a damaged gzip file"):
+        list(JsonLines(tmp_path / "cut.json.gz").records(dict))
+    with pytest.raises(DataError, match="cannot be read"):
+        list(JsonLines(tmp_path / "none.json").records(dict))
+    (tmp_path / "empty.json").write_text("\n\n")
+    with pytest.raises(DataError, match="has no line"):
+        list(JsonLines(tmp_path / "empty.json").records(dict))
+
+
+# ---------------------------------------------------------------------- finding the files
+
+
+@pytest.mark.parametrize(
+    ("source", "reviews", "items"),
+    [
+        ("amazon", "reviews_Books_5.json.gz", "meta_Books.json.gz"),
+        ("amazon", "Books.json", "meta_Books.jsonl"),
+        ("yelp", "yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json"),
+        ("steam", "steam_reviews.json.gz", "steam_games.json"),
+    ],
+)
+def test_files_are_found_by_their_usual_names(tmp_path: Path, source: str, reviews: str, items: str) -> None:
+    for name in (reviews, items, "README.md", "yelp_academic_dataset_user.json.old"):
+        (tmp_path / name).touch()
+    assert get_source(source).find_files(tmp_path) == (tmp_path / reviews, tmp_path / items)
+
+
+def test_files_that_cannot_be_found(tmp_path: Path) -> None:
+    amazon = get_source("amazon")
+    with pytest.raises(DataError, match=r"No file of reviews found. '.*' is empty; expected .*meta_Books.json.*--rev"):
+        amazon.find_files(tmp_path)
+    with pytest.raises(DataError, match="is no folder"):
+        amazon.find_files(tmp_path / "none")
+    for name in ("Books.json", "Toys.json.gz", "meta_Books.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"Several files may hold the reviews: Books.json, Toys.json.gz. .* holds"):
+        amazon.find_files(tmp_path)
+    given = tmp_path / "Toys.json.gz"
+    assert amazon.find_files(tmp_path, reviews=given) == (given, tmp_path / "meta_Books.json")
+    with pytest.raises(DataError, match=r"--items .*none.json does not exist"):
+        amazon.find_files(tmp_path, given, tmp_path / "none.json")
+    with pytest.raises(SettingError, match="expected one of amazon, yelp, steam"):
+        get_source("netflix")

@@ -1,0 +1,288 @@
+"""From a dataset with text to embeddings that a model trains with, in one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+import pytest
+from loopback_server import LoopbackServer, Reply, embedding, profile_content, user_text
+
+from recbole_rlmrec import semantics
+from recbole_rlmrec.cli import main
+from recbole_rlmrec.data.split import pairs_sha256
+from recbole_rlmrec.profile.record import iter_profiles, read_failures, read_profiles
+
+KEY = "sk-loopback-0123456789abcdef"
+N_USERS, N_ITEMS = 12, 8
+
+
+class Shop:
+    """A dataset with texts on disk, and the command that is run on it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.folder = root, root / "shop"
+        self.folder.mkdir()
+        rows = []
+        for user in range(N_USERS):
+            for step in range(5):
+                item = (user + step * (1 + user % 2)) % N_ITEMS
+                split = ("train", "train", "train", "valid", "test")[step]
+                rows.append((f"u{user}", f"i{item}", split))
+        self.rows = rows
+        lines = ["user_id:token\titem_id:token\tsplit:token", *("\t".join(row) for row in rows)]
+        (self.folder / "shop.inter").write_text("\n".join(lines) + "\n")
+        items = [
+            {
+                "item_id": f"i{item}",
+                "title": f"Gadget number {item}",
+                "description": "",
+                "attributes": {"kind": ["new"]},
+            }
+            for item in range(N_ITEMS)
+        ]
+        (self.folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+
+    @property
+    def train_sha256(self) -> str:
+        train = [row for row in self.rows if row[2] == "train"]
+        return pairs_sha256([row[0] for row in train], [row[1] for row in train])
+
+    def build(self, *arguments: str) -> int:
+        return main(["build-semantics", "--dataset", "shop", f"--data_path={self.root}", *arguments])
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"shop.{name}"
+
+    def vectors(self, side: str) -> dict[str, np.ndarray]:
+        tokens = self.path(f"{side}emb.tokens").read_text().split()
+        return dict(zip(tokens, np.load(self.path(f"{side}emb.npy"))))
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return Shop(tmp_path)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LoopbackServer(key=KEY) as running:
+        yield running
+
+
+def by_llm(server: LoopbackServer) -> list[str]:
+    return [
+        *("--writer", "llm", "--llm", "m", "--llm-base-url", server.base_url),
+        *("--encoder", "openai", "--encoder-model", "e", "--encoder-base-url", server.base_url),
+    ]
+
+
+def test_template_and_lsa_make_embeddings_that_a_model_trains_with(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    assert shop.build() == 0
+    printed = capsys.readouterr().out
+    assert f"items: {N_ITEMS} profiles by template, {N_ITEMS} of them new." in printed
+    assert "no leak found" in printed
+    users = read_profiles(shop.path("userprf.jsonl"))
+    assert set(users) == {f"u{user}" for user in range(N_USERS)}
+    told = {user: set(users[user].told) for user in users}
+    assert told == {user: {row[1] for row in shop.rows if row[0] == user and row[2] == "train"} for user in users}
+    described = json.loads(shop.path("semantic.json").read_text())
+    assert described["writer"] == "template"
+    assert described["train_sha256"] == shop.train_sha256
+    assert set(shop.vectors("item")) == {f"i{item}" for item in range(N_ITEMS)}
+    trained = ["train", "--model=LightGCN_RLMRecCon", "--dataset=shop", f"--data_path={shop.root}", "--epochs=1"]
+    assert main([*trained, "--leakage=error", "--topk=[2]", "--valid_metric=Recall@2", "--show_progress=False"]) == 0
+
+
+def test_a_second_call_finds_everything_done(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    assert shop.build() == 0
+    before = {path.name: path.read_bytes() for path in shop.folder.iterdir()}
+    capsys.readouterr()
+    assert shop.build() == 0
+    printed = capsys.readouterr().out
+    assert "0 of them new" in printed
+    assert "up to date" in printed
+    assert {path.name: path.read_bytes() for path in shop.folder.iterdir()} == before
+
+
+def test_embeddings_of_something_else_are_not_overwritten_unasked(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    assert shop.build() == 0
+    before = shop.path("useremb.npy").read_bytes()
+    assert shop.build("--dimension", "4") == 2
+    assert "overwrite" in capsys.readouterr().err
+    assert shop.path("useremb.npy").read_bytes() == before
+    assert shop.build("--dimension", "4", "--overwrite", "--float16") == 0
+    assert shop.vectors("user")["u0"].shape == (4,)
+    assert shop.vectors("user")["u0"].dtype == np.float16
+
+
+def test_profiles_of_another_split_are_refused_where_leakage_is_an_error(
+    shop: Shop, capsys: pytest.CaptureFixture
+) -> None:
+    assert shop.build() == 0
+    text = shop.path("inter").read_text()
+    shop.path("inter").write_text(text.replace("valid", "was").replace("train", "valid", 12).replace("was", "train"))
+    trained = ["train", "--model=LightGCN_RLMRecCon", "--dataset=shop", f"--data_path={shop.root}", "--epochs=1"]
+    trained += ["--topk=[2]", "--valid_metric=Recall@2", "--show_progress=False"]
+    capsys.readouterr()
+    assert main([*trained, "--leakage=error"]) == 2
+    assert "build-semantics" in capsys.readouterr().err
+    assert main(trained) == 0  # warns
+    capsys.readouterr()
+    assert main(["check", "--dataset", "shop", f"--data_path={shop.root}"]) == 1
+    assert "LEAK" in capsys.readouterr().out
+    assert shop.build("--overwrite") == 0  # written again from this split
+    assert main([*trained, "--leakage=error"]) == 0
+
+
+def test_a_language_model_writes_items_first_then_users(shop: Shop, server: LoopbackServer) -> None:
+    assert shop.build(*by_llm(server)) == 0
+    asked = server.texts()
+    assert len(asked) == N_ITEMS + N_USERS
+    item_texts, user_texts = asked[:N_ITEMS], asked[N_ITEMS:]
+    items = read_profiles(shop.path("itemprf.jsonl"))
+    assert {profile.profile for profile in items.values()} == {f"Profile of {text}" for text in item_texts}
+    assert all("Profile of" in text for text in user_texts)  # items' profiles are told
+    found = shop.vectors("item")["i3"]
+    expected = embedding(items["i3"].profile, 8)
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-5)
+    assert not any(KEY.encode() in path.read_bytes() for path in shop.folder.iterdir())
+    assert shop.build(*by_llm(server)) == 0
+    assert len(server.texts()) == N_ITEMS + N_USERS  # nobody is asked again
+
+
+def test_a_limited_run_stops_before_the_users_and_goes_on_later(shop: Shop, server: LoopbackServer) -> None:
+    assert shop.build(*by_llm(server), "--limit", "5") == 1
+    assert len(server.texts()) == 5
+    assert not shop.path("useremb.npy").exists()
+    assert shop.build(*by_llm(server)) == 0
+    assert len(server.texts()) == N_ITEMS + N_USERS
+
+
+def test_what_the_model_refuses_is_a_hole(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def answer(body: Any) -> Any:
+        return Reply(refusal="I would rather not.") if "Gadget number 3" in user_text(body) else None
+
+    with LoopbackServer(key=KEY, answer=answer) as server:
+        assert shop.build(*by_llm(server)) == 0
+    failed = read_failures(shop.path("itemprf.failed.jsonl"))
+    assert set(failed) == {"i3"}
+    assert "i3" not in shop.vectors("item")
+    users_of_it = {row[0] for row in shop.rows if row[1] == "i3" and row[2] == "train"}
+    assert set(shop.vectors("user")) == {f"u{user}" for user in range(N_USERS)} - users_of_it
+
+
+def test_switching_writers_never_mixes_them_and_never_pays_twice(shop: Shop, server: LoopbackServer) -> None:
+    assert shop.build(*by_llm(server)) == 0
+    vectors = shop.vectors("item")
+    assert shop.build("--overwrite") == 0
+    assert json.loads(shop.path("semantic.json").read_text())["writer"] == "template"
+    assert shop.build(*by_llm(server), "--overwrite") == 0
+    assert len(server.texts()) == N_ITEMS + N_USERS
+    again = shop.vectors("item")
+    assert all(np.array_equal(vectors[token], again[token]) for token in vectors)
+
+
+def test_a_dry_run_asks_and_writes_nothing(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    prices = ["--input-price", "1", "--output-price", "2"]
+    arguments = ["--writer", "llm", "--llm", "m", "--llm-base-url", "http://127.0.0.1:9/v1", "--dry-run", *prices]
+    before = sorted(shop.folder.iterdir())
+    assert shop.build(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert f"items: {N_ITEMS} prompts: 0 profiles are recorded, {N_ITEMS} to ask for." in printed
+    assert f"{N_USERS} prompts: 0 profiles are recorded, {N_USERS} to ask for." in printed
+    assert "Together: $" in printed
+    assert sorted(shop.folder.iterdir()) == before
+
+
+def test_batches_are_collected_and_submitted_by_the_same_command(
+    shop: Shop, server: LoopbackServer, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = [*by_llm(server), "--batch"]
+    assert shop.build(*arguments) == 1  # the items are on their way
+    assert shop.build(*arguments) == 1  # and still are
+    assert list(server.batches) == ["batch-0"]
+    server.finish("batch-0")
+    assert shop.build(*arguments) == 1  # collected; the users are on their way
+    assert list(server.batches) == ["batch-0", "batch-1"]
+    server.finish("batch-1")
+    assert shop.build(*arguments) == 0
+    assert len(read_profiles(shop.path("userprf.jsonl"))) == N_USERS
+    assert len(list(iter_profiles(shop.path("itemprf.jsonl")))) == N_ITEMS
+    assert set(shop.vectors("user")) == {f"u{user}" for user in range(N_USERS)}
+
+
+def test_waiting_for_batches_ends_with_the_embeddings(
+    shop: Shop, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def instead_of_sleeping(seconds: float) -> None:
+        waits.append(seconds)
+        server.finish(list(server.batches)[-1])
+
+    monkeypatch.setattr(semantics.time, "sleep", instead_of_sleeping)
+    assert shop.build(*by_llm(server), "--batch", "--wait") == 0
+    assert waits == [semantics.BATCH_POLL_SECONDS] * 2
+
+
+def test_what_failed_in_a_batch_is_submitted_again_only_when_asked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    is_willing = False
+
+    def answer(body: Any) -> Any:
+        refuses = "Gadget number 3" in user_text(body) and not is_willing
+        return Reply(refusal="No.") if refuses else Reply(profile_content(user_text(body)[:20]))
+
+    with LoopbackServer(key=KEY, answer=answer) as server:
+        arguments = [*by_llm(server), "--batch"]
+        assert shop.build(*arguments) == 1
+        server.finish("batch-0")
+        assert shop.build(*arguments) == 1  # item i3 failed; the users are on their way all the same
+        assert list(server.batches) == ["batch-0", "batch-1"]
+        is_willing = True
+        server.finish("batch-1")
+        assert shop.build(*arguments) == 0
+        assert "i3" not in shop.vectors("item")
+        assert shop.build(*arguments, "--retry-failed") == 1
+        assert "i3" in read_profiles(shop.path("itemprf.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--writer", "llm"], "--llm gpt-4o-mini"),
+        (["--llm", "m"], "--writer llm"),
+        (["--wait"], "--batch"),
+        (["--encoder", "openai"], "model"),
+        (["--token-budget", "10"], "token_budget"),
+        (["--encoder-prompt", "Represent:"], "prompt"),
+        (["--item_title_fields=title"], "item_title_field"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_error(
+    shop: Shop, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    assert shop.build(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not shop.path("useremb.npy").exists()
+
+
+def test_a_missing_key_is_said_before_anything_is_asked(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    assert shop.build("--writer", "llm", "--llm", "m") == 2
+    assert "OPENAI_API_KEY" in capsys.readouterr().err
+
+
+def test_check_without_anything_to_check_names_the_command(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    assert main(["check", "--dataset", "shop", f"--data_path={shop.root}"]) == 2
+    assert "recbole-rlmrec build-semantics --dataset shop" in capsys.readouterr().err
