@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
@@ -13,6 +14,11 @@ from recbole.utils import init_seed
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run side by side, and so do the processes that they start: one thread each, or they thrash.
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def write_dataset(

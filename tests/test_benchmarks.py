@@ -33,6 +33,7 @@ operations = importlib.import_module("operations")
 paired = importlib.import_module("paired")
 prepare_dump = importlib.import_module("prepare_dump")
 reference = importlib.import_module("reference")
+searches = importlib.import_module("searches")
 supported_models = importlib.import_module("supported_models")
 timing = importlib.import_module("timing")
 workload = importlib.import_module("workload")
@@ -276,11 +277,36 @@ def test_encode_texts_runs(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_prepare_dump_runs(capsys: Any) -> None:
-    assert prepare_dump.main("--bytes 1e5 --k_core 3".split()) == 0
+    assert prepare_dump.main(["--bytes", "1e5", "--k_core", "3"]) == 0
     printed = capsys.readouterr().out
     assert "10,000 reviews in" in printed
     _, _, row = rows_of(printed)
     assert row.startswith("| 3 |") and int(row.split(" | ")[1].replace(",", "")) > 500
+
+
+def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> None:
+    scores = {"A": [(0.2, 0.1), (0.3, 0.2), (None, None)], "A_RLMRecCon": [(0.4, 0.25), (0.1, 0.9)]}
+    for model, trials in scores.items():
+        (tmp_path / model).mkdir()
+        lines = [
+            {
+                "score": valid,
+                "best_epoch": number,
+                "parameters": {"x": number},
+                "test_result": None if test is None else {"recall@20": test, "ndcg@20": test / 2},
+            }
+            for number, (valid, test) in enumerate(trials)
+        ]
+        (tmp_path / model / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert searches.main([str(tmp_path)]) == 0
+    _, *found = rows_of(capsys.readouterr().out)
+    assert found == [
+        "| A | 3 | 0.3000 | 0.2000 | 0.1000 | 1 | x 1 |",
+        "| A_RLMRecCon | 2 | 0.4000 | 0.2500 (+25.0%) | 0.1250 (+25.0%) | 0 | x 0 |",
+    ]
+    with pytest.raises(SystemExit):
+        searches.main([str(tmp_path / "A")])
+    assert "holds no" in capsys.readouterr().err
 
 
 def test_supported_models_runs(capsys: Any, tmp_path: Path) -> None:

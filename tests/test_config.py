@@ -35,6 +35,7 @@ Configure = Callable[..., RLMRecConfig]
 
 TUNED_FOLDER = resource_folder("properties") / "tuned"
 DATASETS = ("amazon-book", "yelp", "steam")
+DOMAINS = dict(zip(DATASETS, ("books", "businesses", "games")))
 
 #: A Python expression and what YAML needs to run one; each makes the file `canary` where it is evaluated.
 EXPRESSIONS = ("__import__('os').system('touch canary')", "open('canary', 'w')", "[open('canary', 'w')][0]")
@@ -338,7 +339,7 @@ def test_effective_defaults(configure: Configure, model: str) -> None:
     [
         *(
             (name, {"benchmark_filename": ["train", "valid", "test"], "split_file": None, "text_domain": domain})
-            for name, domain in zip(("amazon-book", "yelp", "steam"), ("books", "businesses", "games"))
+            for name, domain in DOMAINS.items()
         ),
         (
             "ml-100k",
@@ -576,6 +577,7 @@ def test_tuned_false_gives_the_untuned_values(configure: Configure, dataset: str
     backbone, variant = parts_of(model)
     config = configure(model, dataset, tuned=False)
     expected = {**COMMON, **BACKBONE_DEFAULTS[backbone], **VARIANT_DEFAULTS[variant], "tuned": False}
+    expected["text_domain"] = DOMAINS[dataset]
     assert {key: config[key] for key in expected} == expected
     assert config.notes == []
 

@@ -1,0 +1,59 @@
+"""Print what several searches found as a table, each aligned model beside its base.
+
+    python benchmarks/searches.py results/steam-tuned/searches
+
+Reads `<folder>/<Model>/trials.jsonl`, as `--tune` leaves them. The best trial is the one of the best validation score;
+its test results are shown because they are recorded, not chosen by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+import timing
+
+METRICS = ("recall@20", "ndcg@20")
+
+
+def best_trials(folder: Path) -> dict[str, tuple[dict[str, Any], int]]:
+    """Return model -> the best trial of its search and the number of trials."""
+    found = {}
+    for path in sorted(folder.glob("*/trials.jsonl")):
+        trials = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        done = [trial for trial in trials if trial["score"] is not None]
+        found[path.parent.name] = max(done, key=lambda trial: trial["score"]), len(trials)
+    return found
+
+
+def rows_of(found: dict[str, tuple[dict[str, Any], int]]) -> list[list[str]]:
+    """Return a row per model, bases before what is built on them."""
+    rows = []
+    for model, (trial, n_trials) in sorted(found.items(), key=lambda entry: entry[0].split("_")):
+        base = found.get(model.split("_")[0])
+        cells = [model, str(n_trials), f"{trial['score']:.4f}"]
+        for metric in METRICS:
+            value = trial["test_result"][metric]
+            gain = "" if base is None or base[0] is trial else f" ({value / base[0]['test_result'][metric] - 1:+.1%})"
+            cells.append(f"{value:.4f}{gain}")
+        rows.append([*cells, str(trial["best_epoch"]), ", ".join(f"{k} {v}" for k, v in trial["parameters"].items())])
+    return rows
+
+
+def main(given: Optional[Sequence[str]] = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder with a folder per model")
+    arguments = parser.parse_args(given)
+    found = best_trials(arguments.folder)
+    if not found:
+        parser.error(f"'{arguments.folder}' holds no <Model>/trials.jsonl")
+    header = ["model", "trials", "valid Recall@20", "Recall@20", "NDCG@20", "best epoch", "best settings"]
+    print(timing.table(header, rows_of(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
