@@ -299,7 +299,7 @@ def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> 
         ]
         (tmp_path / model / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert searches.main([str(tmp_path)]) == 0
-    _, *found = rows_of(capsys.readouterr().out)
+    _, _, *found = rows_of(capsys.readouterr().out)
     assert found == [
         "| A | 3 | 0.3000 | 0.2000 | 0.1000 | 1 | x 1 |",
         "| A_RLMRecCon | 2 | 0.4000 | 0.2500 (+25.0%) | 0.1250 (+25.0%) | 0 | x 0 |",
