@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Union
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps two processes apart
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -35,3 +41,21 @@ def json_line(record: Mapping[str, Any]) -> bytes:
         return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
     except UnicodeEncodeError:  # half a surrogate pair, which only an escape can hold
         return (json.dumps(record) + "\n").encode("ascii")
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file against other processes, until it is closed.
+
+    Returns:
+        False if another process holds it; True also where the platform, or the drive, knows no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # as some network drives answer
+            raise
+    return True

@@ -28,13 +28,8 @@ from tqdm import tqdm
 from recbole_rlmrec.data.semantic_embedding import SIDES, SemanticEmbedding, Side, read_metadata
 from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
 from recbole_rlmrec.errors import DataError, ServiceError
-from recbole_rlmrec.files import atomic_path, json_line
+from recbole_rlmrec.files import atomic_path, json_line, try_lock
 from recbole_rlmrec.profile.record import Profile, profile_line, profiles_path, read_profiles
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing keeps two runs apart
-    fcntl = None  # type: ignore[assignment]
 
 # NumPy pads the header of a table of any size that can be to this length.
 _HEADER_BYTES = 128
@@ -398,17 +393,11 @@ class _Job:
 
     def _lock(self, part: FileIO) -> None:
         """Keep other processes from the same files, until this one is closed."""
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(part.fileno()):
             raise DataError(
                 f"Another process encodes {self.dataset} in {self.folder} now. Wait until it has ended, or end it: "
                 "what it has done is kept."
-            ) from None
-        except OSError:  # a file system without locks
-            logging.getLogger().debug(f"{self.folder} has no file locks.")
+            )
 
     def _resume(self, parts: Mapping[Side, FileIO]) -> _State:
         """Return how far the job is, and cut off what a killed run wrote beyond; start afresh if that is not there."""

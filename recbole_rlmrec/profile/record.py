@@ -16,12 +16,7 @@ from typing import Iterable, Iterator, Optional, Union
 
 from recbole_rlmrec.data.semantic_embedding import Side
 from recbole_rlmrec.errors import DataError
-from recbole_rlmrec.files import atomic_path, json_line
-
-try:
-    import fcntl
-except ImportError:  # Windows has none; two writers of one file are not noticed there.
-    fcntl = None  # type: ignore[assignment]
+from recbole_rlmrec.files import atomic_path, json_line, try_lock
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,10 @@ class ProfileLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            self._lock()
+            if not try_lock(self._descriptor):
+                raise DataError(
+                    f"Another process is writing '{self.path}'. Wait until it ends, or stop it, and run this again."
+                )
             whole = self._index()
             if whole < os.fstat(self._descriptor).st_size:
                 os.ftruncate(self._descriptor, whole)
@@ -194,19 +192,6 @@ class ProfileLog:
                 return True
             file.seek(-1, os.SEEK_END)
             return file.read() == b"\n"
-
-    def _lock(self) -> None:
-        if fcntl is None or self._descriptor is None:
-            return
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"Another process is writing '{self.path}'. Wait until it ends, or stop it, and run this again."
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # some network drives know no locks
-                raise
 
     def _index(self) -> int:
         """Note where each line starts; return where the last whole line ends."""

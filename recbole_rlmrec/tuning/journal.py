@@ -13,13 +13,8 @@ from typing import Any, Iterator, Mapping, Optional
 import yaml
 
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.files import atomic_path, try_lock
 from recbole_rlmrec.tuning.space import key_of
-
-try:
-    import fcntl
-except ImportError:  # Windows has none; two searches in one folder are not noticed there.
-    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -81,13 +76,8 @@ class Journal:
         """Hold the folder while the context lasts, with the trials recorded before in ``trials``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise SettingError(
-                        f"Another search is running in '{self.folder}'. Give --tune_output=FOLDER."
-                    ) from None
+            if not try_lock(lock.fileno()):
+                raise SettingError(f"Another search is running in '{self.folder}'. Give --tune_output=FOLDER.")
             self._check_conditions()
             self.trials = self._read()
             self.drop_leftovers()
