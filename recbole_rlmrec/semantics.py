@@ -6,25 +6,31 @@ import argparse
 import shlex
 import time
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Mapping, Optional, Sequence, TypeVar
 
 from recbole_rlmrec.data.corpus import Corpus, load_corpus
 from recbole_rlmrec.data.semantic_embedding import SIDES, Side
-from recbole_rlmrec.encoder.base import ENCODERS, EncoderName, EncoderSettings, make_encoder
+from recbole_rlmrec.encoder.base import ENCODERS, Encoder, EncoderName, EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_profiles
-from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.profile.batch import SubmitSummary, collect, submit
+from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.profile.batch import collect, requests_under_way, submit
 from recbole_rlmrec.profile.check import CheckReport, check, check_corpus
 from recbole_rlmrec.profile.cost import shown_cost
-from recbole_rlmrec.profile.llm import LLMSettings, LLMWriter
+from recbole_rlmrec.profile.llm import LLMSettings, LLMWriter, WriteSummary
 from recbole_rlmrec.profile.prompt import Prompt, PromptSettings, item_prompts, user_prompts
-from recbole_rlmrec.profile.record import Profile, ProfileLog, failures_path, profiles_path, read_failures
+from recbole_rlmrec.profile.record import Failure, Profile, ProfileLog, failures_path, profiles_path, read_failures
 from recbole_rlmrec.profile.template import TemplateWriter
 
 WriterName = Literal["template", "llm"]
 WRITERS = ("template", "llm")
+
+#: Arguments of the command line that only a language model can use.
+_LLM_ARGUMENTS = (
+    *("llm", "llm_base_url", "concurrency", "timeout", "max_retries", "temperature", "max_tokens"),
+    *("limit", "budget", "input_price", "output_price"),
+)
 
 #: Seconds between two looks at batches that are waited for.
 BATCH_POLL_SECONDS = 60.0
@@ -74,6 +80,8 @@ class BuildSettings:
             raise SettingError("--llm and --batch are for --writer llm; the template asks nobody.")
         if not self.batch and (self.wait or self.retry_failed):
             raise SettingError("--wait and --retry-failed are for --batch.")
+        if self.llm is not None and self.llm.limit == 0:
+            raise SettingError("--limit 0 asks for nothing; give at least 1, or --dry-run.")
 
 
 def build_semantics(config: Any, settings: BuildSettings, progress: bool = True) -> Optional[CheckReport]:
@@ -95,14 +103,13 @@ def build_semantics(config: Any, settings: BuildSettings, progress: bool = True)
         ServiceError: a server refuses, or cannot be reached.
         SettingError: a setting is wrong, or a package is missing.
     """
-    encoder = make_encoder(settings.encoder, settings.encoding)  # before anything is paid for
+    encoder = make_encoder(settings.encoder, settings.encoding)
     corpus = load_corpus(config)
     folder = Path(config.data_folders[0])
-    writing = _Writing(corpus, folder, settings, progress)
+    writing = _Writing(corpus, folder, settings, encoder, progress)
     if settings.dry_run:
         writing.print_plan()
         return None
-    folder.mkdir(parents=True, exist_ok=True)
     items = writing.write("item", {})
     users = None if items is None else writing.write("user", {token: item.profile for token, item in items.items()})
     if items is None or users is None:
@@ -127,31 +134,53 @@ class _Writing:
 
     Args:
         corpus: the texts.
-        folder: folder of the profiles.
+        folder: folder of the profiles; made if missing.
         settings: who writes, and how.
+        encoder: what will encode the profiles.
         progress: show progress bars.
     """
 
-    def __init__(self, corpus: Corpus, folder: Path, settings: BuildSettings, progress: bool) -> None:
-        self._corpus, self._folder, self._settings, self._progress = corpus, folder, settings, progress
+    def __init__(self, corpus: Corpus, folder: Path, settings: BuildSettings, encoder: Encoder, progress: bool) -> None:
+        self._corpus, self._folder, self._settings = corpus, folder, settings
+        self._encoder, self._progress = encoder, progress
+        self._llm = settings.llm  # with what is left of its limit and its budget
+        self._has_tried_encoder = False
 
     def write(self, side: Side, item_profiles: Mapping[str, str]) -> Optional[dict[str, Profile]]:
         """Write what is missing on one side.
 
         Returns:
             Token -> profile, by token; None if there is more to ask for, which was said.
+
+        Raises:
+            DataError: nobody gets a profile.
         """
-        if self._settings.llm is None:
-            return self._write_by_template(side)
+        if self._llm is None:
+            found = self._write_by_template(side)
+        else:
+            asked = self._write_by_llm(side, item_profiles)
+            if asked is None:
+                return None
+            found = asked
+        if not found:
+            raise DataError(
+                f"No {side} of '{self._corpus.dataset}' has a profile, so there is nothing to encode. Texts come from "
+                f"items.jsonl and reviews.jsonl in '{self._folder}', or from the columns that item_title_field, "
+                "item_description_field, item_attribute_fields, user_attribute_fields and review_field name; what a "
+                f"language model failed to write is listed in {self._failures(side).name}."
+            )
+        return found
+
+    def _write_by_llm(self, side: Side, item_profiles: Mapping[str, str]) -> Optional[dict[str, Profile]]:
         prompts, without = self._prompts(side, item_profiles)
         _say_who_gets_none(side, without)
         print(f"{side}s:", flush=True)
-        writer = LLMWriter(self._settings.llm)
-        is_done = self._ask_by_batch(side, prompts) if self._settings.batch else self._ask(side, writer, prompts)
+        is_done = self._ask_by_batch(side, prompts) if self._settings.batch else self._ask(side, prompts)
         if not is_done:
             return None
         with ProfileLog(self._path(side), read_only=True) as log:
-            found = {prompt.token: log.find(prompt.token, writer.name, prompt.sha256) for prompt in prompts}
+            writer = self._settings_of_llm.writer
+            found = {prompt.token: log.find(prompt.token, writer, prompt.sha256) for prompt in prompts}
         return {token: profile for token, profile in found.items() if profile is not None}
 
     def print_plan(self) -> None:
@@ -168,8 +197,10 @@ class _Writing:
         for side in reversed(SIDES):
             prompts, without = self._prompts(side, stand_ins)
             _say_who_gets_none(side, without)
+            busy = requests_under_way(self._settings.llm, self._batches(side))
+            free = [prompt for prompt in prompts if (prompt.token, writer.name, prompt.sha256) not in busy]
             with ProfileLog(self._path(side), read_only=True) as log:
-                plan = writer.plan(prompts, log)
+                plan = writer.plan(free, log)
                 for prompt in prompts if side == "item" else ():
                     known = log.find(prompt.token, writer.name, prompt.sha256)
                     is_exact = is_exact and known is not None
@@ -178,63 +209,108 @@ class _Writing:
             about = (
                 "" if side == "item" or is_exact else " (with template texts for the item profiles that are missing)"
             )
-            print(f"{side}s{about}: {plan}", flush=True)
+            under_way = f" {len(prompts) - len(free)} more are in batches." if len(free) < len(prompts) else ""
+            print(f"{side}s{about}: {plan}{under_way}", flush=True)
             total += share * (plan.cost or 0.0)
         if self._settings.llm.prices.known:
             print(f"Together: {shown_cost(total)}{' by the Batch API' if self._settings.batch else ''}.")
 
-    def _ask(self, side: Side, writer: LLMWriter, prompts: Sequence[Prompt]) -> bool:
+    def _ask(self, side: Side, prompts: Sequence[Prompt]) -> bool:
         """Ask for what is not recorded; return whether everyone was asked."""
+        llm = self._settings_of_llm
+        busy = requests_under_way(llm, self._batches(side))
+        n_busy = sum((prompt.token, llm.writer, prompt.sha256) in busy for prompt in prompts)
+        if n_busy:
+            raise SettingError(
+                f"{n_busy} of these prompts are in batches under way, and would be paid for twice. Collect them with "
+                "--batch."
+            )
         with ProfileLog(self._path(side)) as log:
-            failures = self._failures(side)
-            summary = writer.write(prompts, log, failures, self._corpus.train_sha256, self._progress)
-        print(summary, flush=True)
+            self._try_encoder(prompts, log)
+            summary = self._ask_once(side, prompts, log)
+            if side == "item" and summary.n_failed and not summary.n_left:
+                # Users' prompts hold items' profiles, and would have to be asked anew when these come later.
+                print(f"Once more, for the {summary.n_failed} that failed:", flush=True)
+                summary = self._ask_once(side, prompts, log)
         if summary.n_failed:
-            print(f"What failed is listed in {failures}; the next run tries it again.", flush=True)
+            print(f"What failed is listed in {self._failures(side)}; the next run tries it again.", flush=True)
+            if side == "item":
+                print("If an item succeeds then, the users whose prompts tell of it are asked anew.", flush=True)
         if summary.n_left:
             print(f"{summary.n_left} {side}s are left; the same command goes on with them.", flush=True)
         return not summary.n_left
 
+    def _ask_once(self, side: Side, prompts: Sequence[Prompt], log: ProfileLog) -> WriteSummary:
+        writer = LLMWriter(self._settings_of_llm)
+        summary = writer.write(prompts, log, self._failures(side), self._corpus.train_sha256, self._progress)
+        self._spend(summary.n_written + summary.n_failed, summary.cost)
+        print(summary, flush=True)
+        return summary
+
+    def _spend(self, n_asked: int, cost: Optional[float]) -> None:
+        """Take what was used from limit and budget, which are those of both sides together."""
+        llm = self._settings_of_llm
+        limit = None if llm.limit is None else max(0, llm.limit - n_asked)
+        budget = None if llm.budget is None else max(0.0, llm.budget - (cost or 0.0))
+        self._llm = replace(llm, limit=limit, budget=budget)
+
+    def _try_encoder(self, prompts: Sequence[Prompt], log: ProfileLog) -> None:
+        """Find out before profiles are paid for, not after, that the encoder's model or key is no good."""
+        if self._has_tried_encoder or self._encoder.learns_from_texts:
+            return
+        writer = self._settings_of_llm.writer
+        if any((prompt.token, writer, prompt.sha256) not in log for prompt in prompts):
+            self._encoder.encode(["A text to try the encoder with."])
+            self._has_tried_encoder = True
+
     def _ask_by_batch(self, side: Side, prompts: Sequence[Prompt]) -> bool:
         """Collect what batches have answered and submit what none has; return whether nothing is running or left."""
-        submitted: Optional[SubmitSummary] = None
-        while True:
-            with ProfileLog(self._path(side)) as log:
-                running = self._collect(log, side)
-                if submitted is None:  # once: what fails in a batch is not submitted again and again
-                    submitted = self._submit(log, side, prompts)
-                    running += submitted.batch_ids
-            if not running:
-                return not submitted.n_left
+        with ProfileLog(self._path(side)) as log:
+            self._try_encoder(prompts, log)
+            self._collect(log, side)
+            n_left = self._submit(log, side, prompts)
+        # Submitted once: what fails in a batch is not asked again and again.
+        while requests_under_way(self._settings_of_llm, self._batches(side)):
             if not self._settings.wait:
                 print("Run the same command again to collect, or with --wait.", flush=True)
                 return False
             time.sleep(BATCH_POLL_SECONDS)
+            with ProfileLog(self._path(side)) as log:
+                n_left += self._collect(log, side)
+        if n_left:
+            print(f"{n_left} {side}s are left; the same command goes on with them.", flush=True)
+        return not n_left
 
-    def _collect(self, log: ProfileLog, side: Side) -> tuple[str, ...]:
-        """Record what batches have answered; return those that are still running."""
-        assert self._settings.llm is not None, "only a language model has batches"
+    def _collect(self, log: ProfileLog, side: Side) -> int:
+        """Record what batches have answered; return how many prompts they did not come to."""
         if not self._batches(side).is_file():
-            return ()
-        collected = collect(log, self._settings.llm, self._batches(side), self._failures(side))
+            return 0
+        collected = collect(log, self._settings_of_llm, self._batches(side), self._failures(side))
         print(collected, flush=True)
-        return collected.running
+        return collected.n_released
 
-    def _submit(self, log: ProfileLog, side: Side, prompts: Sequence[Prompt]) -> SubmitSummary:
-        """Submit what is neither recorded nor running, nor, unless it is to be tried again, has failed."""
-        llm, failures = self._settings.llm, self._failures(side)
-        assert llm is not None, "only a language model has batches"
+    def _submit(self, log: ProfileLog, side: Side, prompts: Sequence[Prompt]) -> int:
+        """Submit what is neither recorded nor running, nor, unless it is to be tried again, has failed.
+
+        Returns:
+            How many prompts are left, for the limit or the budget.
+        """
+        llm, failures = self._settings_of_llm, self._failures(side)
         failed = {} if self._settings.retry_failed else read_failures(failures)
         wanted = [
             prompt
             for prompt in prompts
-            if (prompt.token, llm.writer, prompt.sha256) in log
-            or prompt.token not in failed
-            or failed[prompt.token].prompt_sha256 != prompt.sha256
+            if (prompt.token, llm.writer, prompt.sha256) in log or not _is_failure_of(failed, prompt, llm.writer)
         ]
         submitted = submit(wanted, log, llm, self._batches(side), self._corpus.train_sha256, failures)
         print(submitted, flush=True)
-        return submitted
+        self._spend(submitted.n_submitted + bool(submitted.n_submitted), submitted.cost)  # one was asked at once
+        return submitted.n_left
+
+    @property
+    def _settings_of_llm(self) -> LLMSettings:
+        assert self._llm is not None, "a language model writes"
+        return self._llm
 
     def _write_by_template(self, side: Side) -> dict[str, Profile]:
         profiles, without = self._by_template(side)
@@ -267,6 +343,12 @@ class _Writing:
 
     def _failures(self, side: Side) -> Path:
         return failures_path(self._folder, self._corpus.dataset, side)
+
+
+def _is_failure_of(failed: Mapping[str, Failure], prompt: Prompt, writer: str) -> bool:
+    """Whether this writer was asked this very prompt in vain."""
+    failure = failed.get(prompt.token)
+    return failure is not None and (failure.prompt_sha256, failure.writer) == (prompt.sha256, writer)
 
 
 def _say_who_gets_none(side: Side, without: Mapping[str, str]) -> None:
@@ -308,7 +390,7 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--temperature", type=float, metavar="T", help="how freely it writes (0)")
     group.add_argument("--max-tokens", type=int, metavar="N", help="of an answer (600)")
     group.add_argument("--limit", type=int, metavar="N", help="profiles to ask for in this run, at most")
-    group.add_argument("--budget", type=float, metavar="USD", help="what this run may cost for items, and for users")
+    group.add_argument("--budget", type=float, metavar="USD", help="what this run may cost; needs the prices")
     group.add_argument("--input-price", type=float, metavar="USD", help="per million tokens sent")
     group.add_argument("--output-price", type=float, metavar="USD", help="per million tokens written")
     group.add_argument("--batch", action="store_true", help="ask by the Batch API, at half the price, in hours")
@@ -330,6 +412,12 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_build(known: argparse.Namespace, command_line: Mapping[str, Any]) -> int:
     """Run ``recbole-rlmrec build-semantics``; 1 says that something leaked or that profiles are still to come."""
+    if known.writer != "llm":
+        given = [name for name in _LLM_ARGUMENTS if getattr(known, name) is not None]
+        if given:
+            raise SettingError(
+                f"--{given[0].replace('_', '-')} is for --writer llm; the writer '{known.writer}' asks nobody."
+            )
     own = {name: getattr(known, name) for name in ("writer", "encoder", "batch", "wait", "retry_failed", "dry_run")}
     config = _config(known, command_line)
     settings = BuildSettings(

@@ -256,11 +256,144 @@ def test_what_failed_in_a_batch_is_submitted_again_only_when_asked(shop: Shop, m
         assert "i3" in read_profiles(shop.path("itemprf.jsonl"))
 
 
+def test_a_batch_that_fails_as_a_whole_does_not_let_the_users_begin(shop: Shop, server: LoopbackServer) -> None:
+    arguments = [*by_llm(server), "--batch"]
+    assert shop.build(*arguments) == 1
+    server.finish("batch-0", status="failed", answered=0)
+    assert shop.build(*arguments) == 1  # submitted again, and still no user is asked
+    assert list(server.batches) == ["batch-0", "batch-1"]
+    assert all("Profile of" not in text for text in server.texts())
+    server.finish("batch-1")
+    assert shop.build(*arguments) == 1
+    assert list(server.batches) == ["batch-0", "batch-1", "batch-2"]
+
+
+def test_waiting_ends_where_a_batch_expires(
+    shop: Shop, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def instead_of_sleeping(_: float) -> None:
+        server.finish(list(server.batches)[-1], status="expired", answered=2)
+
+    monkeypatch.setattr(semantics.time, "sleep", instead_of_sleeping)
+    assert shop.build(*by_llm(server), "--batch", "--wait") == 1
+    assert f"{N_ITEMS - 3} items are left" in capsys.readouterr().out
+    assert list(server.batches) == ["batch-0"]
+
+
+def test_what_batches_are_asked_is_not_asked_directly(
+    shop: Shop, server: LoopbackServer, capsys: pytest.CaptureFixture
+) -> None:
+    assert shop.build(*by_llm(server), "--batch") == 1
+    n_asked = len(server.texts())
+    assert shop.build(*by_llm(server)) == 2
+    assert f"{N_ITEMS - 1} of these prompts are in batches under way" in capsys.readouterr().err
+    assert len(server.texts()) == n_asked
+    assert shop.build(*by_llm(server), "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "1 profiles are recorded, 0 to ask for" in printed
+    assert f"{N_ITEMS - 1} more are in batches" in printed
+
+
+def test_limit_and_budget_are_those_of_both_sides_together(shop: Shop, server: LoopbackServer) -> None:
+    assert shop.build(*by_llm(server), "--limit", str(N_ITEMS + 2)) == 1
+    assert len(server.texts()) == N_ITEMS + 2
+    prices = ["--input-price", "0", "--output-price", "1000000", "--max-tokens", "100"]
+    before = len(server.texts())
+    assert shop.build(*by_llm(server), *prices, "--budget", "1") == 1  # 100 dollars may be needed for a single one
+    assert len(server.texts()) == before
+    assert shop.build(*by_llm(server)) == 0
+    assert len(server.texts()) == N_ITEMS + N_USERS
+
+
+def test_an_item_that_fails_is_asked_once_more_before_the_users(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    n_asked = 0
+
+    def answer(body: Any) -> Any:
+        nonlocal n_asked
+        if "Gadget number 3" not in user_text(body) or "interactions" in user_text(body):
+            return None
+        n_asked += 1
+        return Reply("no JSON at all") if n_asked <= 2 else None  # the answer and its repair
+
+    with LoopbackServer(key=KEY, answer=answer) as server:
+        assert shop.build(*by_llm(server)) == 0
+        assert n_asked == 3
+        n_requests = len(server.texts())
+        assert shop.build(*by_llm(server)) == 0
+        assert len(server.texts()) == n_requests
+    assert "i3" in shop.vectors("item")
+    assert not shop.path("itemprf.failed.jsonl").exists()
+
+
+def test_another_model_is_asked_what_one_refused_in_a_batch(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def answer(body: Any) -> Any:
+        return Reply(refusal="No.") if "Gadget number 3" in user_text(body) and body["model"] == "m" else None
+
+    with LoopbackServer(key=KEY, answer=answer) as server:
+        monkeypatch.setattr(semantics.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
+        assert shop.build(*by_llm(server), "--batch", "--wait") == 0
+        assert "i3" not in shop.vectors("item")
+        other = [argument if argument != "m" else "n" for argument in by_llm(server)]
+        assert shop.build(*other, "--batch", "--wait", "--overwrite") == 0
+        assert "i3" in shop.vectors("item")
+
+
+def test_the_first_prompt_refused_does_not_hold_up_a_batch(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def answer(body: Any) -> Any:
+        return Reply(refusal="No.") if '"Gadget number 0"' in user_text(body) else None
+
+    with LoopbackServer(key=KEY, answer=answer) as server:
+        monkeypatch.setattr(semantics.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
+        assert shop.build(*by_llm(server), "--batch", "--wait") == 0
+        assert shop.build(*by_llm(server), "--batch", "--wait", "--retry-failed") == 0
+
+
+def test_a_batch_that_the_server_lost_is_named(
+    shop: Shop, server: LoopbackServer, capsys: pytest.CaptureFixture
+) -> None:
+    assert shop.build(*by_llm(server), "--batch") == 1
+    server.batches.clear()
+    assert shop.build(*by_llm(server), "--batch") == 2
+    error = capsys.readouterr().err
+    assert "batch-0" in error and "shop.itemprf.batch.json" in error
+
+
+def test_a_wrong_encoder_is_found_before_profiles_are_paid_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LoopbackServer(key=KEY, models={"m"}) as server:
+        assert shop.build(*by_llm(server)) == 2
+        assert server.texts() == []
+    assert "'e'" in capsys.readouterr().err
+
+
+def test_a_dataset_without_texts_is_an_error_that_names_the_settings(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    (shop.folder / "items.jsonl").unlink()
+    assert shop.build() == 2
+    error = capsys.readouterr().err
+    assert "No item of 'shop' has a profile" in error
+    assert "item_title_field" in error
+
+
+def test_a_folder_that_cannot_be_written_is_named(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    shop.path("itemprf.jsonl").mkdir()
+    assert shop.build() == 2
+    assert "shop.itemprf.jsonl' cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--writer", "llm"], "--llm gpt-4o-mini"),
-        (["--llm", "m"], "--writer llm"),
+        (["--limit", "5"], "--limit is for --writer llm"),
+        (["--writer", "llm", "--llm", "m", "--limit", "0"], "--limit 0"),
+        (["--llm", "m"], "--llm is for --writer llm"),
         (["--wait"], "--batch"),
         (["--encoder", "openai"], "model"),
         (["--token-budget", "10"], "token_budget"),

@@ -66,10 +66,12 @@ class Encoder(ABC):
         name: what made the vectors, for ``.semantic.json``. It names everything that changes them, and nothing of this
             machine: tables of the same name lie in the same space.
         block_size: texts that are best given to ``encode`` at a time. What was encoded is on disk after each block.
+        learns_from_texts: whether a text's vector depends on all texts, which ``fit`` has to see first.
     """
 
     name: str
     block_size: int = 1024
+    learns_from_texts: bool = False
 
     def fit(self, texts: Sequence[str]) -> None:  # noqa: B027 - most encoders learn nothing
         """Learn from all texts of users and items, before any is encoded."""

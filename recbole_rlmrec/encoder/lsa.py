@@ -27,6 +27,8 @@ class LSAEncoder(Encoder):
     text without a word that another text has too gets a zero vector.
     """
 
+    learns_from_texts = True
+
     def __init__(self, settings: EncoderSettings) -> None:
         require_unset("lsa", settings, "model", "prompt")
         self.dimension = settings.dimension or DEFAULT_DIMENSION

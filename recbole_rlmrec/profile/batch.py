@@ -7,6 +7,7 @@ and nothing is paid twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,7 +76,7 @@ class SubmitSummary:
         n_recorded: those whose profile is there, the one that was asked at once included.
         n_running: those that a batch has which was submitted before.
         n_submitted: those in the new batches.
-        n_left: those that were not submitted, because of a limit or the budget, or because they failed at once.
+        n_left: those that were not submitted, because of a limit or the budget.
         batch_ids: the new batches.
         cost: estimated US dollars of the new batches if every answer is as long as it may be; None without prices.
     """
@@ -166,6 +167,8 @@ def submit(
         to_ask = [
             prompt for prompt in waiting if not log.recall(recorded_profile(prompt, settings.writer, train_sha256))
         ]
+        earlier = read_failures(failures)
+        to_ask.sort(key=lambda prompt: prompt.token in earlier)  # the first one is asked at once and had better succeed
         chosen = _affordable(to_ask[: settings.limit], settings)
         writer = LLMWriter(replace(settings, concurrency=1))
         first = writer.write(chosen[:1], log, failures, train_sha256, progress=False)
@@ -178,12 +181,28 @@ def submit(
         n_recorded=len(waiting) - len(to_ask) + first.n_written,
         n_running=len(unique) - len(waiting),
         n_submitted=len(chosen[1:]),
-        n_left=len(to_ask) - len(chosen[1:]) - first.n_written,
+        n_left=len(to_ask) - len(chosen[1:]) - first.n_written - first.n_failed,
         batch_ids=tuple(str(batch.batch_id) for batch in submitted),
         cost=settings.prices.halved().cost(
             sum(map(settings.tokens_of, chosen[1:])), len(chosen[1:]) * settings.max_tokens
         ),
     )
+
+
+def requests_under_way(settings: LLMSettings, state_path: Path) -> set[tuple[str, str, str]]:
+    """Return (token, writer, prompt_sha256) of what batches were asked and did not answer yet, as far as is known here.
+
+    Args:
+        settings: the server.
+        state_path: the state file of a side; there may be none.
+
+    Raises:
+        DataError: the state file is damaged.
+        SettingError: the state file has batches on another server.
+    """
+    if not Path(state_path).is_file():
+        return set()
+    return _State(state_path, settings.server, settings.model).requests()
 
 
 def collect(log: ProfileLog, settings: LLMSettings, state_path: Path, failures: Path) -> CollectSummary:
@@ -210,7 +229,7 @@ def collect(log: ProfileLog, settings: LLMSettings, state_path: Path, failures: 
     with settings.server.client() as client:
         state.resume(client)
         for batch in list(state.batches):
-            with settings.server.explained(settings.model):
+            with settings.server.explained(settings.model), _known_to_server(batch, Path(state_path)):
                 found = client.batches.retrieve(str(batch.batch_id))
                 if found.status not in _ENDED:
                     counts = found.request_counts
@@ -237,6 +256,21 @@ def collect(log: ProfileLog, settings: LLMSettings, state_path: Path, failures: 
         output_tokens=collection.meter.output_tokens,
         cost=collection.meter.cost,
     )
+
+
+@contextlib.contextmanager
+def _known_to_server(batch: Batch, state_path: Path) -> Iterator[None]:
+    """Say how to go on where the server does not know a batch, or its files, any more."""
+    from openai import NotFoundError
+
+    try:
+        yield
+    except NotFoundError:
+        raise DataError(
+            f"The server does not know {batch.batch_id} of '{state_path}', or its files, any more: they were deleted, "
+            f"or the key is another account's. If they are gone for good, remove '{state_path.name}' and the files "
+            f"beside it whose names begin with '{state_path.stem}.': their prompts are then asked anew."
+        ) from None
 
 
 class _Collection:

@@ -92,8 +92,8 @@ class LLMSettings:
             raise SettingError(f"The temperature is {self.temperature}; expected 0 or more.")
         if self.max_tokens < 1:
             raise SettingError(f"max_tokens is {self.max_tokens}; expected 1 or more.")
-        if self.limit is not None and self.limit < 1:
-            raise SettingError(f"The limit is {self.limit}; expected 1 or more profiles.")
+        if self.limit is not None and self.limit < 0:
+            raise SettingError(f"The limit is {self.limit}; expected 0 or more profiles.")
         # These check their own values.
         Meter(self.prices, self.budget)
         _ = self.server

@@ -93,8 +93,15 @@ class ProfileLog:
         if read_only:
             self._index()
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+            self._descriptor = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            raise DataError(
+                f"'{self.path}' cannot be written: {error.strerror}. Profiles are written to the dataset's folder in "
+                "data_path; give one that is writable."
+            ) from error
         try:
             if not try_lock(self._descriptor):
                 raise DataError(

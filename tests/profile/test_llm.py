@@ -447,7 +447,7 @@ def test_budget_without_prices() -> None:
         ({"concurrency": 1001}, "expected 1 to 1000"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"max_tokens": 0}, "max_tokens is 0"),
-        ({"limit": 0}, "limit is 0"),
+        ({"limit": -1}, "limit is -1"),
         ({"timeout": -1.0}, "timeout is -1"),
         ({"base_url": "here"}, "expected an address"),
         ({"input_price": 1.0}, "only one is given"),
