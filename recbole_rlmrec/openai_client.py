@@ -29,6 +29,10 @@ _TALKATIVE_LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
 # What looks like a key though it is not ours, such as the shortened one in OpenAI's answer to a wrong key.
 _KEY_LIKE = re.compile(r"\bsk-[\w*.-]{4,}|(?<=Bearer )\S+")
 _MAX_REASON = 300
+# Some servers' keys consist of letters, digits and underscores alone, as names of variables do, but are longer.
+_MIN_KEY = 20
+# The paths of what a server keeps, below any address.
+_STORED_THING = re.compile(r"/(files|batches)/[^/]+")
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,13 @@ class Server:
             raise SettingError(f"The timeout is {self.timeout}; expected seconds above 0.")
         if self.max_retries < 0:
             raise SettingError(f"max_retries is {self.max_retries}; expected 0 or more.")
-        if self.base_url is not None and not re.match(r"https?://[^/\s]", self.base_url):
+        if self.base_url is not None:
+            _require_address(self.base_url, "The server")
+        if not _is_variable_name(self.key_variable):
+            # Not shown: what is given by mistake is the key.
             raise SettingError(
-                f"The server is '{self.shown_url}'; expected an address such as http://localhost:8000/v1."
+                "key_variable is not the name of an environment variable. Give a name of letters, digits and "
+                "underscores, such as OPENAI_API_KEY, and put the key itself in that variable."
             )
 
     def client(self) -> OpenAI:
@@ -63,6 +71,7 @@ class Server:
 
         Raises:
             ServiceError: the package or the key is missing, or the key cannot be one.
+            SettingError: ``OPENAI_BASE_URL`` is no address.
         """
         return _openai().OpenAI(**self._arguments())
 
@@ -76,7 +85,10 @@ class Server:
         url = self._given_url
         if url is None:
             return "OpenAI's API"
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return _without_secrets(url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     @property
@@ -85,6 +97,8 @@ class Server:
 
     def _arguments(self) -> dict[str, Any]:
         _silence()
+        if self.base_url is None and self._given_url is not None:
+            _require_address(self._given_url, "The server in the environment variable OPENAI_BASE_URL")
         return {
             "api_key": self._key(),
             "base_url": self._given_url,
@@ -144,6 +158,11 @@ class Server:
             return ServiceError(
                 f"{place} refuses {given}, with status {status}{told}. Set a key that may use the model '{model}'."
             )
+        if status == 404 and _is_of_another_thing(error, model):
+            return ServiceError(
+                f"{place} does not find what it was asked for ({reason}). It may have been removed there, or belong to "
+                "another account: check the address and the key."
+            )
         if status == 404:
             return ServiceError(
                 f"{place} does not find the model '{model}' ({reason}). Check the model's name, and the address: it "
@@ -176,6 +195,38 @@ def is_connection_error(error: BaseException) -> bool:
 def is_out_of_money(error: BaseException) -> bool:
     """Whether the account is empty, so that no further request can succeed."""
     return getattr(error, "status_code", None) == 402 or getattr(error, "code", None) == "insufficient_quota"
+
+
+def _is_of_another_thing(error: BaseException, model: str) -> bool:
+    """Whether a 404 is about one file or batch of the server's, not about the model or the address."""
+    path = str(getattr(getattr(getattr(error, "request", None), "url", None), "path", ""))
+    names_model = re.search(rf"(?<![\w-]){re.escape(model)}(?![\w-])", _message_of(error))
+    is_of_model = getattr(error, "code", None) == "model_not_found" or names_model
+    return _STORED_THING.search(path) is not None and not is_of_model
+
+
+def _require_address(url: str, what: str) -> None:
+    """Raise unless the client can take this for an address."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that hold no IPv6 address, or a port that is no number
+        is_address = False
+    if not is_address or re.search(r"\s", url):
+        raise SettingError(
+            f"{what} is '{_without_secrets(url)}'; expected an address such as http://localhost:8000/v1."
+        )
+
+
+def _without_secrets(url: str) -> str:
+    """Return what may be shown of an address that cannot be taken apart: no password and no query."""
+    return re.sub(r"^(\w+://)?.*@", r"\1", url, flags=re.DOTALL).partition("?")[0]
+
+
+def _is_variable_name(name: str) -> bool:
+    """Whether this is the name of an environment variable, and not the key itself."""
+    looks_like_key = len(name) >= _MIN_KEY and re.search(r"[a-z]", name) and re.search(r"\d", name)
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and (name in os.environ or not looks_like_key)
 
 
 def _message_of(error: BaseException) -> str:

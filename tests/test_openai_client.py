@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
@@ -69,6 +70,14 @@ def test_what_cannot_be_a_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None
     [
         ({"base_url": "localhost:8000"}, "'localhost:8000'; expected an address such as"),
         ({"base_url": "ftp://u:secret@host/v1"}, "'ftp://host/v1'"),
+        ({"base_url": "http://[bad/v1"}, "'http://[bad/v1'; expected an address such as"),
+        ({"base_url": "http://u:secret@[bad/v1?secret"}, "'http://[bad/v1'"),
+        ({"base_url": "http://localhost:abc/v1"}, "'http://localhost:abc/v1'"),
+        ({"base_url": "http://localhost:99999/v1"}, "'http://localhost:99999/v1'"),
+        ({"base_url": "http://u:sec/secret@host/v1"}, "'http://host/v1'"),
+        ({"base_url": "http://:80/v1"}, "'http://:80/v1'"),
+        ({"base_url": "http://local host/v1"}, "'http://local host/v1'"),
+        ({"base_url": ""}, "The server is ''"),
         ({"timeout": 0.0}, "timeout is 0.0"),
         ({"max_retries": -1}, "max_retries is -1"),
     ],
@@ -78,6 +87,35 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
         Server(**settings)
     assert message in str(error.value)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["http://u:secret@[bad/v1", "http://u:secret@localhost:abc/v1", "localhost:8000"])
+def test_address_in_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    for make in (Server().client, Server().async_client):
+        with pytest.raises(SettingError, match=r"variable OPENAI_BASE_URL is '.*'; expected an address") as error:
+            make()
+        assert "secret" not in str(error.value)
+    assert "secret" not in Server().shown_url
+    Server("http://127.0.0.1:1/v1").client()  # which does not ask it
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-abc", "gsk_0123456789abcdefghijklmnop", "deadbeef0123456789deadbeef", "", "MY KEY", "1KEY", "CLÉ"]
+)
+def test_key_in_the_place_of_its_variable_is_not_shown(key: str) -> None:
+    with pytest.raises(SettingError, match="is not the name of an environment variable") as error:
+        Server(key_variable=key)
+    assert not key or key not in str(error.value)
+
+
+def test_long_names_of_variables_are_names_where_they_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "my_key_of_project_2_at_home"
+    with pytest.raises(SettingError):
+        Server(key_variable=name)
+    monkeypatch.setenv(name, KEY)
+    assert Server(key_variable=name).key_variable == name
+    Server(key_variable="MY_KEY_OF_PROJECT_2_AT_HOME")
 
 
 def test_wrong_key() -> None:
@@ -107,6 +145,44 @@ def test_unknown_model() -> None:
         pytest.raises(ServiceError, match=r"does not find the model 'other' \(HTTP 404: The model `other`"),
     ):
         ask(Server(loopback.base_url), "other")
+
+
+def test_missing_batch_or_file_is_not_an_unknown_model() -> None:
+    with LoopbackServer() as loopback:
+        server = Server(loopback.base_url)
+        with server.client() as client:
+            for ask_for, path in ((client.batches.retrieve, "batches/b-1"), (client.files.content, "files/f-1")):
+                with (
+                    pytest.raises(ServiceError, match="does not find what it was asked for") as error,
+                    server.explained("m"),
+                ):
+                    ask_for(path.split("/")[1])
+                assert f"(HTTP 404: There is no /v1/{path}" in str(error.value)
+                assert "model" not in str(error.value)
+        # An address without /v1: there is no such path, whatever it is.
+        elsewhere = Server(loopback.base_url[: -len("/v1")])
+        with elsewhere.client() as client:
+            for wrong in (lambda: client.batches.list(), lambda: client.embeddings.create(input="a", model="m")):
+                with pytest.raises(ServiceError, match="it often ends with /v1"), elsewhere.explained("m"):
+                    wrong()
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "is_of_model"),
+    [
+        ("model_not_found", "None.", True),
+        (None, "The model `gpt-4o` does not exist.", True),
+        (None, "No file for gpt-4o-mini.", False),
+        ("not_found", "No such batch.", False),
+    ],
+)
+def test_missing_thing_by_code_or_message(code: Optional[str], message: str, is_of_model: bool) -> None:
+    error = StubError(404, code)
+    error.body = {"message": message}  # type: ignore[attr-defined]
+    error.request = SimpleNamespace(url=SimpleNamespace(path="/v1/batches/b"))  # type: ignore[attr-defined]
+    explained = str(Server("http://127.0.0.1:1/v1").explain(error, "gpt-4o"))
+    assert message.rstrip(".") in explained
+    assert ("does not find the model 'gpt-4o'" in explained) is is_of_model
 
 
 def test_unreachable() -> None:

@@ -29,7 +29,7 @@ class EncoderSettings:
     Attributes:
         model: the model's name; for sentence-transformers also a local folder; not for ``lsa``.
         device: where a sentence-transformers model runs, such as ``cpu`` or ``cuda:0``; None leaves it to the library.
-        batch_size: texts in a model's batch, or in a request.
+        batch_size: texts in a model's batch, or in a request; not for ``lsa``.
         prompt: instruction put before each text, for models that are trained with one; not for ``lsa``.
         dimension: length of a vector: components of ``lsa`` (256 if None), or the ``dimensions`` asked of ``openai``.
         base_url: address of an OpenAI-compatible server; None is OpenAI's own, or ``OPENAI_BASE_URL``.
@@ -66,7 +66,8 @@ class Encoder(ABC):
         name: what made the vectors, for ``.semantic.json``. It names everything that changes them, and nothing of this
             machine: tables of the same name lie in the same space.
         block_size: texts that are best given to ``encode`` at a time. What was encoded is on disk after each block.
-        learns_from_texts: whether a text's vector depends on all texts, which ``fit`` has to see first.
+        learns_from_texts: whether a text's vector depends on all texts, which ``fit`` has to see first. Only then is
+            ``fit`` called, and only otherwise are vectors of unchanged texts taken over from an earlier run.
     """
 
     name: str

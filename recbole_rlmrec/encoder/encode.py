@@ -6,6 +6,11 @@ they take their names, and ``<dataset>.semantic.json``, which says how they were
 at any point gives the same bytes, once it is run again, as one that was not.
 
 A text that is blank, or whose vector is all zero, gets no row: its id is a hole.
+
+Vectors may have been paid for, so those of unchanged texts are taken over from the files that are there. Which these
+are is told by ``.<dataset>.useremb.texts`` and ``.itememb.texts``: for each row, in order, eight bytes of BLAKE2b over
+the encoder's name, the type, the normalisation, the text and the row itself. A row that the hash does not fit, because
+text, vector or file is another, is encoded again; without these files all are.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import logging
 import os
 import shutil
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -33,6 +38,9 @@ from recbole_rlmrec.profile.record import Profile, profile_line, profiles_path, 
 
 # NumPy pads the header of a table of any size that can be to this length.
 _HEADER_BYTES = 128
+_DIGEST_BYTES = 8
+# A block holds at most so many times the encoder's texts, however many of its vectors are taken over.
+_MOST_TAKEN = 16
 _N_EXAMPLES = 3
 
 
@@ -51,6 +59,7 @@ class EncodeSummary:
         empty: tokens of each side without a text; holes.
         zero: tokens of each side whose text has an all-zero vector; holes.
         resumed: texts that an earlier, stopped run had done.
+        taken: texts whose vectors this run took over from the embeddings that were there.
         encoded: texts that this run encoded.
         seconds: how long these took.
         up_to_date: whether the files were there already, so that nothing was done.
@@ -67,6 +76,7 @@ class EncodeSummary:
     empty: Mapping[Side, tuple[str, ...]]
     zero: Mapping[Side, tuple[str, ...]]
     resumed: int = 0
+    taken: int = 0
     encoded: int = 0
     seconds: float = 0.0
     up_to_date: bool = False
@@ -87,6 +97,7 @@ class EncodeSummary:
             lines.append(f"up to date in {self.folder}; nothing was done")
         else:
             went_on = f"; {self.resumed:,} were done before" if self.resumed else ""
+            went_on += f"; {self.taken:,} are unchanged and keep their vectors" if self.taken else ""
             lines.append(f"written in {self.folder}; {self.encoded:,} texts in {self.seconds:.1f} s{went_on}")
         return "\n".join(lines)
 
@@ -173,7 +184,8 @@ def encode_texts(
 ) -> EncodeSummary:
     """Encode texts of users and items into ``.useremb``, ``.itememb`` and ``.semantic.json`` files.
 
-    If the files are there already, made by the same encoder from the same texts, nothing is done.
+    If the files are there already, made by the same encoder from the same texts, nothing is done. If some texts are
+    the same, their vectors are taken over, unless the encoder learns from all texts.
 
     Args:
         folder: folder to write to.
@@ -184,7 +196,8 @@ def encode_texts(
             files to count as made. Without a ``profiles_sha256`` the texts themselves are hashed.
         float16: store half precision.
         normalize: scale each vector to length 1.
-        overwrite: replace embeddings of other texts or another encoder.
+        overwrite: replace embeddings of other texts or another encoder; not needed where all that are there are
+            taken over.
         progress: show a progress bar.
 
     Raises:
@@ -203,14 +216,15 @@ def encode_texts(
     }
     dtype = np.dtype(np.float16 if float16 else np.float32)
     job = _Job(Path(folder), dataset, sides, encoder, description, dtype, texts_sha256)
-    state = job.read_state()
-    if state is None or not state.replacing:  # otherwise the files are half replaced, with leave
-        made = job.up_to_date_summary(overwrite)
-        if made is not None:
-            return made
-        state = job.encode_missing(progress)
-    job.replace_files(state)
-    return job.summary(state)
+    with job.locked():
+        state = job.read_state()
+        if state is None or not state.replacing:  # otherwise the files are half replaced, with leave
+            made = job.made_summary(overwrite)
+            if made is not None:
+                return made
+            state = job.encode_missing(progress)
+        job.replace_files(state)
+        return job.summary(state)
 
 
 @dataclass(frozen=True)
@@ -262,6 +276,23 @@ class _State:
         return self.done[side] - len(self.zero[side])
 
 
+@dataclass(frozen=True)
+class _KeptRows:
+    """Rows of a table that is there and that are wanted again.
+
+    Attributes:
+        vectors: the table's vectors.
+        rows: position of a text -> row of the table.
+    """
+
+    vectors: np.ndarray
+    rows: Mapping[int, int]
+
+    def is_whole(self, tokens: Sequence[str]) -> bool:
+        """Whether the table is, row by row, that of all these ids."""
+        return len(tokens) == len(self.vectors) == len(self.rows) and all(at == row for at, row in self.rows.items())
+
+
 class _Job:
     """What is encoded, how, and where to."""
 
@@ -281,7 +312,10 @@ class _Job:
         identity = {**description, "dtype": dtype.name, "texts_sha256": texts_sha256}
         self.sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8")).hexdigest()
         self.state_path = folder / f".{dataset}.encode.json"
-        self._resumed, self._encoded, self._seconds = 0, 0, 0.0
+        self.lock_path = folder / f".{dataset}.encode.lock"
+        self.metadata_path = folder / f"{dataset}.semantic.json"
+        self._kept: dict[Side, _KeptRows] = {}
+        self._resumed, self._taken, self._encoded, self._seconds = 0, 0, 0, 0.0
 
     def part(self, side: Side, suffix: str) -> Path:
         """Path of a file of the side that is not whole yet."""
@@ -291,10 +325,53 @@ class _Job:
         """Path of a file of the side that is whole."""
         return self.folder / f"{self.dataset}.{side}emb{suffix}"
 
+    def record(self, side: Side) -> Path:
+        """Path of the file that tells of which text each of the side's rows is the vector."""
+        return self.folder / f".{self.dataset}.{side}emb.texts"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from the same files.
+
+        Raises:
+            DataError: another process is at work, or the folder cannot be made.
+        """
+        with ExitStack() as stack:
+            with self._written(0):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                is_held = self._take_lock(stack)
+            try:
+                yield
+            finally:
+                if is_held:
+                    with suppress(OSError):  # Windows removes no open file; one that stays does no harm
+                        self.lock_path.unlink()  # while it is held: nobody else's is removed
+
+    def _take_lock(self, stack: ExitStack) -> bool:
+        """Lock the lock file until the stack is closed; False where it cannot be made."""
+        while True:
+            try:
+                lock = stack.enter_context(self.lock_path.open("ab"))
+            except OSError:
+                if self.lock_path.exists() or os.access(self.folder, os.W_OK):
+                    raise
+                return False  # where nothing can be written, embeddings can be found up to date, and no more
+            if not try_lock(lock.fileno()):
+                raise DataError(
+                    f"Another process encodes {self.dataset} in {self.folder} now. Wait until it has ended, or end "
+                    "it: what it has done is kept."
+                )
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), os.stat(self.lock_path)):
+                    return True
+            # Its holder removed it after it was opened here, so others may lock the next one of that name.
+
     # What is there
 
-    def up_to_date_summary(self, overwrite: bool) -> Optional[EncodeSummary]:
+    def made_summary(self, overwrite: bool) -> Optional[EncodeSummary]:
         """Return a summary if the embeddings are there; None if they are to be made.
+
+        If they are there and only come to be described otherwise, their description is written.
 
         Raises:
             DataError: there are other embeddings, which may not be overwritten.
@@ -312,21 +389,59 @@ class _Job:
             differences = [str(error).split("\n")[0]]
         else:
             differences = self._differences(tables, metadata)
+        rows = {side: len(tables[side].tokens) for side in tables}
         if not differences:
-            return self._summary(
-                tables["user"].dimension,
-                {side: len(tables[side].tokens) for side in SIDES},
-                {side: self._not_in(side, tables[side].tokens) for side in SIDES},
-                up_to_date=True,
-            )
-        if overwrite:
+            zero = {side: self._not_in(side, tables[side].tokens) for side in SIDES}
+            return self._summary(tables["user"].dimension, rows, zero, up_to_date=True)
+        self._kept = self._unchanged(tables)
+        if self._kept and all(self._kept[side].is_whole(self.sides[side].tokens) for side in SIDES):
+            dimension = tables["user"].dimension
+            with self._written(0):
+                self._write_metadata(dimension)
+            return self._summary(dimension, rows, dict.fromkeys(SIDES, ()), taken=sum(rows.values()))
+        if overwrite or (self._kept and all(len(self._kept[side].rows) == rows[side] for side in SIDES)):
             return None
+        n_kept = sum(len(kept.rows) for kept in self._kept.values())
         raise DataError(
             f"{self.folder} already holds embeddings of {self.dataset} ({', '.join(path.name for path in existing)}), "
             "and they are not those that would be written:\n"
             + "".join(f"  {difference}\n" for difference in differences)
-            + "They may have been shipped or paid for, so they are kept. Move them away, or encode with overwrite."
+            + "They may have been shipped or paid for, so they are kept. Move them away, or encode with overwrite"
+            + (f", which takes over the {n_kept:,} vectors whose texts are unchanged." if n_kept else ".")
         )
+
+    def _unchanged(self, tables: Mapping[Side, SemanticEmbedding]) -> dict[Side, _KeptRows]:
+        """Find the rows that are the vectors of texts wanted; empty where none can be told to be."""
+        dimensions = {table.dimension for table in tables.values()}
+        if self.encoder.learns_from_texts or len(dimensions) != 1 or any(side not in tables for side in SIDES):
+            return {}
+        kept = {side: _KeptRows(tables[side].vectors, self._unchanged_rows(side, tables[side])) for side in SIDES}
+        return kept if any(each.rows for each in kept.values()) else {}
+
+    def _unchanged_rows(self, side: Side, table: SemanticEmbedding) -> dict[int, int]:
+        """Return position of a text -> row that is its vector."""
+        try:
+            record = self.record(side).read_bytes()
+        except OSError:
+            record = b""
+        if table.vectors.dtype != self.dtype or len(record) != len(table.tokens) * _DIGEST_BYTES:
+            return {}
+        row_of = {token: row for row, token in enumerate(table.tokens.tolist())}
+        rows: dict[int, int] = {}
+        for position, (token, text) in enumerate(zip(self.sides[side].tokens, self.sides[side].texts)):
+            row = row_of.get(token)
+            if row is None:
+                continue
+            if record[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES] == self._digest(text, table.vectors[row]):
+                rows[position] = row
+        table.release()
+        return rows
+
+    def _digest(self, text: str, vector: np.ndarray) -> bytes:
+        """Hash a text, its vector as it is stored, and all that the vector depends on besides."""
+        made = {"encoder": self.encoder.name, "normalized": self.description["normalized"], "dtype": self.dtype.name}
+        content = json_line({**made, "text": text}) + vector.tobytes()
+        return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
     def _differences(self, tables: Mapping[Side, SemanticEmbedding], metadata: Optional[dict[str, Any]]) -> list[str]:
         """Say in what the embeddings that are there differ from those wanted."""
@@ -367,12 +482,12 @@ class _Job:
         """Encode what is not done yet, and make both sides whole."""
         with ExitStack() as stack:
             with self._written(0):
-                self.folder.mkdir(parents=True, exist_ok=True)
                 parts = {side: stack.enter_context(self.part(side, ".npy").open("a+b", buffering=0)) for side in SIDES}
-            self._lock(parts["user"])
             state = self._resume(parts)
+            if self._kept and state.dimension not in (None, self._kept["user"].vectors.shape[1]):
+                self._kept.clear()  # this job began without them
             n_texts = {side: len(self.sides[side].texts) for side in SIDES}
-            if state.done != n_texts:
+            if self.encoder.learns_from_texts and state.done != n_texts:
                 self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
             self._resumed = sum(state.done.values())
             started = time.perf_counter()
@@ -382,22 +497,15 @@ class _Job:
                 for side in SIDES:
                     while state.done[side] < n_texts[side]:
                         bar.update(self._encode_block(parts[side], side, state))
-            self._encoded = sum(state.done.values()) - self._resumed
+            self._encoded = sum(state.done.values()) - self._resumed - self._taken
             self._seconds = time.perf_counter() - started
             with self._written(sum(state.done.values())):
                 for side in SIDES:
                     self._finish(parts[side], side, state)
                 state.replacing = True
                 self.save_state(state)
+        self._kept.clear()  # Windows replaces no file that is mapped
         return state
-
-    def _lock(self, part: FileIO) -> None:
-        """Keep other processes from the same files, until this one is closed."""
-        if not try_lock(part.fileno()):
-            raise DataError(
-                f"Another process encodes {self.dataset} in {self.folder} now. Wait until it has ended, or end it: "
-                "what it has done is kept."
-            )
 
     def _resume(self, parts: Mapping[Side, FileIO]) -> _State:
         """Return how far the job is, and cut off what a killed run wrote beyond; start afresh if that is not there."""
@@ -422,24 +530,47 @@ class _Job:
         return _HEADER_BYTES * (state.done[side] > 0) + state.n_rows(side) * state.dimension * self.dtype.itemsize
 
     def _encode_block(self, part: FileIO, side: Side, state: _State) -> int:
-        """Encode the side's next block and write it; return the number of texts."""
+        """Encode the side's next block, or take it over, and write it; return the number of texts."""
         start = state.done[side]
-        tokens, texts = (
-            whole[start : start + self.encoder.block_size]
-            for whole in (self.sides[side].tokens, self.sides[side].texts)
-        )
-        vectors = self._vectors(side, tokens, texts, state.dimension)
+        block = self._block(side, start)
+        vectors = self._block_vectors(side, block, state.dimension)
         zero = ~vectors.any(axis=1)
         first = state.dimension is None
         with self._written(sum(state.done.values())):
             _write(part, (b"" if start else bytes(_HEADER_BYTES)) + vectors[~zero].tobytes())
             state.dimension = vectors.shape[1]
-            state.done[side] = start + len(texts)
+            state.done[side] = block.stop
             state.zero[side] += (start + np.flatnonzero(zero)).tolist()
             self.save_state(state)
         if first:
             self._require_space(state)
-        return len(texts)
+        return len(block)
+
+    def _block(self, side: Side, start: int) -> range:
+        """Return the positions of the next block, with as many texts to encode as the encoder is best given."""
+        kept = self._kept[side].rows if self._kept else {}
+        most = min(len(self.sides[side].texts), start + _MOST_TAKEN * self.encoder.block_size)
+        stop, n_new = start, 0
+        while stop < most and n_new < self.encoder.block_size:
+            n_new += stop not in kept
+            stop += 1
+        return range(start, stop)
+
+    def _block_vectors(self, side: Side, block: range, dimension: Optional[int]) -> np.ndarray:
+        """Return the vectors of a block as they are stored, ``[n, D]``: taken over, or encoded."""
+        tokens, texts = self.sides[side].tokens, self.sides[side].texts
+        if not self._kept:
+            return self._vectors(side, tokens[block.start : block.stop], texts[block.start : block.stop], dimension)
+        kept = self._kept[side]
+        is_kept = np.array([position in kept.rows for position in block])
+        vectors = np.empty((len(block), kept.vectors.shape[1]), dtype=self.dtype)
+        vectors[is_kept] = kept.vectors[[kept.rows[position] for position in block if position in kept.rows]]
+        new = [position for position in block if position not in kept.rows]
+        if new:
+            new_tokens, new_texts = [tokens[position] for position in new], [texts[position] for position in new]
+            vectors[~is_kept] = self._vectors(side, new_tokens, new_texts, vectors.shape[1])
+        self._taken += len(block) - len(new)
+        return vectors
 
     def _vectors(self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: Optional[int]) -> np.ndarray:
         """Encode a block and check it; ``[n, D]`` as it is stored."""
@@ -454,7 +585,8 @@ class _Job:
         if vectors.ndim != 2 or vectors.shape != expected or 0 in vectors.shape:
             raise ServiceError(
                 f"{self.encoder.name} returned an array of the shape {vectors.shape} for {len(texts)} {side} texts; "
-                f"expected {expected}, with as many values in each vector as before. Is it still the same model?"
+                f"expected {expected}, with as many values in each vector as before. Is it still the same model? If "
+                "not, move the embeddings that are there away."
             )
         self._require_finite(vectors, side, tokens, "holds a value that is not finite. Encode it with another model.")
         if self.description["normalized"]:
@@ -510,23 +642,39 @@ class _Job:
         with self.part(side, ".npy").open("r+b", buffering=0) as file:
             _write(file, header.getvalue())
         left_out = set(state.zero[side])
-        tokens = [token for position, token in enumerate(self.sides[side].tokens) if position not in left_out]
+        positions = [position for position in range(len(self.sides[side].tokens)) if position not in left_out]
+        tokens = "".join(f"{self.sides[side].tokens[position]}\n" for position in positions)
         with self.part(side, ".tokens").open("wb", buffering=0) as file:
-            _write(file, "".join(f"{token}\n" for token in tokens).encode("utf-8"))
+            _write(file, tokens.encode("utf-8"))
+        if self.encoder.learns_from_texts:
+            return
+        vectors = np.load(self.part(side, ".npy"), mmap_mode="r")
+        digests = [self._digest(self.sides[side].texts[position], row) for position, row in zip(positions, vectors)]
+        with self.part(side, ".texts").open("wb", buffering=0) as file:
+            _write(file, b"".join(digests))
 
     def replace_files(self, state: _State) -> None:
         """Give both sides' files their names, and write how they were made; may be called again after a crash."""
         with self._written(sum(state.done.values())):
-            metadata_path = self.folder / f"{self.dataset}.semantic.json"
-            metadata_path.unlink(missing_ok=True)  # it must not stand beside vectors that it does not describe
+            self.metadata_path.unlink(missing_ok=True)  # it must not stand beside vectors that it does not describe
             for side in SIDES:
-                for suffix in (".npy", ".tokens"):
+                targets = {suffix: self.target(side, suffix) for suffix in (".npy", ".tokens")}
+                if self.encoder.learns_from_texts:
+                    for path in (self.record(side), self.part(side, ".texts")):  # of another encoder
+                        path.unlink(missing_ok=True)
+                else:
+                    targets[".texts"] = self.record(side)
+                for suffix, target in targets.items():
                     if self.part(side, suffix).exists():  # else it was renamed before a crash
-                        os.replace(self.part(side, suffix), self.target(side, suffix))
-            metadata = {**self.description, "dimension": state.dimension}
-            with atomic_path(metadata_path) as temporary:
-                temporary.write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+                        os.replace(self.part(side, suffix), target)
+            self._write_metadata(state.dimension)
             self.state_path.unlink()
+
+    def _write_metadata(self, dimension: Optional[int]) -> None:
+        """Write how the vectors were made."""
+        metadata = {**self.description, "dimension": dimension}
+        with atomic_path(self.metadata_path) as temporary:
+            temporary.write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     # What to say
 
@@ -538,6 +686,7 @@ class _Job:
             {side: state.n_rows(side) for side in SIDES},
             zero,
             resumed=self._resumed,
+            taken=self._taken,
             encoded=self._encoded,
             seconds=self._seconds,
             notes=self.encoder.notes(),

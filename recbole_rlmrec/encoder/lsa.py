@@ -30,7 +30,7 @@ class LSAEncoder(Encoder):
     learns_from_texts = True
 
     def __init__(self, settings: EncoderSettings) -> None:
-        require_unset("lsa", settings, "model", "prompt")
+        require_unset("lsa", settings, "model", "prompt", "device", "base_url", "batch_size")
         self.dimension = settings.dimension or DEFAULT_DIMENSION
         self.seed = settings.seed
         self.name = f"lsa:{self.dimension}, seed {self.seed}"

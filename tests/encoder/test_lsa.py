@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding, Side
 from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_texts
 from recbole_rlmrec.errors import DataError, SettingError
@@ -74,7 +74,7 @@ def test_same_bytes_every_time_and_block_by_block() -> None:
 
 
 def test_users_and_items_share_a_space(tmp_path: Path) -> None:
-    texts = {
+    texts: dict[Side, dict[str, str]] = {
         "user": {"astronaut": "likes space and robots", "chef": "likes garlic bread", "nobody": "likes qwertz"},
         "item": {str(number): text for number, text in enumerate(TEXTS)},
     }
@@ -110,6 +110,9 @@ def test_wrong_use_is_said() -> None:
         make_encoder("lsa", EncoderSettings()).encode(["a"])
     with pytest.raises(SettingError, match="lsa cannot use prompt"):
         make_encoder("lsa", EncoderSettings(prompt="Represent: "))
+    for name, value in (("device", "cpu"), ("base_url", "http://localhost/v1"), ("batch_size", 8)):
+        with pytest.raises(SettingError, match=f"lsa cannot use {name}"):
+            make_encoder("lsa", EncoderSettings(**{name: value}))  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="dimension is 0"):
         EncoderSettings(dimension=0)
     with pytest.raises(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from loopback_server import LoopbackServer, embedding
 
-from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding, Side
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_texts
 from recbole_rlmrec.errors import ServiceError, SettingError
@@ -94,7 +94,10 @@ def test_a_request_that_is_too_large_as_a_whole_is_split() -> None:
 
 
 def test_the_text_that_is_too_long_is_named(tmp_path: Path) -> None:
-    texts = {"user": {f"u{number}": text for number, text in enumerate(TEXTS)}, "item": {"i": "short"}}
+    texts: dict[Side, dict[str, str]] = {
+        "user": {f"u{number}": text for number, text in enumerate(TEXTS)},
+        "item": {"i": "short"},
+    }
     texts["user"]["u17"] = "long " * 20
     with LoopbackServer(max_characters=40) as server:
         with pytest.raises(ServiceError, match=r"the user 'u17' \(100 characters\).*maximum context length") as caught:
@@ -108,7 +111,7 @@ def test_the_text_that_is_too_long_is_named(tmp_path: Path) -> None:
 
 
 def test_a_server_that_goes_away_loses_nothing(tmp_path: Path) -> None:
-    texts = {"user": {text: text for text in TEXTS}, "item": {"i": "short"}}
+    texts: dict[Side, dict[str, str]] = {"user": {text: text for text in TEXTS}, "item": {"i": "short"}}
     with LoopbackServer(models={"m"}) as server:
         first = encoder_of(server, concurrency=1)
 
@@ -129,7 +132,7 @@ def test_a_server_that_goes_away_loses_nothing(tmp_path: Path) -> None:
 
 def test_wrong_key_and_unreachable_server(tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.DEBUG)
-    texts = {"user": {"u": "text"}, "item": {"i": "text"}}
+    texts: dict[Side, dict[str, str]] = {"user": {"u": "text"}, "item": {"i": "text"}}
     with (
         LoopbackServer(key="another") as server,
         pytest.raises(ServiceError, match=r"refuses the key in .* MY_KEY") as no,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import socket
 import sys
@@ -53,8 +54,11 @@ def made(**settings: Any) -> Any:
 def test_settings_reach_the_library(stand_in: None, tmp_path: Path) -> None:
     folder = tmp_path / "my-model"
     folder.mkdir()
+    (folder / "modules.json").write_text("[]")
     encoder = made(model=str(folder), device="cuda:1", batch_size=7, prompt="Represent: ")
-    assert encoder.name == "sentence-transformers:my-model, prompt 'Represent: '"
+    content = b'{"path": "modules.json", "size": 2}\n[]'
+    sha256 = hashlib.sha256(content).hexdigest()[:8]
+    assert encoder.name == f"sentence-transformers:my-model (sha256 {sha256}), prompt 'Represent: '"
     assert encoder.block_size % 7 == 0
     vectors = encoder.encode(["ab", "c"])
     assert vectors.dtype == np.float32 and vectors.tolist() == [[2, 1], [1, 1]]
@@ -70,6 +74,32 @@ def test_settings_reach_the_library(stand_in: None, tmp_path: Path) -> None:
         {"device": None, "local_files_only": False},
     )
     assert hub.model.calls[0]["prompt"] is None
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    def name_of(version: str, **changes: bytes) -> str:
+        folder = tmp_path / version / "model"
+        (folder / "pooling").mkdir(parents=True)
+        (folder / ".cache").mkdir()
+        files = {"config": b"{}", "weights": b"w" * 3 * 2**20, "pooling/config": b"mean", ".cache/when": b"", **changes}
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return str(made(model=str(folder)).name)
+
+    weights = b"w" * 3 * 2**20
+    first = name_of("v1")
+    assert first.startswith("sentence-transformers:model (sha256 ")
+    same = {"copy": name_of("v2"), "when it came": name_of("v3", **{".cache/when": b"today", "README.md": b"Read."})}
+    assert set(same.values()) == {first}
+    others = [
+        name_of("v4", config=b"[]"),
+        name_of("v5", **{"pooling/config": b"last"}),
+        name_of("v6", weights=b"v" + weights[1:]),
+        name_of("v7", weights=weights[1:] + b"v"),
+        name_of("v8", weights=weights + b"w"),
+        name_of("v9", more=b""),
+    ]
+    assert len({first, *others}) == 1 + len(others)
 
 
 def test_cut_texts_are_counted(stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
