@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Optional, Union
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
+
+import numpy as np
 
 from recbole_rlmrec.data.json_lines import (
     MAX_MALFORMED,
@@ -27,6 +29,11 @@ from recbole_rlmrec.files import atomic_path
 ITEMS_FILE, REVIEWS_FILE = "items.jsonl", "reviews.jsonl"
 
 _N_EXAMPLES = 3
+_N_KEYS = 10
+#: Internal column of the interactions that numbers those of the same pair.
+_OCCURRENCE = "rlmrec_occurrence"
+_ITEM_KEYS = ("item_id", "title", "description", "attributes")
+_REVIEW_KEYS = ("user_id", "item_id", "text", "rating", "timestamp")
 
 _logger = logging.getLogger(__name__)
 
@@ -154,9 +161,11 @@ def read_items(path: Union[str, Path], max_malformed: float = MAX_MALFORMED) -> 
         DataError: the file cannot be read, or too many of its lines are malformed.
     """
     items: dict[str, Item] = {}
+    keys = _KeyWatch(_ITEM_KEYS)
 
     def make(record: Mapping[str, Any]) -> Item:
         item = _item_of(record)
+        keys.note(record, item.has_text)
         if item.token in items:
             raise MalformedLineError(f"repeats the item {item.token!r}")
         return item
@@ -165,15 +174,55 @@ def read_items(path: Union[str, Path], max_malformed: float = MAX_MALFORMED) -> 
     for _, item in file.records(make):
         items[item.token] = item
     _warn_of_malformed(file)
+    keys.warn(file.path, "item has a title, description or attribute")
     return items
 
 
 def iter_reviews(path: Union[str, Path], max_malformed: float = MAX_MALFORMED) -> Iterator[Review]:
     """Yield the reviews of ``reviews.jsonl``, in its order; arguments and errors as ``read_items``'s."""
     file = JsonLines(Path(path), max_malformed=max_malformed)
-    for _, review in file.records(_review_of):
+    keys = _KeyWatch(_REVIEW_KEYS)
+
+    def make(record: Mapping[str, Any]) -> Review:
+        review = _review_of(record)
+        keys.note(record, bool(review.text.strip()))
+        return review
+
+    for _, review in file.records(make):
         yield review
     _warn_of_malformed(file)
+    keys.warn(file.path, "review has a text")
+
+
+class _KeyWatch:
+    """Tells of keys that are passed over in a file none of whose lines has a text: one may be the text, misnamed.
+
+    Args:
+        known: the keys that are read.
+    """
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = known
+        self._unknown: dict[str, None] = {}
+        self._has_text = False
+
+    def note(self, record: Mapping[str, Any], has_text: bool) -> None:
+        """Look at a line's keys, until a line has a text."""
+        self._has_text = self._has_text or has_text
+        if not self._has_text and len(self._unknown) < _N_KEYS:
+            self._unknown.update((key, None) for key in record if key not in self._known)
+
+    def warn(self, path: Path, wanted: str) -> None:
+        """Warn if there were unknown keys and no text; ``wanted`` says what no line has."""
+        if self._has_text or not self._unknown:
+            return
+        _logger.warning(
+            "%s: no %s. The keys %s are not known and were passed over; known are %s. Rename those that hold texts.",
+            path,
+            wanted,
+            ", ".join(map(repr, list(self._unknown)[:_N_KEYS])),
+            ", ".join(map(repr, self._known)),
+        )
 
 
 def _warn_of_malformed(file: JsonLines) -> None:
@@ -236,7 +285,9 @@ def load_corpus(config: Any) -> Corpus:
     file that ``item_title_field``, ``item_description_field`` and ``item_attribute_fields`` name; users' attributes
     from the columns of the ``.user`` file that ``user_attribute_fields`` names; texts, ratings and times of
     interactions from ``reviews.jsonl`` and, what that does not know, from the ``.inter`` file (``review_field`` and
-    RecBole's ``RATING_FIELD`` and ``TIME_FIELD``). Of a pair that occurs several times, training has the earliest.
+    RecBole's ``RATING_FIELD`` and ``TIME_FIELD``). Of a pair that occurs several times, training has what was said at
+    the times of its rows and, where no time fits, the earliest. A pair that is held out too has only what is known to
+    belong to its training rows: better no text than the held-out one.
 
     Args:
         config: an :class:`~recbole_rlmrec.config.RLMRecConfig`.
@@ -255,9 +306,10 @@ def load_corpus(config: Any) -> Corpus:
     dataset = create_dataset(config)
     fields = dataset.uid_field, dataset.iid_field
     user_tokens, item_tokens = ([str(token) for token in dataset.field2id_token[field][1:]] for field in fields)
-    parts = [_pairs(part, fields) for part in dataset.build()]
-    training = parts[0]
-    held_out = frozenset(parts[1] + parts[2]) - set(training)
+    n_rows = _number_repeats(dataset, fields)
+    parts = [_interactions(part, fields, config["TIME_FIELD"]) for part in dataset.build()]
+    training = [(row.user, row.item) for row in parts[0]]
+    held_out = frozenset((row.user, row.item) for row in parts[1] + parts[2])
 
     items_path = config.find_data_file(ITEMS_FILE)
     known_items = read_item_columns(config) if items_path is None else read_items(items_path)
@@ -265,15 +317,19 @@ def load_corpus(config: Any) -> Corpus:
         _check_items(items_path, known_items, item_tokens)
     known_users = read_user_columns(config)
     reviews_path = config.find_data_file(REVIEWS_FILE)
-    sources = [read_interactions(config)]
+    texts = _TrainingTexts(parts[0], parts[1] + parts[2])
+    if config["benchmark_filename"] is None:
+        texts.add_file(read_interactions(config), n_rows)
+    else:
+        texts.add(read_interactions(config), only_training=True)
     if reviews_path is not None:
-        sources.append(_known_reviews(reviews_path, set(user_tokens), set(item_tokens)))
+        texts.add(_known_reviews(reviews_path, set(user_tokens), set(item_tokens)))
     corpus = Corpus(
         dataset=str(config["dataset"]),
         items={token: known_items.get(token) or Item(token) for token in item_tokens},
         users={token: known_users.get(token, {}) for token in user_tokens},
-        training=_training_reviews(training, sources),
-        held_out=held_out,
+        training=texts.reviews(),
+        held_out=held_out.difference(training),
         train_sha256=pairs_sha256(*zip(*training)),
     )
     n_silent = sum(not item.has_text for item in corpus.items.values())
@@ -282,10 +338,45 @@ def load_corpus(config: Any) -> Corpus:
     return corpus
 
 
-def _pairs(part: Any, fields: tuple[str, str]) -> list[tuple[str, str]]:
-    """Return the (user token, item token) pairs of a part of a dataset, in its order."""
-    users, items = (part.id2token(field, part.inter_feat[field].numpy()).tolist() for field in fields)
-    return list(zip(map(str, users), map(str, items)))
+class _Row(NamedTuple):
+    """An interaction of a dataset: its time as RecBole keeps it, if it does, and its number among those of the pair."""
+
+    user: str
+    item: str
+    timestamp: Optional[float]
+    occurrence: int
+
+
+def _number_repeats(dataset: Any, fields: tuple[str, str]) -> Counter[tuple[str, str]]:
+    """Number the rows of each pair in a column that lasts through the split; count the rows of each repeated pair.
+
+    Datasets that make other rows of their rows, such as RecBole's for sequences, are left alone.
+    """
+    from recbole.utils import FeatureSource, FeatureType
+
+    from recbole_rlmrec.data.dataset import RLMRecDataset
+
+    table = dataset.inter_feat
+    repeated = table.duplicated(list(fields), keep=False)
+    if not repeated.any() or not isinstance(dataset, RLMRecDataset):
+        return Counter()
+    users, items = (dataset.id2token(field, table.loc[repeated, field].to_numpy()).tolist() for field in fields)
+    table[_OCCURRENCE] = table.groupby(list(fields)).cumcount()
+    dataset.set_field_property(_OCCURRENCE, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+    return Counter(zip(map(str, users), map(str, items)))
+
+
+def _interactions(part: Any, fields: tuple[str, str], time_field: str) -> list[_Row]:
+    """Return the interactions of a part of a dataset, in its order."""
+    from recbole.utils import FeatureType
+
+    table = part.inter_feat
+    users, items = (part.id2token(field, table[field].numpy()).tolist() for field in fields)
+    times: list[Optional[float]] = [None] * len(users)
+    if time_field in table and part.field2type[time_field] == FeatureType.FLOAT:
+        times = table[time_field].tolist()
+    occurrences = table[_OCCURRENCE].tolist() if _OCCURRENCE in table else [0] * len(users)
+    return list(map(_Row, map(str, users), map(str, items), times, occurrences))
 
 
 def _check_items(path: Path, known: Mapping[str, Item], tokens: list[str]) -> None:
@@ -324,27 +415,107 @@ def _known_reviews(path: Path, users: set[str], items: set[str]) -> Iterator[Rev
         )
 
 
-def _training_reviews(training: list[tuple[str, str]], sources: Iterable[Iterable[Review]]) -> tuple[Review, ...]:
-    """Return what the sources know of the training interactions; what a later one knows goes before.
+class _TrainingTexts:
+    """Gathers what is known of the training interactions, and nothing of those held out.
 
     Args:
-        training: the (user, item) pairs, also repeated ones.
-        sources: interactions, also of validation and test, which are passed over.
+        training: the training rows, with their times where these are known; a pair may have several.
+        held_out: the rows of validation and test.
     """
-    number_of: dict[tuple[str, str], int] = defaultdict(int)
-    for pair in training:
-        number_of[pair] += 1
-    known: dict[tuple[str, str], list[Review]] = {pair: [Review(*pair)] * n for pair, n in number_of.items()}
-    for source in sources:
+
+    def __init__(self, training: Iterable[_Row], held_out: Iterable[_Row]) -> None:
+        self._rows: dict[tuple[str, str], list[_Row]] = defaultdict(list)
+        for row in sorted(training, key=_time):
+            self._rows[row.user, row.item].append(row)
+        self._known = {pair: [Review(*pair)] * len(rows) for pair, rows in self._rows.items()}
+        # Pairs that are for training and held out too -> the times of the rows held out.
+        self._held_out: dict[tuple[str, str], set[Optional[float]]] = defaultdict(set)
+        for row in held_out:
+            if (row.user, row.item) in self._rows:
+                self._held_out[row.user, row.item].add(_rounded(row.timestamp))
+        self._doubtful: set[tuple[str, str]] = set()
+
+    def add(self, source: Iterable[Review], only_training: bool = False) -> None:
+        """Take what a source knows of the training rows; it goes before what is known already.
+
+        Args:
+            source: interactions, also of validation and test.
+            only_training: whether there are none of validation and test among them.
+        """
+        for pair, reviews in self._by_pair(source).items():
+            self._add_to_pair(pair, reviews, pair in self._held_out and not only_training)
+
+    def add_file(self, source: Iterable[Review], n_rows: Mapping[tuple[str, str], int]) -> None:
+        """As ``add``, of the file that the dataset was read from, in its order.
+
+        Args:
+            source: its interactions.
+            n_rows: pairs that the dataset has several times -> how often. Where the file has no more, none was filtered
+                out, and the n-th row of the dataset is the n-th of the file.
+        """
+        for pair, reviews in self._by_pair(source).items():
+            if n_rows.get(pair) != len(reviews):
+                self._add_to_pair(pair, reviews, pair in self._held_out)
+                continue
+            places = {row.occurrence: place for place, row in enumerate(self._rows[pair])}
+            for occurrence, review in enumerate(reviews):
+                if occurrence in places:
+                    self._tell(pair, places[occurrence], review)
+                elif pair in self._held_out:
+                    self._held_out[pair].add(_rounded(review.timestamp))
+
+    def _by_pair(self, source: Iterable[Review]) -> Mapping[tuple[str, str], list[Review]]:
         found: dict[tuple[str, str], list[Review]] = defaultdict(list)
         for review in source:
             pair = review.user, review.item
-            if pair in number_of:
+            if pair in self._rows:
                 found[pair].append(review)
-        for pair, reviews in found.items():
-            for place, review in enumerate(sorted(reviews, key=_time)[: number_of[pair]]):
-                known[pair][place] = _merged(known[pair][place], review)
-    return tuple(review for pair in sorted(known) for review in sorted(known[pair], key=_time))
+        return found
+
+    def _tell(self, pair: tuple[str, str], place: int, review: Review) -> None:
+        self._known[pair][place] = _merged(self._known[pair][place], review)
+
+    def _add_to_pair(self, pair: tuple[str, str], reviews: list[Review], is_held_out: bool) -> None:
+        """Give each row of the pair the review of its time, then, unless the pair is held out, the earliest left."""
+        open_places = list(range(len(self._known[pair])))
+        others = []
+        for review in sorted(reviews, key=_time):
+            place = next((place for place in open_places if self._is_of_time(pair, place, review.timestamp)), None)
+            if place is None or (is_held_out and _rounded(review.timestamp) in self._held_out[pair]):
+                others.append(review)
+                continue
+            open_places.remove(place)
+            self._tell(pair, place, review)
+        if is_held_out:
+            if open_places:
+                self._doubtful.add(pair)
+            return
+        for place, review in zip(open_places, others):
+            self._tell(pair, place, review)
+
+    def _is_of_time(self, pair: tuple[str, str], place: int, timestamp: Optional[float]) -> bool:
+        """Tell whether a row, by the dataset or by an earlier source, is of this time."""
+        times = (self._rows[pair][place].timestamp, self._known[pair][place].timestamp)
+        return timestamp is not None and _rounded(timestamp) in map(_rounded, times)
+
+    def reviews(self) -> tuple[Review, ...]:
+        """Return the training interactions by user, item and time; warn of those left without what was said."""
+        silent = [pair for pair in sorted(self._doubtful) if Review(*pair) in self._known[pair]]
+        if silent:
+            _logger.warning(
+                "%d (user, item) pairs, such as %s, are for training and held out too, and times do not tell which "
+                "text and rating are of which: training has none of them. Load the column TIME_FIELD, and give "
+                "%s the same times.",
+                len(silent),
+                ", ".join(f"({user}, {item})" for user, item in silent[:_N_EXAMPLES]),
+                REVIEWS_FILE,
+            )
+        return tuple(review for pair in sorted(self._known) for review in sorted(self._known[pair], key=_time))
+
+
+def _rounded(timestamp: Optional[float]) -> Optional[float]:
+    """Round as RecBole does, whose datasets keep times in single precision."""
+    return None if timestamp is None else float(np.float32(timestamp))
 
 
 def _merged(old: Review, new: Review) -> Review:
@@ -357,8 +528,8 @@ def _merged(old: Review, new: Review) -> Review:
     )
 
 
-def _time(review: Review) -> float:
-    return float("-inf") if review.timestamp is None else review.timestamp
+def _time(interaction: Union[Review, _Row]) -> float:
+    return float("-inf") if interaction.timestamp is None else interaction.timestamp
 
 
 def _examples(tokens: Iterable[str]) -> str:

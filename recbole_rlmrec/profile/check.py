@@ -3,7 +3,7 @@
 A profile must tell of training interactions only: one that mentions a validation or test item hands the answer to the
 model. Four things are looked at: the hash of the training split that profiles and embeddings were made from, the
 interactions that each profile is recorded to tell of, the prompts as they would be built now, and titles of held-out
-items in the texts themselves.
+items in the texts themselves. A profile of an id without a vector reaches no model, so it is counted and not judged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -30,9 +30,17 @@ from recbole_rlmrec.data.semantic_embedding import (
     metadata_path,
     read_metadata,
 )
+from recbole_rlmrec.encoder.encode import profiles_sha256
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.profile.prompt import PromptSettings, item_prompts, known_title, user_prompts
-from recbole_rlmrec.profile.record import Profile, failures_path, profiles_path, read_failures, read_profiles
+from recbole_rlmrec.profile.record import (
+    Profile,
+    failures_path,
+    iter_profiles,
+    profiles_path,
+    read_failures,
+    read_profiles,
+)
 from recbole_rlmrec.profile.template import natural_title
 
 _N_EXAMPLES = 3
@@ -155,10 +163,24 @@ class EmbeddingReport:
 
 
 @dataclass(frozen=True)
-class LeakReport:
-    """Whether validation or test interactions stand in profiles.
+class _Embedded:
+    """What one side's embeddings hold.
 
     Attributes:
+        ids: tokens of the dataset that have a vector.
+        record: what is recorded beside the embeddings; empty where nothing is.
+    """
+
+    ids: frozenset[str]
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LeakReport:
+    """Whether validation or test interactions stand in profiles that are used.
+
+    Attributes:
+        unused: "user" and "item" -> tokens whose profile no embedding can hold, in order; they are not judged.
         told: interactions that the profiles are recorded to tell of.
         told_held_out: those of them that are held out, as (user, item); each is a leak.
         told_unknown: those of them that are no interaction of the dataset, as (user, item).
@@ -167,8 +189,11 @@ class LeakReport:
         other_split: what was made from another training split and may tell of held-out interactions; sentences.
         harmless_split: what was made from another training split but tells of nothing held out; sentences.
         mentions: user -> titles of held-out items in the user's profile that are no titles of training items.
+        stale: the records of embeddings that were made from other profiles than there are now.
+        unknown: sides whose embeddings may be made from anything, as far as is recorded.
     """
 
+    unused: Mapping[Side, tuple[str, ...]] = field(default_factory=dict)
     told: int = 0
     told_held_out: tuple[tuple[str, str], ...] = ()
     told_unknown: tuple[tuple[str, str], ...] = ()
@@ -177,6 +202,8 @@ class LeakReport:
     other_split: tuple[str, ...] = ()
     harmless_split: tuple[str, ...] = ()
     mentions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stale: tuple[Path, ...] = ()
+    unknown: tuple[Side, ...] = ()
 
     @property
     def is_proven(self) -> bool:
@@ -186,12 +213,22 @@ class LeakReport:
     def __str__(self) -> str:
         lines = [
             "leakage:",
+            *(
+                f"  {_count(len(tokens), f'{side} profile')} {'is' if len(tokens) == 1 else 'are'} not used: "
+                f"no vector, or not in the dataset, such as {', '.join(tokens[:_N_EXAMPLES])}"
+                for side, tokens in self.unused.items()
+                if tokens
+            ),
             f"  interactions that profiles are recorded to tell of: {self.told:,}",
             *_found("  of these held out (validation or test)", self.told_held_out),
             *_found("  of these no interaction of the dataset", self.told_unknown),
             f"  prompts built from the training split now: {self.prompts:,}",
             *_found("  held-out interactions in these", self.prompts_held_out),
             *(f"  {sentence}" for sentence in (*self.other_split, *self.harmless_split)),
+            *(
+                f"  the embeddings were made from other profiles than these; run build-semantics ({path})"
+                for path in self.stale
+            ),
         ]
         if self.mentions:
             lines.append(
@@ -212,6 +249,13 @@ class LeakReport:
             return (
                 "verdict: SUSPECTED LEAK. Made from another training split, with no record that clears it; make it "
                 "again from this split, or train on the split it was made from."
+            )
+        if self.unknown:
+            sides = " and ".join(self.unknown)
+            return (
+                f"verdict: unknown: nothing recorded says what the {sides} embeddings were made from. Make them with "
+                "build-semantics, or record the hash of their training split as train_sha256 in the .semantic.json "
+                "beside them."
             )
         return "verdict: no leak found."
 
@@ -276,8 +320,10 @@ def check_corpus(
     files = {side: _first_file([profiles_path(path, corpus.dataset, side) for path in paths]) for side in SIDES}
     profiles = {side: read_profiles(path) if path is not None else {} for side, path in files.items()}
     failed = {side: _first_file([failures_path(path, corpus.dataset, side) for path in paths]) for side in SIDES}
-    embeddings, metadata = _check_embeddings(corpus, paths, tokens, profiles, settings, dict(separators or {}))
-    if not any(files.values()) and all(report.source is None and not report.problem for report in embeddings):
+    embeddings, embedded, metadata = _check_embeddings(
+        corpus, paths, tokens, profiles, settings, dict(separators or {})
+    )
+    if not any(profiles.values()) and all(report.source is None and not report.problem for report in embeddings):
         raise DataError(
             f"There is nothing to check: no profiles ({corpus.dataset}.userprf.jsonl, .itemprf.jsonl) and no "
             f"embeddings ({corpus.dataset}.useremb.npy, .itememb.npy) in "
@@ -289,7 +335,10 @@ def check_corpus(
         f"{len(corpus.training):,} training interactions, {len(corpus.held_out):,} pairs held out (validation and test)"
     )
     reports = tuple(_check_profiles(side, files[side], profiles[side], failed[side], tokens[side]) for side in SIDES)
-    return CheckReport(heading, reports, embeddings, _check_leaks(corpus, profiles, metadata, settings))
+    stale = [path for path, record in metadata.items() if _is_stale(record, files, profiles, tokens, embedded)]
+    return CheckReport(
+        heading, reports, embeddings, _check_leaks(corpus, profiles, embedded, metadata, stale, settings)
+    )
 
 
 # Profiles
@@ -326,9 +375,10 @@ def _check_embeddings(
     profiles: Mapping[Side, Mapping[str, Profile]],
     settings: PromptSettings,
     separators: Mapping[str, str],
-) -> tuple[tuple[EmbeddingReport, ...], dict[Path, dict[str, Any]]]:
-    """Report on both sides; also return what is recorded beside them, by the record's file."""
+) -> tuple[tuple[EmbeddingReport, ...], dict[Side, _Embedded], dict[Path, dict[str, Any]]]:
+    """Report on both sides; also return what they hold, and what is recorded beside them by the record's file."""
     reports: list[EmbeddingReport] = []
+    embedded: dict[Side, _Embedded] = {}
     recorded: dict[Path, dict[str, Any]] = {}
     dimensions: set[int] = set()
     for side in SIDES:
@@ -350,6 +400,8 @@ def _check_embeddings(
             reports.append(EmbeddingReport(side, None, problem=str(error)))
             continue
         dimensions.add(table.dimension)
+        holes = tuple(token for token, covered in zip(tokens[side], joined.covered[1:]) if not covered)
+        embedded[side] = _Embedded(frozenset(tokens[side]).difference(holes), metadata)
         label = _labels(side, corpus, profiles[side])
         popularity = Counter(getattr(review, side) for review in corpus.training)
         reports.append(
@@ -360,7 +412,7 @@ def _check_embeddings(
                 if len(dimensions) == 1
                 else "the two sides differ in dimension; encode both with one encoder.",
                 ids=len(tokens[side]),
-                holes=tuple(token for token, covered in zip(tokens[side], joined.covered[1:]) if not covered),
+                holes=holes,
                 zeros=joined.n_zero,
                 dimension=table.dimension,
                 dtype=str(table.vectors.dtype),
@@ -369,7 +421,62 @@ def _check_embeddings(
                 neighbours=_neighbours(joined, tokens[side], popularity, label, settings.seed),
             )
         )
-    return tuple(reports), recorded
+    return tuple(reports), embedded, recorded
+
+
+def _is_stale(
+    record: Mapping[str, Any],
+    files: Mapping[Side, Optional[Path]],
+    profiles: Mapping[Side, Mapping[str, Profile]],
+    tokens: Mapping[Side, Collection[str]],
+    embedded: Mapping[Side, _Embedded],
+) -> bool:
+    """Tell whether embeddings are recorded to be made from other profiles than those in the files."""
+    wanted = record.get("profiles_sha256")
+    if not isinstance(wanted, str) or not all(profiles.values()):
+        return False
+    return not any(
+        profiles_sha256(order(chosen["user"]), order(chosen["item"])) == wanted
+        for chosen in _choices(record, files, profiles, tokens, embedded)
+        for order in (_by_token, list)  # as build-semantics encodes them, and as they stand in the files
+    )
+
+
+def _choices(
+    record: Mapping[str, Any],
+    files: Mapping[Side, Optional[Path]],
+    profiles: Mapping[Side, Mapping[str, Profile]],
+    tokens: Mapping[Side, Collection[str]],
+    embedded: Mapping[Side, _Embedded],
+) -> Iterator[dict[Side, list[Profile]]]:
+    """Yield the profiles that may have been encoded, in the order of their files, the most probable ones first.
+
+    Files also keep profiles that are not asked for any longer, and those of other writers. Which were encoded is not
+    recorded; only their hash is.
+    """
+    ids = {side: set(tokens[side]) for side in SIDES}
+    with_vector = {side: embedded[side].ids if side in embedded else ids[side] for side in SIDES}
+    writers = str(record.get("writer") or "").split(", ")
+    split = record.get("train_sha256") or ""
+
+    def by_recorded_writer(side: Side) -> Mapping[str, Profile]:
+        path = files[side]
+        assert path is not None, "there are profiles"
+        return {profile.token: profile for profile in iter_profiles(path) if profile.writer in writers}
+
+    def last(side: Side) -> Mapping[str, Profile]:
+        return profiles[side]
+
+    for read in (last, by_recorded_writer):
+        known = {side: [profile for token, profile in read(side).items() if token in ids[side]] for side in SIDES}
+        yield known
+        yield {side: [profile for profile in known[side] if profile.token in with_vector[side]] for side in SIDES}
+        # An id whose vector is all zero has a profile and no row.
+        yield {side: [profile for profile in known[side] if profile.train_sha256 == split] for side in SIDES}
+
+
+def _by_token(profiles: Iterable[Profile]) -> list[Profile]:
+    return sorted(profiles, key=lambda profile: profile.token)
 
 
 def _labels(side: Side, corpus: Corpus, profiles: Mapping[str, Profile]) -> Callable[[str], str]:
@@ -436,16 +543,22 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def _check_leaks(
     corpus: Corpus,
     profiles: Mapping[Side, Mapping[str, Profile]],
+    embedded: Mapping[Side, _Embedded],
     metadata: Mapping[Path, Mapping[str, Any]],
+    stale: Sequence[Path],
     settings: PromptSettings,
 ) -> LeakReport:
+    ids: dict[Side, Collection[str]] = {"user": corpus.users, "item": corpus.items}
+    ids.update({side: found.ids for side, found in embedded.items()})
+    used = {side: {token: profile for token, profile in profiles[side].items() if token in ids[side]} for side in SIDES}
     training = {(review.user, review.item) for review in corpus.training}
-    told = {pair for side in SIDES for profile in profiles[side].values() for pair in _pairs(side, profile)}
+    told = {pair for side in SIDES for profile in used[side].values() for pair in _pairs(side, profile)}
     texts = {token: profile.profile for token, profile in profiles["item"].items()}
     prompts = [*item_prompts(corpus, settings)[0], *user_prompts(corpus, texts, settings)[0]]
     prompted = {pair for prompt in prompts for pair in _pairs(prompt.side, prompt)}
-    other_split, harmless_split = _other_splits(corpus, profiles, metadata, training)
+    other_split, harmless_split = _other_splits(corpus, used, metadata, training)
     return LeakReport(
+        unused={side: tuple(sorted(set(profiles[side]).difference(used[side]))) for side in SIDES},
         told=len(told),
         told_held_out=tuple(sorted(told & corpus.held_out)),
         told_unknown=tuple(sorted(told - corpus.held_out - training)),
@@ -453,7 +566,13 @@ def _check_leaks(
         prompts_held_out=tuple(sorted(prompted & corpus.held_out)),
         other_split=other_split,
         harmless_split=harmless_split,
-        mentions=_mentions(corpus, profiles["user"]),
+        mentions=_mentions(corpus, used["user"]),
+        stale=tuple(stale),
+        unknown=tuple(
+            side
+            for side, found in embedded.items()
+            if found.record.get("train_sha256") is None and (stale or not found.ids <= used[side].keys())
+        ),
     )
 
 

@@ -290,7 +290,7 @@ def test_parts_in_files_of_their_own(shop: Shop) -> None:
     assert all(review.rating == 1 + int(review.item[1]) and review.timestamp is None for review in corpus.training)
 
 
-def test_a_pair_that_occurs_again_tells_the_earliest(shop: Shop) -> None:
+def test_a_pair_that_occurs_again_tells_what_belongs_to_its_training_rows(shop: Shop) -> None:
     # (u0, i3) is for validation; its later row is for training too, and (u0, i0) is so twice.
     shop.rows += [("u0", "i3", "2", "900", "train"), ("u0", "i0", "4", "50", "train")]
     shop.inter()
@@ -307,7 +307,7 @@ def test_a_pair_that_occurs_again_tells_the_earliest(shop: Shop) -> None:
     assert told == [
         Review("u0", "i0", "early", 1.0, 0.0),
         Review("u0", "i0", "late", 4.0, 50.0),
-        Review("u0", "i3", "", 4.0, 3.0),
+        Review("u0", "i3", "", 2.0, 900.0),
     ]
     assert ("u0", "i3") not in corpus.held_out
     config = RLMRecConfig("LightGCN", "shop", config_dict={"data_path": str(shop.root), "state": "ERROR"})
@@ -317,3 +317,99 @@ def test_a_pair_that_occurs_again_tells_the_earliest(shop: Shop) -> None:
     ]
     assert Counter(zip(*tokens)) == Counter((review.user, review.item) for review in corpus.training)
     assert corpus.train_sha256 == pairs_sha256(*tokens)
+
+
+LOADED = {"load_col": {"inter": ["user_id", "item_id", "rating", "timestamp", "split"]}}
+
+
+def twice(shop: Shop, *reviews: tuple[str, Optional[float]], **settings: Any) -> list[Review]:
+    """Return what training knows of (u0, i3), of which ``reviews.jsonl`` says this."""
+    write_reviews(shop.folder / "reviews.jsonl", [Review("u0", "i3", text, None, time) for text, time in reviews])
+    return [review for review in shop.load(**settings).training if (review.user, review.item) == ("u0", "i3")]
+
+
+@pytest.mark.parametrize("settings", [{}, LOADED])
+@pytest.mark.parametrize("training_time", ["1", "900"])  # (u0, i3) is held out at 3
+def test_the_text_of_a_held_out_row_is_never_told(shop: Shop, training_time: str, settings: Any, caplog: Any) -> None:
+    shop.rows.append(("u0", "i3", "2", training_time, "train"))
+    shop.inter(words=lambda row: f"{row[-1]} at {row[-2]}")
+    time = float(training_time)
+    # The column's own text is the row's, whatever its time; reviews.jsonl's goes before it where the time fits.
+    said = twice(shop, ("held out", 3.0), ("else", 5.0), review_field="words", **settings)
+    assert said == [Review("u0", "i3", f"train at {training_time}", 2.0, time)]
+    assert twice(shop, ("held out", 3.0), ("told", time), **settings) == [Review("u0", "i3", "told", 2.0, time)]
+    assert "times do not tell" not in caplog.text
+
+
+@pytest.mark.parametrize("times", [(None, None), (3.0, 3.0), (77.0, None)])
+@pytest.mark.parametrize("settings", [{}, LOADED])
+def test_a_text_that_may_be_held_out_is_left_out(shop: Shop, times: Any, settings: Any) -> None:
+    shop.rows.append(("u0", "i3", "2", "900", "train"))
+    shop.inter()
+    (said,) = twice(shop, *zip(("one", "other"), times), **settings)
+    assert said == Review("u0", "i3", "", 2.0, 900.0)
+
+
+def test_rows_at_the_same_time_are_not_told_apart_by_it(shop: Shop) -> None:
+    shop.rows.append(("u0", "i3", "2", "3", "train"))
+    shop.inter()
+    assert twice(shop, ("one", 3.0), ("other", 3.0)) == [Review("u0", "i3", "", 2.0, 3.0)]
+
+
+def test_rows_are_told_apart_by_time_where_some_were_filtered_out(shop: Shop, caplog: Any) -> None:
+    # The row with rating 9 is in the file only, so that rows can no longer be counted.
+    shop.rows += [("u0", "i3", "9", "1", "train"), ("u0", "i3", "2", "900", "train")]
+    shop.inter()
+    reviews = [("gone", 1.0), ("held out", 3.0), ("told", 900.0)]
+    settings = {**LOADED, "val_interval": {"rating": "[0,5]"}}
+    assert twice(shop, *reviews, **settings) == [Review("u0", "i3", "told", 2.0, 900.0)]
+    assert "times do not tell" not in caplog.text
+    settings["load_col"] = {"inter": ["user_id", "item_id", "rating", "split"]}
+    assert twice(shop, *reviews, **settings) == [Review("u0", "i3")]
+    assert "1 (user, item) pairs, such as (u0, i3), are for training and held out too, and times" in caplog.text
+
+
+def test_a_pair_without_times_tells_the_earliest(shop: Shop) -> None:
+    assert shop.pairs("train") >= {("u0", "i0"), ("u0", "i1")}
+    reviews = [("i0", "late", 9.0), ("i0", "early", 7.0), ("i1", "late", 9.0), ("i1", "of its time", 1.0)]
+    write_reviews(shop.folder / "reviews.jsonl", [Review("u0", item, text, None, time) for item, text, time in reviews])
+    assert [review.text for review in shop.load().training[:2]] == ["early", "of its time"]
+
+
+def test_parts_in_files_keep_what_they_say_of_a_pair_that_is_held_out_too(shop: Shop) -> None:
+    for part in ("train", "valid", "test"):
+        shop.table(f"{part}.inter", "user_id:token", "item_id:token", "rating:float")
+        for row in [*shop.rows, ("u0", "i3", "2", "", "train")]:
+            if row[4] == part:
+                shop.add(f"{part}.inter", *row[:3])
+    assert twice(shop, ("one", None), ("other", 3.0), benchmark_filename=["train", "valid", "test"]) == [
+        Review("u0", "i3", "", 2.0)
+    ]
+
+
+# ---------------------------------------------------------------------- misnamed keys
+
+
+def test_misnamed_keys_are_told(tmp_path: Path, caplog: Any) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"user_id": "u", "item_id": "i", "review": "x"}\n{"user_id": "u", "item_id": "j", "stars": 3}\n')
+    list(iter_reviews(path))
+    path.write_text('{"item_id": "i", "name": "x", "title": ""}\n')
+    read_items(path)
+    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
+        "no review has a text. The keys 'review', 'stars' are not known and were passed over; known are 'user_id', "
+        "'item_id', 'text', 'rating', 'timestamp'. Rename those that hold texts.",
+        "no item has a title, description or attribute. The keys 'name' are not known and were passed over; known are "
+        "'item_id', 'title', 'description', 'attributes'. Rename those that hold texts.",
+    ]
+
+
+def test_further_keys_and_missing_ones_are_no_mistake(tmp_path: Path, caplog: Any) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"user_id": "u", "item_id": "i", "review": "x"}\n{"user_id": "u", "item_id": "j", "text": "y"}\n')
+    list(iter_reviews(path))
+    path.write_text('{"user_id": "u", "item_id": "i"}\n')
+    list(iter_reviews(path))
+    path.write_text('{"item_id": "i", "name": "x", "attributes": {"a": "b"}}\n{"item_id": "j"}\n')
+    read_items(path)
+    assert not caplog.records

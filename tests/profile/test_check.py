@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -262,3 +263,122 @@ def test_movielens_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert report.leaks.told_held_out == ((users[0].token, wrong),)
     assert report.leaks.mentions == {} and report.leaks.prompts == 943 + 1681
     assert "verdict: LEAK. 1 held-out interaction told" in str(report)
+
+
+# ---------------------------------------------------------------------- what is judged, and by which record
+
+
+def embed_both(folder: Path, users: str = "uvw", items: str = "abd", **recorded: Any) -> None:
+    embed(folder, "user", {token: [1, number] for number, token in enumerate(users)}, **recorded)
+    embed(folder, "item", {token: [1, number] for number, token in enumerate(items)}, **recorded)
+
+
+def item(token: str, **values: Any) -> Profile:
+    return replace(Profile(token, f"About {token}.", "", "llm:m", "p", "now"), **values)
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_profiles_that_nothing_uses_raise_no_verdict(tmp_path: Path, embedded: bool) -> None:
+    old: dict[str, Any] = {"train_sha256": "old"}
+    left = [user("z", told=("a", "c"), **old)]  # no id of the dataset
+    if embedded:
+        embed_both(tmp_path, train_sha256="now")
+        left += [user("x", "Saw The Star Wars.", told=("b",), **old)]  # no vector
+    corpus = replace(CORPUS, held_out=CORPUS.held_out | {("x", "b")})
+    users = [user("u", told=("a",)), user("v"), user("w")]
+    report = checked(tmp_path, [*users, *left], (item("a"), item("e", told=("q",), **old)), corpus)
+    assert report.leaks.unused == {
+        "user": ("x", "z") if embedded else ("z",),
+        "item": ("e",) if embedded else (),
+    }
+    wanted = "2 user profiles are not used: " if embedded else "1 user profile is not used: "
+    assert f"  {wanted}no vector, or not in the dataset, such as {'x, z' if embedded else 'z'}\n" in str(report)
+    assert report.leaks.told_held_out == () and report.leaks.mentions == {}
+    assert report.leaks.told == (1 if embedded else 2)
+    assert bool(report.leaks.other_split) != embedded  # without embeddings the item e may be used
+    assert report.has_leak != embedded
+
+
+def test_profiles_that_are_used_are_judged(tmp_path: Path) -> None:
+    embed_both(tmp_path, users="ux", train_sha256="now")
+    report = checked(tmp_path, [user("u", told=("b",)), user("v", told=("b",))])
+    assert report.leaks.told_held_out == (("u", "b"),) and report.has_leak
+
+
+def test_embeddings_without_any_record_are_unknown(tmp_path: Path) -> None:
+    embed_both(tmp_path)
+    for name in ("absent", "empty"):
+        report = check_corpus(CORPUS, [tmp_path], SETTINGS)
+        assert report.leaks.unknown == ("user", "item") and not report.has_leak
+        assert "verdict: unknown: nothing recorded says what the user and item embeddings were made from." in str(
+            report
+        )
+        assert "no leak found" not in str(report)
+        (tmp_path / "tiny.semantic.json").unlink(missing_ok=name == "empty")
+
+
+def test_a_record_or_a_profile_of_each_vector_tells_what_embeddings_were_made_from(tmp_path: Path) -> None:
+    embed_both(tmp_path)
+    some = checked(tmp_path, [user("u"), user("v"), user("w")], (item("a"), item("b")))
+    assert some.leaks.unknown == ("item",)
+    everyone = checked(tmp_path, [user("u"), user("v"), user("w")], (item("a"), item("b"), item("d")))
+    assert everyone.leaks.unknown == () and "no leak found" in str(everyone)
+    embed_both(tmp_path, train_sha256="now")
+    (tmp_path / "tiny.userprf.jsonl").unlink()
+    (tmp_path / "tiny.itemprf.jsonl").unlink()
+    recorded = check_corpus(CORPUS, [tmp_path], SETTINGS)
+    assert recorded.leaks.unknown == () and "no leak found" in str(recorded)
+
+
+def written(*profiles: Profile) -> str:
+    """Return the hash of these lines, by hand."""
+    keys = ("token", "profile", "reasoning", "writer", "prompt_sha256", "train_sha256", "told")
+    lines = ""
+    for profile in profiles:
+        record = {key: getattr(profile, key) for key in keys if key != "told" or profile.told}
+        lines += json.dumps(record, ensure_ascii=False) + "\n"
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+W, V, U = user("w", "W."), user("v", "Vé.", told=("a",)), user("u", "U.")
+B, A, D = item("b"), item("a"), item("d")
+STALE = "the embeddings were made from other profiles than these; run build-semantics"
+
+
+@pytest.mark.parametrize(
+    ("encoded", "more"),
+    [
+        ((W, V, U, B, A, D), ()),  # as in the files
+        ((U, V, W, A, B, D), ()),  # as build-semantics does
+        ((U, V, W, A, B, D), (user("z"),)),  # no id of the dataset
+        ((U, V, W, A, B, D), (user("x"),)),  # no vector
+        ((U, V, W, user("x"), A, B, D), (user("x"), user("z"))),  # a vector of zeros
+        ((U, V, W, user("x"), A, B, D), (user("x"), user("z"), replace(V, writer="template"))),
+        ((U, V, W, A, B, D), (user("x"), replace(V, writer="template"))),
+    ],
+)
+def test_embeddings_of_these_profiles_are_not_stale(
+    tmp_path: Path, encoded: tuple[Profile, ...], more: tuple[Profile, ...]
+) -> None:
+    embed_both(tmp_path, writer="llm:m", profiles_sha256=written(*encoded), train_sha256="now")
+    report = checked(tmp_path, [W, user("v", "older"), V, U, *more], (B, A, D))
+    assert report.leaks.stale == () and STALE not in str(report)
+
+
+def test_embeddings_of_other_profiles_are_stale(tmp_path: Path) -> None:
+    recorded = {"profiles_sha256": written(U, V, W, A, B, D)}
+    embed_both(tmp_path, train_sha256="now", **recorded)
+    newer = [U, V, user("w", "Other.")]
+    report = checked(tmp_path, newer, (A, B, D))
+    assert report.leaks.stale == (tmp_path / "tiny.semantic.json",) and f"  {STALE} (" in str(report)
+    assert "no leak found" in str(report)  # the embeddings' own record says which split
+    embed_both(tmp_path, **recorded)
+    assert checked(tmp_path, newer, (A, B, D)).leaks.unknown == ("user", "item")  # these profiles do not tell
+    assert checked(tmp_path, [U, V, W], (A, B, D)).leaks.unknown == ()
+
+
+def test_empty_files_are_nothing_to_check(tmp_path: Path) -> None:
+    for side in ("user", "item"):
+        (tmp_path / f"tiny.{side}prf.jsonl").touch()
+    with pytest.raises(DataError, match=r"nothing to check.*recbole-rlmrec build-semantics --dataset tiny"):
+        check_corpus(CORPUS, [tmp_path], SETTINGS)
