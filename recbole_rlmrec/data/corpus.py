@@ -478,6 +478,9 @@ class _TrainingTexts:
     def _add_to_pair(self, pair: tuple[str, str], reviews: list[Review], is_held_out: bool) -> None:
         """Give each row of the pair the review of its time, then, unless the pair is held out, the earliest left."""
         open_places = list(range(len(self._known[pair])))
+        if len(reviews) == len(open_places) == 1 and not is_held_out:  # nearly all pairs: there is no choice
+            self._tell(pair, 0, reviews[0])
+            return
         others = []
         for review in sorted(reviews, key=_time):
             place = next((place for place in open_places if self._is_of_time(pair, place, review.timestamp)), None)
