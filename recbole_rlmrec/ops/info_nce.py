@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 #: Scores in memory at a time. On a CPU a block should stay in the cache; on a GPU it should fill the device.
 _BLOCK_SCORES = {"cpu": 3 * 2**20, "cuda": 2**24}
 
+#: Of these, scores that one product computes on a CPU: a core's own cache should hold them. Not in bfloat16.
+_TILE_SCORES = 2**18
+
 #: Values of gathered rows in memory at a time. They are written and read several times: on a CPU, from its own cache.
 _BLOCK_GATHERED = {"cpu": 2**19, "cuda": 2**24}
 
@@ -361,6 +364,9 @@ def _blockwise(
         height = min(height, _MOST_ROWS)
     width = min(n_columns, max(_LEAST_ROWS, block_scores // max(height, 1)))
     whole = width == n_columns
+    tile_width = width
+    if left.device.type == "cpu" and dtype != torch.bfloat16:
+        tile_width = max(_LEAST_ROWS, _TILE_SCORES // max(height, 1))
     buffer = torch.empty(height * width, dtype=dtype, device=left.device)
 
     weights, offset = right.new_ones(n_columns), None
@@ -380,22 +386,35 @@ def _blockwise(
     for row in _slices(n_rows, height):
         scale = row_weight[row, None]  # [r, 1]
         if whole:
-            scores, shift = _scores(left[row], right, offset, buffer), None
-            own = _diagonal(scores, row, slice(0, n_columns), first)
-            sums_of_logs[row] -= 0 if own is None else own
+            # Every pass over a tile of the buffer finds it in the cache, where the pass before has left it.
+            tiles, sums, shift = [], scale.new_zeros(scale.shape), None
+            for column in _slices(n_columns, tile_width):
+                part = None if offset is None else offset[column]
+                tile = _scores(left[row], right[column], part, buffer[height * column.start :])
+                own, at = _diagonal(tile, row, column, first), _overlap(row, column, first)
+                if own is not None:
+                    sums_of_logs[at] -= own
+                if safe:
+                    sums += (tile.exp_() @ weights[column])[:, None]
+                tiles.append((column, tile, own, slice(at.start - row.start, at.stop - row.start)))
             if not safe:
-                shift = scores.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(dtype).min)
-                _cut_off(scores.sub_(shift))
-            exponentials = scores.exp_()
-            sums = (exponentials @ weights)[:, None].to(precise)
+                shift = torch.stack([tile.amax(dim=1, keepdim=True) for _, tile, *_ in tiles]).amax(dim=0)
+                shift.clamp_(min=torch.finfo(dtype).min)
+                for column, tile, *_ in tiles:
+                    sums += (_cut_off(tile.sub_(shift)).exp_() @ weights[column])[:, None]
             log_sum = sums.log() if shift is None else sums.log() + shift
-            if own is not None:
-                own.sub_(sums[:, 0])  # in shares of the sum, this subtracts 1 from the positive's
             scale = (scale / sums).nan_to_num_(posinf=0.0)  # a row without any column has no gradient
-            if row_gradient is not None:
-                torch.mul(exponentials @ weighted, scale.to(dtype), out=row_gradient[row])
-            if column_gradient is not None:
-                column_gradient.addmm_(left_transposed[:, row] * scale.T.to(dtype), exponentials)
+            of_row = None if row_gradient is None else row_gradient[row].zero_()
+            left_scaled = left_transposed[:, row] * scale.T.to(dtype)
+            for column, exponentials, own, at in tiles:
+                if own is not None:
+                    own.sub_(sums[at, 0])  # in shares of the sum, this subtracts 1 from the positive's
+                if of_row is not None:
+                    of_row.addmm_(exponentials, weighted[column])
+                if column_gradient is not None:
+                    column_gradient[:, column].addmm_(left_scaled, exponentials)
+            if of_row is not None:
+                of_row.mul_(scale.to(dtype))
         else:
             # Too many columns for one block: their sums first, then each block once more with exp(score - log sum).
             log_sum = _log_sum_by_columns(left[row], right, offset, width, buffer)

@@ -176,17 +176,26 @@ def dense_info_nce(
     return (anchor_weight * losses).sum() / anchor_weight.sum()
 
 
-# In one block, in blocks of rows, in blocks of rows and columns; each with bounded and with unbounded exponents.
-@pytest.mark.parametrize("block_scores", [2**20, 64 * 150, 2**12])
+def set_blocks(monkeypatch: pytest.MonkeyPatch, block_scores: int, tile_scores: int) -> None:
+    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    monkeypatch.setattr(module, "_TILE_SCORES", tile_scores)
+
+
+# In one block, in blocks of rows, in blocks of rows and columns; the first two also with blocks of rows in tiles.
+BLOCKS_AND_TILES = [(2**20, 2**20), (2**20, 64), (64 * 300, 2**20), (64 * 300, 64), (2**12, 64)]
+
+
+# Each with bounded and with unbounded exponents.
+@pytest.mark.parametrize(("block_scores", "tile_scores"), BLOCKS_AND_TILES)
 @pytest.mark.parametrize("temperature", [0.2, 0.004])
 @pytest.mark.parametrize("weighted", [True, False])
 def test_blocks_change_nothing(
-    monkeypatch: pytest.MonkeyPatch, block_scores: int, temperature: float, weighted: bool
+    monkeypatch: pytest.MonkeyPatch, block_scores: int, tile_scores: int, temperature: float, weighted: bool
 ) -> None:
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
-    inputs = tables(n_anchors=200, n_candidates=150, d=6)
+    set_blocks(monkeypatch, block_scores, tile_scores)
+    inputs = tables(n_anchors=200, n_candidates=300, d=6)
     anchor_weight = torch.randint(0, 4, (200,)).double() if weighted else torch.ones(200, dtype=torch.float64)
-    candidate_weight = torch.randint(0, 3, (150,)).double() if weighted else torch.ones(150, dtype=torch.float64)
+    candidate_weight = torch.randint(0, 3, (300,)).double() if weighted else torch.ones(300, dtype=torch.float64)
     weights = (anchor_weight, candidate_weight) if weighted else ()
     ours = info_nce(*inputs, temperature, *weights)
     theirs = dense_info_nce(*inputs, temperature, anchor_weight, candidate_weight)
@@ -319,16 +328,16 @@ def reconstruction_inputs(n: int = 40, n_targets: int = 50, h: int = 5, d: int =
     return [*(x.requires_grad_() for x in (hidden, weight, bias)), torch.nn.functional.normalize(target, dim=1)]
 
 
-# In one block, in blocks of rows, in blocks of rows and columns: a row's positive may stand in any of the latter.
-@pytest.mark.parametrize("block_scores", [2**20, 64 * 300, 2**12])
+# A row's positive may stand in any of the tiles and of the blocks of columns.
+@pytest.mark.parametrize(("block_scores", "tile_scores"), BLOCKS_AND_TILES)
 @pytest.mark.parametrize("first", [0, 7, 140])
 @pytest.mark.parametrize("temperature", [0.5, 0.01])
 def test_reconstruction_is_info_nce_of_the_rebuilt_rows(
-    monkeypatch: pytest.MonkeyPatch, temperature: float, first: int, block_scores: int
+    monkeypatch: pytest.MonkeyPatch, temperature: float, first: int, block_scores: int, tile_scores: int
 ) -> None:
     hidden, weight, bias, target = reconstruction_inputs(n=160, n_targets=300)
     theirs = info_nce(hidden @ weight.T + bias, target[first : first + 160], target, temperature)
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    set_blocks(monkeypatch, block_scores, tile_scores)
     ours = reconstruction_loss(hidden, weight, bias, target, temperature, first)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     for first, second in zip(*(torch.autograd.grad(loss, (hidden, weight, bias)) for loss in (ours, theirs))):
