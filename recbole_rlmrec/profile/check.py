@@ -190,7 +190,7 @@ class LeakReport:
         harmless_split: what was made from another training split but tells of nothing held out; sentences.
         mentions: user -> titles of held-out items in the user's profile that are no titles of training items.
         stale: the records of embeddings that were made from other profiles than there are now.
-        unknown: sides whose embeddings may be made from anything, as far as is recorded.
+        unknown: sides whose profiles or embeddings may be made from anything, as far as is recorded.
     """
 
     unused: Mapping[Side, tuple[str, ...]] = field(default_factory=dict)
@@ -253,9 +253,9 @@ class LeakReport:
         if self.unknown:
             sides = " and ".join(self.unknown)
             return (
-                f"verdict: unknown: nothing recorded says what the {sides} embeddings were made from. Make them with "
-                "build-semantics, or record the hash of their training split as train_sha256 in the .semantic.json "
-                "beside them."
+                f"verdict: unknown: nothing recorded says what the {sides} embeddings or their profiles were made "
+                "from. Make them with build-semantics, or record the hash of their training split as train_sha256, in "
+                "each profile and in the .semantic.json beside the embeddings."
             )
         return "verdict: no leak found."
 
@@ -568,12 +568,17 @@ def _check_leaks(
         harmless_split=harmless_split,
         mentions=_mentions(corpus, used["user"]),
         stale=tuple(stale),
-        unknown=tuple(
-            side
-            for side, found in embedded.items()
-            if found.record.get("train_sha256") is None and (stale or not found.ids <= used[side].keys())
-        ),
+        unknown=tuple(side for side in SIDES if _is_unknown(used[side].values(), embedded.get(side), bool(stale))),
     )
+
+
+def _is_unknown(profiles: Collection[Profile], found: Optional[_Embedded], stale: bool) -> bool:
+    """Tell whether no record says what one side's profiles, or its embeddings, were made from."""
+    if found is not None and found.record.get("train_sha256") is not None:
+        return False
+    if any(not profile.train_sha256 and not profile.told for profile in profiles):
+        return True
+    return found is not None and (stale or not found.ids <= {profile.token for profile in profiles})
 
 
 def _pairs(side: Side, source: Any) -> list[tuple[str, str]]:
@@ -589,11 +594,15 @@ def _other_splits(
     metadata: Mapping[Path, Mapping[str, Any]],
     training: set[tuple[str, str]],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Say what was made from another training split: what may leak, and what the record clears."""
+    """Say what was made from another training split: what may leak, and what the record clears.
+
+    A profile without a hash, as RLMRec released them, may be from this split: it is unknown, not suspected.
+    """
     suspected: list[str] = []
     cleared: list[str] = []
     for side in SIDES:
-        other = [profile for profile in profiles[side].values() if profile.train_sha256 != corpus.train_sha256]
+        made_here = ("", corpus.train_sha256)
+        other = [profile for profile in profiles[side].values() if profile.train_sha256 not in made_here]
         # An item's profile without told interactions is made of what its catalogue says.
         clear = [
             profile

@@ -128,6 +128,19 @@ def test_profiles_of_another_split_are_suspected_unless_their_record_clears_them
     assert proven.has_leak and len(proven.leaks.other_split) == 1 and "verdict: LEAK" in str(proven)
 
 
+def test_profiles_without_any_record_are_unknown_not_suspected(tmp_path: Path) -> None:
+    """Those that RLMRec released have no hash."""
+    bare = {"train_sha256": ""}
+    report = checked(tmp_path, [user("u", **bare), user("v")], (Profile("a", "x", "", "", "", ""),))
+    assert report.leaks.unknown == ("user", "item") and report.leaks.other_split == () and not report.has_leak
+    assert "verdict: unknown: nothing recorded says what the user and item embeddings or their profiles" in str(report)
+    told = checked(tmp_path, [user("u", told=("a",), **bare), user("v")], (Profile("a", "x", "", "", "", "now"),))
+    assert told.leaks.unknown == () and "no leak found" in str(told)
+    assert checked(tmp_path, [user("u", told=("b",), **bare)]).has_leak
+    embed_both(tmp_path, train_sha256="now")
+    assert checked(tmp_path, [user("u", **bare)]).leaks.unknown == ()
+
+
 def test_titles_of_held_out_items_are_a_hint(tmp_path: Path) -> None:
     texts = {
         "u": "Liked The Star Wars 2 and Up.",  # The Star Wars inside a training title; Up is too short
@@ -310,9 +323,7 @@ def test_embeddings_without_any_record_are_unknown(tmp_path: Path) -> None:
     for name in ("absent", "empty"):
         report = check_corpus(CORPUS, [tmp_path], SETTINGS)
         assert report.leaks.unknown == ("user", "item") and not report.has_leak
-        assert "verdict: unknown: nothing recorded says what the user and item embeddings were made from." in str(
-            report
-        )
+        assert "verdict: unknown: nothing recorded says what the user and item embeddings or their" in str(report)
         assert "no leak found" not in str(report)
         (tmp_path / "tiny.semantic.json").unlink(missing_ok=name == "empty")
 
