@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Collection, Iterator, Mapping, Optional
 
 import yaml
 
@@ -22,7 +22,7 @@ class Trial:
     """One training of a search and what came of it.
 
     Attributes:
-        number: counted from 0.
+        number: counted from 1.
         parameters: what the search chose.
         settings: what the user or the search set to something else than the defaults; empty if the trial failed.
         score: the ``valid_metric`` at the best epoch; None if the trial failed.
@@ -89,6 +89,11 @@ class Journal:
         """The trial of the best score, the first of several; None while none succeeded."""
         done = [trial for trial in sorted(self.trials, key=lambda trial: trial.number) if trial.score is not None]
         return max(done, key=lambda trial: self.gain(trial.score), default=None)
+
+    def free_number(self, running: Collection[int] = ()) -> int:
+        """Return the least number of a trial that neither is recorded nor runs: a killed search may leave gaps."""
+        used = {trial.number for trial in self.trials}.union(running)
+        return next(number for number in range(1, len(used) + 2) if number not in used)
 
     def gain(self, score: Optional[float]) -> float:
         """Return a score so that more is better."""

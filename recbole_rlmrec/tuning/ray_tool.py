@@ -110,12 +110,11 @@ class _Proposing(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's number and parameters, or that there is none."""
-        trials, running = self._search.journal.trials, list(self._running.values())
-        used = {trial.number for trial in trials} | {number for number, _ in running}
-        number = next(number for number in range(1, len(used) + 2) if number not in used)
+        journal, running = self._search.journal, list(self._running.values())
+        number = journal.free_number([number for number, _ in running])
         if number > self._search.budget or self.fatal is not None:
             return Searcher.FINISHED
-        parameters = self._search.proposals.propose(number, trials, [settings for _, settings in running])
+        parameters = self._search.proposals.propose(number, journal.trials, [settings for _, settings in running])
         if parameters is None:
             return Searcher.FINISHED
         self._running[trial_id] = (number, parameters)

@@ -293,7 +293,8 @@ class _Tuning(HyperTuning):
         if index < len(self._replayed):
             parameters: Optional[dict[str, Any]] = self._replayed[index].parameters
         else:
-            parameters = self._search.proposals.propose(index + 1, self._search.journal.trials)
+            journal = self._search.journal
+            parameters = self._search.proposals.propose(journal.free_number(), journal.trials)
         if parameters is None:
             return []
         return [trial_doc(history, domain, self._search.space, index, parameters)]
@@ -306,7 +307,8 @@ class _Tuning(HyperTuning):
         if index < len(self._replayed):
             trial = self._replayed[index]
         else:
-            trial = self._search.execute(index + 1, self._search.space.decode(params))
+            number = self._search.journal.free_number()
+            trial = self._search.execute(number, self._search.space.decode(params))
         label = self.params2str(trial.parameters)
         self.params_list.append(label)
         self.score_list.append(trial.score)

@@ -328,6 +328,20 @@ def test_a_stopped_search_goes_on(
     assert len(made.tried) == len(whole) - 7 and again.best == found.best  # nothing was left to do
 
 
+def test_gaps_of_a_search_are_filled(world: World, trainings: Callable[..., Trainings]) -> None:
+    """Trials that ran side by side may have been stopped in any order; the same ones are tried in the end."""
+    made = trainings(lambda settings: settings["reg_weight"])
+    space = "reg_weight uniform 0,1\n"
+    search(world, space, max_evals=5)
+    whole, journal = recorded(), Path("saved/tune/tiny/LightGCN/trials.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(lines[3] + lines[1])
+    [found] = search(world, space, max_evals=5)
+    assert len(made.tried) == 8
+    assert sorted(recorded(), key=lambda trial: trial["number"]) == whole
+    assert found.best.parameters == max(whole, key=lambda trial: trial["score"])["parameters"]
+
+
 def test_a_larger_budget_goes_on(world: World, trainings: Callable[..., Trainings]) -> None:
     made = trainings(lambda settings: settings["reg_weight"])
     space = "reg_weight uniform 0,1\n"
