@@ -1,6 +1,6 @@
 """Print what several searches found as a table, each aligned model beside its base.
 
-    python benchmarks/searches.py results/steam-tuned/searches
+    python benchmarks/searches.py results/steam-tuned/steam-text
 
 Reads `<folder>/<Model>/trials.jsonl`, as `--tune` leaves them. The best trial is the one of the best validation score;
 its test results are shown because they are recorded, not chosen by.

@@ -6,6 +6,8 @@ import argparse
 import importlib
 import json
 import re
+import shlex
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from conftest import World, batch_of, built
 
 from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
+from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.quick_start import run
 
@@ -282,6 +285,29 @@ def test_prepare_dump_runs(capsys: Any) -> None:
     assert "10,000 reviews in" in printed
     _, _, row = rows_of(printed)
     assert row.startswith("| 3 |") and int(row.split(" | ")[1].replace(",", "")) > 500
+
+
+@pytest.mark.parametrize("part", ["bases", "aligned", "runs"])
+def test_the_commands_of_the_results_are_ours(part: str) -> None:
+    """Every file that a command of ``results/steam-tuned`` reads is there, every model is known, none is missing."""
+    script = ["bash", "results/steam-tuned/commands.sh", part, "--data_path=elsewhere"]
+    printed = subprocess.run(script, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    folder, models = ROOT / "results/steam-tuned", set()
+    for line in printed:
+        program, script_name, *arguments = shlex.split(line)
+        assert (program, script_name) == ("python", "run_recbole_rlmrec.py") and "--data_path=elsewhere" in arguments
+        values = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
+        get_model(values["model"])
+        models.add(values["model"])
+        files = [*values.get("config_files", "").split(), *([values["tune"]] if "tune" in values else [])]
+        assert files and all((ROOT / name).is_file() for name in files)
+        assert not (ROOT / values.get("result_file", "no file")).exists()
+    searched = {path.name for path in (folder / "steam-text").iterdir()}
+    if part == "runs":
+        results = {name: [folder / f"runs/{name}-{seed}.json" for seed in (2023, 2024, 2025)] for name in searched}
+        assert models == {name for name in searched if not all(path.exists() for path in results[name])}
+    else:
+        assert models == {name for name in searched if ("RLMRec" in name) == (part == "aligned")}
 
 
 def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> None:
