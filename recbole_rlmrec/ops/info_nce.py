@@ -6,7 +6,7 @@ The ``[A, N]`` matrix of scores exists in blocks only, forward and backward: see
 from __future__ import annotations
 
 import math
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -388,31 +388,28 @@ def _blockwise(
         if whole:
             # Every pass over a tile of the buffer finds it in the cache, where the pass before has left it.
             tiles, sums, shift = [], scale.new_zeros(scale.shape), None
-            for column in _slices(n_columns, tile_width):
-                part = None if offset is None else offset[column]
-                tile = _scores(left[row], right[column], part, buffer[height * column.start :])
-                own, at = _diagonal(tile, row, column, first), _overlap(row, column, first)
-                if own is not None:
-                    sums_of_logs[at] -= own
+            for tile in _tiles(left[row], right, offset, tile_width, buffer, row, first):
+                if tile.own is not None:
+                    sums_of_logs[row][tile.at] -= tile.own
                 if safe:
-                    sums += (tile.exp_() @ weights[column])[:, None]
-                tiles.append((column, tile, own, slice(at.start - row.start, at.stop - row.start)))
+                    sums += (tile.scores.exp_() @ weights[tile.column])[:, None]
+                tiles.append(tile)
             if not safe:
-                shift = torch.stack([tile.amax(dim=1, keepdim=True) for _, tile, *_ in tiles]).amax(dim=0)
+                shift = torch.stack([tile.scores.amax(dim=1, keepdim=True) for tile in tiles]).amax(dim=0)
                 shift.clamp_(min=torch.finfo(dtype).min)
-                for column, tile, *_ in tiles:
-                    sums += (_cut_off(tile.sub_(shift)).exp_() @ weights[column])[:, None]
+                for tile in tiles:
+                    sums += (_cut_off(tile.scores.sub_(shift)).exp_() @ weights[tile.column])[:, None]
             log_sum = sums.log() if shift is None else sums.log() + shift
             scale = (scale / sums).nan_to_num_(posinf=0.0)  # a row without any column has no gradient
             of_row = None if row_gradient is None else row_gradient[row].zero_()
-            left_scaled = left_transposed[:, row] * scale.T.to(dtype)
-            for column, exponentials, own, at in tiles:
-                if own is not None:
-                    own.sub_(sums[at, 0])  # in shares of the sum, this subtracts 1 from the positive's
+            scaled_transposed = left_transposed[:, row] * scale.T.to(dtype)
+            for tile in tiles:
+                if tile.own is not None:
+                    tile.own.sub_(sums[tile.at, 0])  # in shares of the sum, this subtracts 1 from the positive's
                 if of_row is not None:
-                    of_row.addmm_(exponentials, weighted[column])
+                    of_row.addmm_(tile.scores, weighted[tile.column])
                 if column_gradient is not None:
-                    column_gradient[:, column].addmm_(left_scaled, exponentials)
+                    column_gradient[:, tile.column].addmm_(scaled_transposed, tile.scores)
             if of_row is not None:
                 of_row.mul_(scale.to(dtype))
         else:
@@ -437,6 +434,34 @@ def _blockwise(
     if column_gradient is not None and factor is not None:
         column_gradient.mul_(factor)
     return (row_weight * sums_of_logs).sum(), row_gradient, column_gradient
+
+
+class _Tile(NamedTuple):
+    """Scores of a block's rows and some of its columns.
+
+    Attributes:
+        column: which columns.
+        scores: ``[r, c]``; what was computed of them, later.
+        own: view of the scores of the rows' positives; None where none is among the columns.
+        at: which rows of the block have their positive among the columns.
+    """
+
+    column: slice
+    scores: Tensor
+    own: Optional[Tensor]
+    at: slice
+
+
+def _tiles(
+    left: Tensor, right: Tensor, offset: Optional[Tensor], width: int, buffer: Tensor, row: slice, first: Optional[int]
+) -> Iterator[_Tile]:
+    """Compute the scores of a block's rows and all columns tile by tile, one after the other in the buffer."""
+    for column in _slices(len(right), width):
+        part = None if offset is None else offset[column]
+        scores = _scores(left, right[column], part, buffer[len(left) * column.start :])
+        at = _overlap(row, column, first)
+        own = _diagonal(scores, row, column, first)
+        yield _Tile(column, scores, own, slice(at.start - row.start, at.stop - row.start))
 
 
 def _cut_off(shifted: Tensor) -> Tensor:
