@@ -125,9 +125,9 @@ def _table(arguments: argparse.Namespace, conditions: dict[str, Any]) -> str:
     ]
     for model in arguments.models:
         results = [json.loads(_result_path(arguments, model, seed).read_text()) for seed in arguments.seeds]
-        columns = [_mean_std([result["test_result"][metric] for result in results]) for metric in METRICS]
+        columns = [mean_std([result["test_result"][metric] for result in results]) for metric in METRICS]
         valid = [result["best_valid_result"] for result in results]
-        columns.append(_mean_std([result["recall@20"] for result in valid]) if all(valid) else "")
+        columns.append(mean_std([result["recall@20"] for result in valid]) if all(valid) else "")
         columns.append("/".join(str(result["best_epoch"]) for result in results))
         columns.append(f"{statistics.mean(result['seconds'] for result in results):.0f}")
         lines.append(f"| {model} | " + " | ".join(columns) + " |")
@@ -141,7 +141,8 @@ def _dates(arguments: argparse.Namespace) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def _mean_std(values: list[float]) -> str:
+def mean_std(values: list[float]) -> str:
+    """Return what a table says of some values."""
     if len(values) == 1:
         return f"{values[0]:.4f}"
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"

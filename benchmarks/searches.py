@@ -1,21 +1,24 @@
 """Print what several searches found as a table, each aligned model beside its base.
 
-    python benchmarks/searches.py results/steam-tuned/steam-text
+    python benchmarks/searches.py results/steam-tuned/steam-text --runs results/steam-tuned/runs
 
 Reads `<folder>/<Model>/trials.jsonl`, as `--tune` leaves them. The best trial is the one of the best validation score;
 its test results are shown because they are recorded, not chosen by.
+
+With `--runs`, a second table has the mean and the standard deviation of runs with the best settings and other seeds,
+`<runs>/<Model>-<seed>.json` as `--result_file` leaves them; the best trial stands for its seed where no run does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import timing
-
-METRICS = ("recall@20", "ndcg@20")
+from compare import METRICS, mean_std
 
 
 def best_trials(folder: Path) -> dict[str, tuple[dict[str, Any], int]]:
@@ -42,16 +45,45 @@ def rows_of(found: dict[str, tuple[dict[str, Any], int]]) -> list[list[str]]:
     return rows
 
 
+def seeds_of(found: dict[str, tuple[dict[str, Any], int]], runs: Path) -> list[list[str]]:
+    """Return a row per model that has runs of several seeds."""
+    results: dict[str, dict[int, dict[str, float]]] = {}
+    for model, (trial, _) in found.items():
+        results[model] = {trial["settings"]["seed"]: trial["test_result"]}
+        for path in runs.glob(f"{model}-*.json"):
+            seed = path.stem[len(model) + 1 :]
+            if seed.isdigit():
+                results[model][int(seed)] = json.loads(path.read_text(encoding="utf-8"))["test_result"]
+    means = {
+        model: {metric: statistics.mean(result[metric] for result in by_seed.values()) for metric in METRICS}
+        for model, by_seed in results.items()
+    }
+    rows = []
+    for model, by_seed in sorted(results.items(), key=lambda entry: entry[0].split("_")):
+        if len(by_seed) == 1:
+            continue
+        cells = [model, ", ".join(map(str, sorted(by_seed)))]
+        for metric in METRICS:
+            base = means.get(model.split("_")[0], means[model])[metric]
+            gain = "" if base == means[model][metric] else f" ({means[model][metric] / base - 1:+.1%})"
+            cells.append(mean_std([result[metric] for result in by_seed.values()]) + gain)
+        rows.append(cells)
+    return rows
+
+
 def main(given: Optional[Sequence[str]] = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with a folder per model")
+    parser.add_argument("--runs", type=Path, help="folder of runs with other seeds")
     arguments = parser.parse_args(given)
     found = best_trials(arguments.folder)
     if not found:
         parser.error(f"'{arguments.folder}' holds no <Model>/trials.jsonl")
     header = ["model", "trials", "valid Recall@20", "Recall@20", "NDCG@20", "best epoch", "best settings"]
     print(timing.table(header, rows_of(found)))
+    if arguments.runs is not None:
+        print("\n" + timing.table(["model", "seeds", "Recall@20", "NDCG@20"], seeds_of(found, arguments.runs)))
     return 0
 
 

@@ -319,6 +319,7 @@ def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> 
                 "score": valid,
                 "best_epoch": number,
                 "parameters": {"x": number},
+                "settings": {"seed": 1},
                 "test_result": None if test is None else {"recall@20": test, "ndcg@20": test / 2},
             }
             for number, (valid, test) in enumerate(trials)
@@ -329,6 +330,14 @@ def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> 
     assert found == [
         "| A | 3 | 0.3000 | 0.2000 | 0.1000 | 1 | x 1 |",
         "| A_RLMRecCon | 2 | 0.4000 | 0.2500 (+25.0%) | 0.1250 (+25.0%) | 0 | x 0 |",
+    ]
+    for name, recall in {"A-1": 0.1, "A-2": 0.2, "A_RLMRecCon-2": 0.2, "A-2-other": 0.9, "B-1": 0.9}.items():
+        run = {"test_result": {"recall@20": recall, "ndcg@20": recall / 2}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(run))
+    searches.main([str(tmp_path), "--runs", str(tmp_path)])
+    assert rows_of(capsys.readouterr().out)[-2:] == [
+        "| A | 1, 2 | 0.1500 ± 0.0707 | 0.0750 ± 0.0354 |",  # the run of seed 1 goes before the search's trial
+        "| A_RLMRecCon | 1, 2 | 0.2250 ± 0.0354 (+50.0%) | 0.1125 ± 0.0177 (+50.0%) |",
     ]
     with pytest.raises(SystemExit):
         searches.main([str(tmp_path / "A")])
