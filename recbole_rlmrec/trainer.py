@@ -170,6 +170,8 @@ class SafeTrainerMixin:
     best_valid_score: float
     valid_metric_bigger: bool
     start_epoch: int
+    epochs: int
+    eval_step: int
     best_valid_result: Optional[dict[str, float]]
     best_epoch: int = -1
 
@@ -177,6 +179,8 @@ class SafeTrainerMixin:
         super().__init__(config, model)  # type: ignore[call-arg]
         if type(self.eval_collector) is Collector:
             self.eval_collector = TopKCollector(config)
+        # RecBole's trainer of Pop, ItemKNN, ... sets the only epoch after this, and would validate in none.
+        self.eval_step = min(self.eval_step, self.epochs)
         self.fingerprint: dict[str, str] = {}
         self._latest_valid_result: Optional[dict[str, float]] = None
         # RecBole's name ends with the second, which two runs started together share.
@@ -488,7 +492,7 @@ class UntrainedTrainer(Trainer):
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.epochs = 1
-        self.eval_step = min(config["eval_step"], self.epochs)
+        self.eval_step = min(self.eval_step, self.epochs)
 
     def _build_optimizer(self, **kwargs: Any) -> Any:
         # Checkpoints hold an optimiser's state; torch takes an empty group of parameters but not none at all.

@@ -243,6 +243,13 @@ def test_recbole_models_keep_their_own_trainer(world: World) -> None:
     assert issubclass(trainer_class(world.config("ItemKNN")), TraditionalTrainer)
 
 
+@pytest.mark.parametrize("model", ["Pop", "ItemKNN", "SemanticOnly", "BPR"])
+def test_fewer_epochs_than_between_validations(world: World, model: str) -> None:
+    """RecBole validates a model of one epoch never, and so tests nothing, where eval_step is more than 1."""
+    result = train(world, model, eval_step=3, epochs=2)
+    assert result.best_valid_score is not None and Path(result.checkpoint).is_file()
+
+
 @pytest.mark.parametrize("model", ["AlphaRec", "LightGCN_KAR", "SemanticOnly"])
 def test_a_model_that_scores_embeddings_refuses_others(world: World, model: str) -> None:
     checkpoint = train(world, model).checkpoint
