@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import World, batch_of, built
+from recbole.data.interaction import Interaction
 
 from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.ops.graph import Adjacency
-from recbole_rlmrec.quick_start import run
+from recbole_rlmrec.quick_start import load_model, run
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts, no package
@@ -34,6 +35,7 @@ large_table = importlib.import_module("large_table")
 limits = importlib.import_module("limits")
 operations = importlib.import_module("operations")
 paired = importlib.import_module("paired")
+popularity = importlib.import_module("popularity")
 prepare_dump = importlib.import_module("prepare_dump")
 reference = importlib.import_module("reference")
 searches = importlib.import_module("searches")
@@ -374,6 +376,31 @@ def test_growth_is_an_exponent() -> None:
     found[0]["LightGCN"], found[1]["LightGCN"] = 2.0, 4.0
     *_, last = rows_of(growth.growth_table(loads, found))
     assert last.split(" | ")[1:] == ["1.00", "-", "-", "-", "-", "0.50", "-", "2.00 |"]
+
+
+def test_popularity_is_that_of_the_slow_way(world: World, capsys: Any) -> None:
+    settings = {"data_path": str(world.root), "benchmark_filename": ["train", "valid", "test"], "state": "ERROR"}
+    result = run("LightGCN", world.name, config_dict={**settings, "epochs": 2, "show_progress": False})
+    assert result is not None
+    _, model, dataset, *_ = load_model(result.checkpoint)
+    items = dataset.field2id_token["item_id"][1:].tolist()
+    sold = [sum(item == other for _, other in world.train) for item in items]
+    recalls, popular_recalls, shares = [], [], []
+    for user in sorted({user for user, _ in world.test}):
+        query = Interaction({"user_id": torch.tensor([dataset.token2id("user_id", user)])})
+        seen = {item for other, item in [*world.train, *world.valid] if other == user}
+        wanted = {item for other, item in world.test if other == user}
+        tops = []
+        for scores in (model.full_sort_predict(query).tolist()[1:], sold):
+            ranked = sorted(zip(scores, items), key=lambda entry: -entry[0])
+            tops.append({item for _, item in [entry for entry in ranked if entry[1] not in seen][:3]})
+        recalls.append(len(tops[0] & wanted) / len(wanted))
+        popular_recalls.append(len(tops[1] & wanted) / len(wanted))
+        shares.append(len(tops[0] & tops[1]) / 3)
+    assert popularity.main([result.checkpoint, "--k", "3"]) == 0
+    [*_, row] = rows_of(capsys.readouterr().out)
+    means = [np.mean(values) for values in (recalls, popular_recalls, shares)]
+    assert row == f"| LightGCN | {means[0]:.4f} | {means[1]:.4f} | {means[2]:.1%} |"
 
 
 def test_paired_compares_the_users_of_two_runs(world: World, capsys: Any) -> None:
