@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import secrets
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Sequence, Union
 
 import numpy as np
 import scipy.sparse
@@ -199,7 +199,10 @@ class SafeTrainerMixin:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
         self.fingerprint = fingerprint(train_data._dataset)
 
+        validated = []
+
         def remember(epoch: int, score: float) -> None:
+            validated.append(epoch)
             if self.cur_step == 0:
                 self.best_epoch = epoch
             if callback_fn is not None:
@@ -221,7 +224,19 @@ class SafeTrainerMixin:
             raise
         except ImportError as error:
             raise SettingError(missing_package(self.config["model"], error)) from error
+        self._warn_of_a_plateau(validated)
         return result
+
+    def _warn_of_a_plateau(self, validated: Sequence[int]) -> None:
+        """Say so if training was stopped early though it hardly had begun."""
+        is_stopped = bool(validated) and validated[-1] + self.eval_step < self.epochs
+        if is_stopped and len(validated) > 2 and self.best_epoch in validated[:2]:
+            self.logger.warning(
+                f"The best of {len(validated)} validations is number {validated.index(self.best_epoch) + 1}, and "
+                f"stopping_step={self.config['stopping_step']} ended the training. If the loss was still falling, the "
+                "model may stand on a plateau: on sparse data many rank by popularity for dozens of epochs before they "
+                "tell users apart. A larger stopping_step waits for longer."
+            )
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)  # type: ignore[misc]

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -241,6 +241,27 @@ def test_recbole_models_keep_their_own_trainer(world: World) -> None:
     assert trainer_class(world.config("BPR")) is Trainer
     assert issubclass(trainer_class(world.config("NCL")), NCLTrainer)
     assert issubclass(trainer_class(world.config("ItemKNN")), TraditionalTrainer)
+
+
+@pytest.mark.parametrize(
+    ("scores", "epochs", "number"),
+    [
+        ([0.2, 0.1, 0.1, 0.1], 50, 1),
+        ([0.1, 0.2, 0.1, 0.1, 0.1], 50, 2),
+        ([0.1, 0.2, 0.3, 0.1, 0.1, 0.1], 50, None),
+        ([0.2, 0.1, 0.1], 3, None),  # it was not stopped
+    ],
+)
+def test_a_training_that_stops_at_once_is_warned_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, scores: list[float], epochs: int, number: Optional[int]
+) -> None:
+    given, said = iter(scores), []
+    monkeypatch.setattr(Trainer, "_valid_epoch", lambda *_, **__: (score := next(given), {"recall@20": score}))
+    monkeypatch.setattr(logging.getLogger(), "warning", lambda message, *_: said.append(message))
+    train(world, "LightGCN", epochs=epochs, stopping_step=2)
+    assert next(given, None) is None
+    expected = [f"The best of {len(scores)} validations is number {number}, and stopping_step=2 ended the training."]
+    assert [text[: len(expected[0])] for text in said if "plateau" in text] == (expected if number else [])
 
 
 @pytest.mark.parametrize("model", ["Pop", "ItemKNN", "SemanticOnly", "BPR"])
