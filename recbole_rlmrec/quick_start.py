@@ -125,7 +125,9 @@ def _run_configured(config: RLMRecConfig, saved: bool, own_log: bool) -> Result:
     if config["result_file"] and is_first:
         _check_writable(Path(config["result_file"]))
     init_seed(config["seed"], config["reproducibility"])
+    # RecBole makes folders that are not there a moment before; of runs that begin together all but one would fail.
     if is_first and own_log:
+        Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
         init_logger(config)
     logger = getLogger()
     logger.info(sys.argv)
@@ -139,6 +141,7 @@ def _run_configured(config: RLMRecConfig, saved: bool, own_log: bool) -> Result:
     init_seed(config["seed"], config["reproducibility"])
     recommender = config.model_class(config, train_data._dataset).to(config["device"])
     logger.info(recommender)
+    Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
     trainer = trainer_class(config)(config, recommender)
     try:
         if config["resume_from"]:

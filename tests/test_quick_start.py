@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,19 @@ def test_a_run_without_validation_writes_plain_json(world: World, settings: dict
     assert written["best_valid_score"] is None and written["best_valid_result"] is None
     assert written["best_epoch"] == result.best_epoch == epoch
     assert written["test_result"] == result.test_result
+
+
+def test_folders_that_another_run_makes_at_the_same_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RecBole asks whether a folder is there and makes it; in between another run may have."""
+    make = os.makedirs
+
+    def late(path: Any, *arguments: Any, **named: Any) -> None:
+        if not arguments and not named:  # RecBole's call
+            make(path, exist_ok=True)
+        make(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "makedirs", late)
+    settings = {"benchmark_filename": ["train", "valid", "test"], "epochs": 1, "show_progress": False}
+    place = {"data_path": str(world.root), "checkpoint_dir": "somewhere/else"}
+    result = run("LightGCN", world.name, config_dict={**settings, **place})
+    assert result is not None and Path(result.checkpoint).is_file()
