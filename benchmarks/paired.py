@@ -29,6 +29,19 @@ from recbole_rlmrec.quick_start import load_model
 _METRICS = ("recall", "ndcg", "map")
 
 
+def ranked_items(scores: torch.Tensor, history: Any, k: int) -> torch.Tensor:
+    """Return the k best items of each user, ``[users, k]``, without ``[PAD]`` and what the protocol leaves out.
+
+    Args:
+        scores: ``[users, items]``; overwritten.
+        history: index of the scores that the protocol leaves out.
+        k: how many.
+    """
+    scores[:, 0] = -np.inf
+    scores[history] = -np.inf
+    return scores.topk(k, dim=1).indices
+
+
 def metrics_by_user(path: Path, metrics: Sequence[str], data_path: Optional[str]) -> tuple[dict[str, Any], np.ndarray]:
     """Evaluate a checkpoint on its test split.
 
@@ -46,9 +59,7 @@ def metrics_by_user(path: Path, metrics: Sequence[str], data_path: Optional[str]
     with torch.no_grad():
         for users, history, rows, items in test_data:
             scores = model.full_sort_predict(users.to(config["device"])).view(len(users), dataset.item_num)
-            scores[:, 0] = -np.inf
-            scores[history] = -np.inf
-            ranked = scores.topk(max(k for _, k in wanted), dim=1).indices
+            ranked = ranked_items(scores, history, max(k for _, k in wanted))
             collected.append(hits_and_counts(ranked, rows, items, dataset.item_num).cpu())
     *hits, counts = torch.cat(collected).numpy().T
     table = [

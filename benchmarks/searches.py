@@ -6,7 +6,8 @@ Reads `<folder>/<Model>/trials.jsonl`, as `--tune` leaves them. The best trial i
 its test results are shown because they are recorded, not chosen by.
 
 With `--runs`, a second table has the mean and the standard deviation of runs with the best settings and other seeds,
-`<runs>/<Model>-<seed>.json` as `--result_file` leaves them; the best trial stands for its seed where no run does.
+`<runs>/<Model>-<seed>.json` as `--result_file` leaves them; the best trial stands for its seed where no run does. Runs
+with other settings than the best trial's, such as those from before a better one was found, are named and left out.
 """
 
 from __future__ import annotations
@@ -45,15 +46,21 @@ def rows_of(found: dict[str, tuple[dict[str, Any], int]]) -> list[list[str]]:
     return rows
 
 
-def seeds_of(found: dict[str, tuple[dict[str, Any], int]], runs: Path) -> list[list[str]]:
-    """Return a row per model that has runs of several seeds."""
+def seeds_of(found: dict[str, tuple[dict[str, Any], int]], runs: Path) -> tuple[list[list[str]], list[str]]:
+    """Return a row per model that has runs of several seeds, and the files of runs that are left out."""
     results: dict[str, dict[int, dict[str, float]]] = {}
+    left_out = []
     for model, (trial, _) in found.items():
         results[model] = {trial["settings"]["seed"]: trial["test_result"]}
-        for path in runs.glob(f"{model}-*.json"):
+        for path in sorted(runs.glob(f"{model}-*.json")):
             seed = path.stem[len(model) + 1 :]
-            if seed.isdigit():
-                results[model][int(seed)] = json.loads(path.read_text(encoding="utf-8"))["test_result"]
+            if not seed.isdigit():
+                continue
+            run = json.loads(path.read_text(encoding="utf-8"))
+            if {**run["settings"], "seed": 0} == {**trial["settings"], "seed": 0}:
+                results[model][int(seed)] = run["test_result"]
+            else:
+                left_out.append(path.name)
     means = {
         model: {metric: statistics.mean(result[metric] for result in by_seed.values()) for metric in METRICS}
         for model, by_seed in results.items()
@@ -68,7 +75,7 @@ def seeds_of(found: dict[str, tuple[dict[str, Any], int]], runs: Path) -> list[l
             gain = "" if base == means[model][metric] else f" ({means[model][metric] / base - 1:+.1%})"
             cells.append(mean_std([result[metric] for result in by_seed.values()]) + gain)
         rows.append(cells)
-    return rows
+    return rows, left_out
 
 
 def main(given: Optional[Sequence[str]] = None) -> int:
@@ -83,7 +90,10 @@ def main(given: Optional[Sequence[str]] = None) -> int:
     header = ["model", "trials", "valid Recall@20", "Recall@20", "NDCG@20", "best epoch", "best settings"]
     print(timing.table(header, rows_of(found)))
     if arguments.runs is not None:
-        print("\n" + timing.table(["model", "seeds", "Recall@20", "NDCG@20"], seeds_of(found, arguments.runs)))
+        rows, left_out = seeds_of(found, arguments.runs)
+        print("\n" + timing.table(["model", "seeds", "Recall@20", "NDCG@20"], rows))
+        if left_out:
+            print(f"\nNot of the best trial's settings, and left out: {', '.join(left_out)}. Make them again.")
     return 0
 
 

@@ -333,11 +333,15 @@ def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> 
         "| A | 3 | 0.3000 | 0.2000 | 0.1000 | 1 | x 1 |",
         "| A_RLMRecCon | 2 | 0.4000 | 0.2500 (+25.0%) | 0.1250 (+25.0%) | 0 | x 0 |",
     ]
-    for name, recall in {"A-1": 0.1, "A-2": 0.2, "A_RLMRecCon-2": 0.2, "A-2-other": 0.9, "B-1": 0.9}.items():
-        run = {"test_result": {"recall@20": recall, "ndcg@20": recall / 2}}
+    for name, recall in {"A-1": 0.1, "A-2": 0.2, "A_RLMRecCon-2": 0.2, "A-2-patient-1": 0.9, "B-1": 0.9}.items():
+        run = {"settings": {"seed": int(name[-1])}, "test_result": {"recall@20": recall, "ndcg@20": recall / 2}}
         (tmp_path / f"{name}.json").write_text(json.dumps(run))
+    stale = {"settings": {"seed": 3, "n_layers": 9}, "test_result": {"recall@20": 0.9, "ndcg@20": 0.9}}
+    (tmp_path / "A-3.json").write_text(json.dumps(stale))
     searches.main([str(tmp_path), "--runs", str(tmp_path)])
-    assert rows_of(capsys.readouterr().out)[-2:] == [
+    printed = capsys.readouterr().out
+    assert "left out: A-3.json. Make them again." in printed
+    assert rows_of(printed)[-2:] == [
         "| A | 1, 2 | 0.1500 ± 0.0707 | 0.0750 ± 0.0354 |",  # the run of seed 1 goes before the search's trial
         "| A_RLMRecCon | 1, 2 | 0.2250 ± 0.0354 (+50.0%) | 0.1125 ± 0.0177 (+50.0%) |",
     ]

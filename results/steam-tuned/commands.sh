@@ -6,11 +6,11 @@
 #     bash results/steam-tuned/commands.sh runs | xargs -P 2 -d '\n' -n 1 sh -c
 #
 # Run from the top of the repository, with dataset/steam-text/ in place and OMP_NUM_THREADS=1. What is there already is
-# not made again: a search goes on with the trials it lacks, a run that has its file is left out. More arguments
-# (--data_path=FOLDER) are passed on.
+# not made again: a search goes on with the trials it lacks, a run that has its file is left out (benchmarks/searches.py
+# --runs names those to remove after a search has found something better). More arguments (--data_path=FOLDER) are passed on.
 set -eu
-part=$1
-shift
+part=${1:-}
+[ $# -eq 0 ] || shift
 here=results/steam-tuned
 common="--dataset=steam-text --show_progress=False $*"
 fixed="--eval_protocol=paper --tuned=False --train_batch_size=4096 --epochs=3000 --seed=2023"
