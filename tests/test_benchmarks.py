@@ -37,6 +37,7 @@ operations = importlib.import_module("operations")
 paired = importlib.import_module("paired")
 popularity = importlib.import_module("popularity")
 prepare_dump = importlib.import_module("prepare_dump")
+redraw = importlib.import_module("redraw")
 reference = importlib.import_module("reference")
 searches = importlib.import_module("searches")
 supported_models = importlib.import_module("supported_models")
@@ -279,6 +280,15 @@ def test_encode_texts_runs(tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         encode_texts.main(options)
     assert "3 rows, 3 tokens, 1 of these without a text" in capsys.readouterr().err
+
+
+def test_redraw_runs(capsys: Any) -> None:
+    sizes = "--users 400 --items 300 --interactions 2000 --semantic_dim 12 --batch 64 --rounds 3"
+    assert redraw.main(sizes.split()) == 0
+    *_, base, con, gen = rows_of(capsys.readouterr().out)
+    for row, model in ((base, "AutoCF"), (con, "AutoCF_RLMRecCon"), (gen, "AutoCF_RLMRecGen")):
+        name, _, draw, choice = row.strip("| ").split(" | ")
+        assert name == model and 0 < float(draw.split()[0]) < float(choice.split()[0])
 
 
 def test_prepare_dump_runs(capsys: Any) -> None:
