@@ -3,7 +3,8 @@
     python benchmarks/searches.py results/steam-tuned/steam-text --runs results/steam-tuned/runs
 
 Reads `<folder>/<Model>/trials.jsonl`, as `--tune` leaves them. The best trial is the one of the best validation score;
-its test results are shown because they are recorded, not chosen by.
+its test results are shown because they are recorded, not chosen by. With `--trials N`, only the first N trials of each
+search count, so that models whose searches went on for longer are compared with the same effort.
 
 With `--runs`, a second table has the mean and the standard deviation of runs with the best settings and other seeds,
 `<runs>/<Model>-<seed>.json` as `--result_file` leaves them; the best trial stands for its seed where no run does. Runs
@@ -22,13 +23,18 @@ import timing
 from compare import METRICS, mean_std
 
 
-def best_trials(folder: Path) -> dict[str, tuple[dict[str, Any], int]]:
-    """Return model -> the best trial of its search and the number of trials."""
+def best_trials(folder: Path, first: Optional[int] = None) -> dict[str, tuple[dict[str, Any], int]]:
+    """Return model -> the best trial of its search (of its `first` ones, where given) and the number of trials.
+
+    A model none of whose trials has a score is left out.
+    """
     found = {}
     for path in sorted(folder.glob("*/trials.jsonl")):
         trials = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        trials = [trial for trial in trials if first is None or trial["number"] <= first]
         done = [trial for trial in trials if trial["score"] is not None]
-        found[path.parent.name] = max(done, key=lambda trial: trial["score"]), len(trials)
+        if done:
+            found[path.parent.name] = max(done, key=lambda trial: trial["score"]), len(trials)
     return found
 
 
@@ -83,10 +89,11 @@ def main(given: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with a folder per model")
     parser.add_argument("--runs", type=Path, help="folder of runs with other seeds")
+    parser.add_argument("--trials", type=int, help="count the first so many trials of each search (default: all)")
     arguments = parser.parse_args(given)
-    found = best_trials(arguments.folder)
+    found = best_trials(arguments.folder, arguments.trials)
     if not found:
-        parser.error(f"'{arguments.folder}' holds no <Model>/trials.jsonl")
+        parser.error(f"'{arguments.folder}' holds no <Model>/trials.jsonl with a trial that has a score")
     header = ["model", "trials", "valid Recall@20", "Recall@20", "NDCG@20", "best epoch", "best settings"]
     print(timing.table(header, rows_of(found)))
     if arguments.runs is not None:

@@ -323,11 +323,16 @@ def test_the_commands_of_the_results_are_ours(part: str) -> None:
 
 
 def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> None:
-    scores = {"A": [(0.2, 0.1), (0.3, 0.2), (None, None)], "A_RLMRecCon": [(0.4, 0.25), (0.1, 0.9)]}
+    scores = {
+        "A": [(0.2, 0.1), (0.3, 0.2), (None, None)],
+        "A_RLMRecCon": [(0.4, 0.25), (0.1, 0.9)],
+        "A_RLMRecGen": [(None, None)],
+    }
     for model, trials in scores.items():
         (tmp_path / model).mkdir()
         lines = [
             {
+                "number": number + 1,
                 "score": valid,
                 "best_epoch": number,
                 "parameters": {"x": number},
@@ -342,6 +347,12 @@ def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> 
     assert found == [
         "| A | 3 | 0.3000 | 0.2000 | 0.1000 | 1 | x 1 |",
         "| A_RLMRecCon | 2 | 0.4000 | 0.2500 (+25.0%) | 0.1250 (+25.0%) | 0 | x 0 |",
+    ]
+    searches.main([str(tmp_path), "--trials", "1"])
+    _, _, *found = rows_of(capsys.readouterr().out)
+    assert found == [
+        "| A | 1 | 0.2000 | 0.1000 | 0.0500 | 0 | x 0 |",
+        "| A_RLMRecCon | 1 | 0.4000 | 0.2500 (+150.0%) | 0.1250 (+150.0%) | 0 | x 0 |",
     ]
     for name, recall in {"A-1": 0.1, "A-2": 0.2, "A_RLMRecCon-2": 0.2, "A-2-patient-1": 0.9, "B-1": 0.9}.items():
         run = {"settings": {"seed": int(name[-1])}, "test_result": {"recall@20": recall, "ndcg@20": recall / 2}}
