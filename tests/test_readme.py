@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -73,6 +74,21 @@ def test_bases_and_steam_are_the_recorded_ones() -> None:
     for model, (recall, ndcg, *_) in recorded("steam-text").items():
         row = next(line for line in README.splitlines() if line.startswith(f"| {model} | {recall} "))
         assert f"| {ndcg} " in row
+
+
+def test_searched_steam_is_the_recorded_one() -> None:
+    """A row for each backbone, once of the best trials and once over the seeds."""
+    text = (ROOT / "results/steam-tuned/README.md").read_text(encoding="utf-8")
+    one_seed, more_seeds = text.split("## More seeds")
+    for part, column, backbones in ((one_seed, 2, 7), (more_seeds, 1, 3)):
+        found = re.findall(r"^\| (\w+) \| (.*) \|$", part, flags=re.MULTILINE)
+        recalls = {model: cells.split(" | ")[column] for model, cells in found}
+        rows = []
+        for base in (model for model in recalls if f"{model}_RLMRecCon" in recalls):
+            aligned = [recalls.get(f"{base}_{ending}", "-") for ending in ("RLMRecCon", "RLMRecGen", "KAR")]
+            rows.append(f"| {base} | {recalls[base]} | {' | '.join(aligned[: 3 if part is one_seed else 2])} |")
+        assert len(rows) == backbones
+        assert [row for row in rows if row not in README] == []
 
 
 def test_supported_models_are_listed_as_the_registry_has_them() -> None:
