@@ -96,6 +96,9 @@ def main(given: Optional[Sequence[str]] = None) -> int:
         parser.error(f"'{arguments.folder}' holds no <Model>/trials.jsonl with a trial that has a score")
     header = ["model", "trials", "valid Recall@20", "Recall@20", "NDCG@20", "best epoch", "best settings"]
     print(timing.table(header, rows_of(found)))
+    without = sorted({path.parent.name for path in arguments.folder.glob("*/trials.jsonl")} - found.keys())
+    if without:
+        print(f"\nNo trial that counts has a score, and left out: {', '.join(without)}.")
     if arguments.runs is not None:
         rows, left_out = seeds_of(found, arguments.runs)
         print("\n" + timing.table(["model", "seeds", "Recall@20", "NDCG@20"], rows))

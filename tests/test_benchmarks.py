@@ -322,6 +322,14 @@ def test_the_commands_of_the_results_are_ours(part: str) -> None:
         assert models == {name for name in searched if ("RLMRec" in name) == (part == "aligned")}
 
 
+def test_the_results_follow_from_the_searches_and_runs(capsys: Any) -> None:
+    folder = ROOT / "results/steam-tuned"
+    assert searches.main([str(folder / "steam-text"), "--runs", str(folder / "runs")]) == 0
+    printed = capsys.readouterr().out
+    assert "left out" not in printed
+    assert [row for row in rows_of(printed) if row not in (folder / "README.md").read_text(encoding="utf-8")] == []
+
+
 def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> None:
     scores = {
         "A": [(0.2, 0.1), (0.3, 0.2), (None, None)],
@@ -343,7 +351,9 @@ def test_searches_are_compared_with_their_bases(capsys: Any, tmp_path: Path) -> 
         ]
         (tmp_path / model / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert searches.main([str(tmp_path)]) == 0
-    _, _, *found = rows_of(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert "left out: A_RLMRecGen." in printed
+    _, _, *found = rows_of(printed)
     assert found == [
         "| A | 3 | 0.3000 | 0.2000 | 0.1000 | 1 | x 1 |",
         "| A_RLMRecCon | 2 | 0.4000 | 0.2500 (+25.0%) | 0.1250 (+25.0%) | 0 | x 0 |",

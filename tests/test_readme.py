@@ -80,13 +80,14 @@ def test_searched_steam_is_the_recorded_one() -> None:
     """A row for each backbone, once of the best trials and once over the seeds."""
     text = (ROOT / "results/steam-tuned/README.md").read_text(encoding="utf-8")
     one_seed, more_seeds = text.split("## More seeds")
-    for part, column, backbones in ((one_seed, 2, 7), (more_seeds, 1, 3)):
+    con, gen, kar = "RLMRecCon", "RLMRecGen", "KAR"
+    for part, column, endings, backbones in ((one_seed, 2, (con, gen, kar), 7), (more_seeds, 1, (con, gen), 3)):
         found = re.findall(r"^\| (\w+) \| (.*) \|$", part, flags=re.MULTILINE)
         recalls = {model: cells.split(" | ")[column] for model, cells in found}
         rows = []
-        for base in (model for model in recalls if f"{model}_RLMRecCon" in recalls):
-            aligned = [recalls.get(f"{base}_{ending}", "-") for ending in ("RLMRecCon", "RLMRecGen", "KAR")]
-            rows.append(f"| {base} | {recalls[base]} | {' | '.join(aligned[: 3 if part is one_seed else 2])} |")
+        for base in (model for model in recalls if f"{model}_{con}" in recalls):
+            cells = [recalls.get(model, "-") for model in (base, *(f"{base}_{ending}" for ending in endings))]
+            rows.append(f"| {base} | {' | '.join(cells)} |")
         assert len(rows) == backbones
         assert [row for row in rows if row not in README] == []
 
