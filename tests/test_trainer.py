@@ -37,33 +37,33 @@ def all_scores(model: Any, config: RLMRecConfig) -> np.ndarray:
         return model.full_sort_predict(users).view(model.n_users - 1, -1).numpy()
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "SGL_RLMRecCon", "SimGCL_RLMRecGen"])
-def test_checkpoint_gives_identical_scores_in_another_process(world: World, model: str) -> None:
-    checkpoint = train(world, model).checkpoint
-    raw = torch.load(checkpoint, weights_only=True)
-    assert raw["model"] == model and raw["settings"]["embedding_size"] == 8
-
+def test_checkpoints_give_identical_scores_in_another_process(world: World) -> None:
+    checkpoints = {model: train(world, model).checkpoint for model in ("LightGCN", "SGL_RLMRecCon", "SimGCL_RLMRecGen")}
     script = """
 import sys, numpy as np
-sys.path.insert(0, sys.argv[3])
+sys.path.insert(0, sys.argv[1])
 from test_trainer import all_scores
 from recbole_rlmrec.quick_start import load_model
-config, model, *_ = load_model(sys.argv[1])
-np.save(sys.argv[2], all_scores(model, config))
+for checkpoint in sys.argv[2:]:
+    config, model, *_ = load_model(checkpoint)
+    np.save(f"{config['model']}.npy", all_scores(model, config))
 """
-    tests = str(Path(__file__).parent)
-    subprocess.run([sys.executable, "-c", script, checkpoint, "other.npy", tests], check=True, capture_output=True)
-    config, loaded, _, train_data, valid_data, test_data = load_model(checkpoint)
-    assert not loaded.training
-    np.testing.assert_array_equal(np.load("other.npy"), all_scores(loaded, config))
-    assert len(train_data._dataset) == len(world.train)
-    assert len(valid_data._dataset) == len(world.valid)
-    assert len(test_data._dataset) == len(world.test)
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), *checkpoints.values()]
+    subprocess.run(command, check=True, capture_output=True)
+    for model, checkpoint in checkpoints.items():
+        config, loaded, _, train_data, valid_data, test_data = load_model(checkpoint)
+        assert not loaded.training
+        np.testing.assert_array_equal(np.load(f"{model}.npy"), all_scores(loaded, config))
+        assert len(train_data._dataset) == len(world.train)
+        assert len(valid_data._dataset) == len(world.valid)
+        assert len(test_data._dataset) == len(world.test)
 
-    state = raw["state_dict"]
-    for name, parameter in loaded.named_parameters():
-        assert torch.equal(parameter, state[name])
-    assert not any("semantic" in name for name in state)
+        raw = torch.load(checkpoint, weights_only=True)
+        assert raw["model"] == model and raw["settings"]["embedding_size"] == 8
+        state = raw["state_dict"]
+        for name, parameter in loaded.named_parameters():
+            assert torch.equal(parameter, state[name])
+        assert not any("semantic" in name for name in state)
 
 
 def test_loaded_model_repeats_the_test_result(world: World) -> None:

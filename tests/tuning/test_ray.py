@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Callable
 
@@ -19,7 +20,8 @@ def observed(function: Callable[[], None], addresses: set[str]) -> Callable[[], 
 
     def call() -> None:
         for child in psutil.Process().children(recursive=True):
-            addresses.update(link.laddr.ip for link in child.net_connections() if link.status == psutil.CONN_LISTEN)
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that has ended meanwhile listens nowhere
+                addresses.update(link.laddr.ip for link in child.net_connections() if link.status == psutil.CONN_LISTEN)
         function()
 
     return call
