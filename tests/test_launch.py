@@ -175,7 +175,7 @@ def test_two_machines_meet_over_tcp_and_end_like_one(world: World, tmp_path: Pat
     """Two parents, each in a folder of its own, stand for two machines: nothing but the network joins them."""
     settings = {
         "data_path": str(world.root),
-        "benchmark_filename": "[train,valid,test]",
+        "benchmark_filename": ["train", "valid", "test"],
         "embedding_size": 8,
         "epochs": 3,
         "state": "ERROR",
@@ -183,20 +183,20 @@ def test_two_machines_meet_over_tcp_and_end_like_one(world: World, tmp_path: Pat
         "metric_decimal_place": 8,
         "result_file": "result.json",
     }
-    base = [sys.executable, str(SCRIPT), "--model=LightGCN_RLMRecCon", f"--dataset={world.name}"]
-    base += [f"--{name}={value}" for name, value in settings.items()]
+    several = [sys.executable, str(SCRIPT), "--model=LightGCN_RLMRecCon", f"--dataset={world.name}"]
+    several += [f"--{name}={value}" for name, value in settings.items()]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    several = [*base, "--nproc=1", "--world_size=2", "--ip=127.0.0.1", f"--port={port}"]
-    runs = {"one": base, "first": several, "second": [*several, "--group_offset=1"]}
+    several += ["--nproc=1", "--world_size=2", "--ip=127.0.0.1", f"--port={port}"]
     started = {}
-    for name, command in runs.items():
+    for name, command in {"first": several, "second": [*several, "--group_offset=1"]}.items():
         (tmp_path / name).mkdir()
         started[name] = subprocess.Popen(command, cwd=tmp_path / name, stderr=subprocess.PIPE, text=True)
+    run("LightGCN_RLMRecCon", world.name, config_dict=settings)
     for name, process in started.items():
         assert process.wait(timeout=120) == 0, (name, process.communicate()[1])
-    one, first = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "first"))
+    one, first = (json.loads((folder / "result.json").read_text()) for folder in (Path(), tmp_path / "first"))
     assert first["test_result"] == pytest.approx(one["test_result"], abs=1e-6)
     assert first["best_epoch"] == one["best_epoch"]
     assert not list((tmp_path / "second").rglob("*.json")) and not list((tmp_path / "second").rglob("*.pth"))
