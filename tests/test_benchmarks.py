@@ -250,7 +250,7 @@ def test_growth_runs(capsys: Any) -> None:
 
 
 def test_large_table_runs(capsys: Any) -> None:
-    sizes = "--users 300 --items 50 --interactions 900 --dimension 8 --batch 256 --rounds 1"
+    sizes = "--users 300 --items 50 --interactions 900 --dimension 8 --batch 256 --rounds 2"
     assert large_table.main([*sizes.split(), "--storages", "memory_map", "memory"]) == 0
     _, _, mapped, held = rows_of(capsys.readouterr().out)
     assert mapped.startswith("| memory_map |") and held.startswith("| memory |") and mapped.count("|") == 7
