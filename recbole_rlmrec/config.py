@@ -126,10 +126,11 @@ class RLMRecConfig(Config):
     """RecBole's ``Config`` for this package's models and for RecBole's own.
 
     Layers, each over the one before: RecBole's property files, then ``properties/overall.yaml``,
-    ``properties/model/<Class>.yaml`` along the class's bases, ``properties/dataset/<name>.yaml``,
-    ``properties/protocol/<eval_protocol>.yaml``, ``properties/tuned/<dataset>/<Class>.yaml``; then what the user
-    gives: configuration files, ``config_dict``, ``command_line``. The process's own arguments are not looked at, and no
-    value is evaluated as Python.
+    ``properties/model/<Class>.yaml`` along the class's bases, both again from ``properties/published/`` under
+    ``defaults: published``, ``properties/dataset/<name>.yaml``, ``properties/protocol/<eval_protocol>.yaml``,
+    ``properties/tuned/<dataset>/<Class>.yaml``, which may set ``defaults`` as well; then what the user gives:
+    configuration files, ``config_dict``, ``command_line``. The process's own arguments are not looked at, and no value
+    is evaluated as Python.
 
     Args:
         model: a model's name or class.
@@ -199,16 +200,21 @@ class RLMRecConfig(Config):
         self._is_general = model_class.type in (ModelType.GENERAL, ModelType.TRADITIONAL)
         # Models that predict labels have metrics of their own, which a ranking's would replace.
         self._keeps_metrics = model_class.type in (ModelType.CONTEXT, ModelType.DECISIONTREE)
-        paths = [folder / "overall.yaml"]
-        paths += [folder / "model" / f"{base.__name__}.yaml" for base in own_classes]
-        paths += [folder / "dataset" / f"{dataset}.yaml"] if self._is_general else []
-        self._add_layers(paths)
-        self._add_layers([folder / "protocol" / f"{self._effective('eval_protocol')}.yaml"])
-        tuned = folder / "tuned" / dataset / f"{model}.yaml"
-        if getattr(model_class, "inherits_tuned_settings", False):
-            files = [tuned.with_name(f"{base.__name__}.yaml") for base in model_class.__mro__]
-            tuned = next((path for path in files if path.is_file()), tuned)
-        if self._effective("tuned") and tuned.is_file():
+        model_files = [f"{base.__name__}.yaml" for base in own_classes]
+        self._add_layers([folder / "overall.yaml", *(folder / "model" / name for name in model_files)])
+        above = [folder / "dataset" / f"{dataset}.yaml"] if self._is_general else []
+        self._add_layers(above)
+        above.append(folder / "protocol" / f"{self._effective('eval_protocol')}.yaml")
+        self._add_layers(above[-1:])
+        tuned = self._tuned_file(folder / "tuned" / dataset, model_class)
+        if tuned is not None:
+            self._add_layers([tuned], only=("defaults",))
+        if self._effective("defaults") == "published":
+            # Whether they are asked for is known only now; what lies above them is put above them again.
+            published = folder / "published"
+            self._add_layers([published / "overall.yaml", *(published / "model" / name for name in model_files)])
+            self._add_layers(above)
+        if tuned is not None:
             self._add_layers([tuned])
             shown = tuned.relative_to(folder.parent)
             self.notes.append(("info", f"Tuned settings of {model} on {dataset}: {shown} (off with --tuned=False)."))
@@ -268,6 +274,28 @@ class RLMRecConfig(Config):
         """Return the first of the dataset's folders' files of this name: the user's, then the embedded one."""
         return next((folder / name for folder in self.data_folders if (folder / name).is_file()), None)
 
+    @property
+    def aligns(self) -> bool:
+        """Whether the model adds an alignment of some weight to its base."""
+        weights = ("alignment_weight", "reconstruction_weight")
+        return any(self.final_config_dict[name] != 0 for name in weights if name in self.internal_config_dict)
+
+    def of_base(self, base: type) -> RLMRecConfig:
+        """Return the configuration of an aligned model's base: what was given, less what the base does not read.
+
+        Args:
+            base: the base's class.
+        """
+        defaults = RLMRecConfig(base, self.dataset, config_dict={"data_path": self.settings["data_path"]})
+        known = {*defaults.internal_config_dict, *_UNLISTED_KEYS}
+        given = {key: value for key, value in self.external_config_dict.items() if key in known}
+        config = RLMRecConfig(base, self.dataset, config_dict={**given, "result_file": None, "resume_from": None})
+        # Where and how loudly this process computes.
+        for key in ("device", "local_rank", "show_progress", "state", "log_wandb"):
+            if key in self.final_config_dict:
+                config.final_config_dict[key] = self.final_config_dict[key]
+        return config
+
     def non_default_settings(self) -> dict[str, Any]:
         """Return what the user set to something else than the defaults, less what says only where output goes."""
         missing = object()
@@ -277,11 +305,21 @@ class RLMRecConfig(Config):
             if key not in OUTPUT_SETTINGS and self.internal_config_dict.get(key, missing) != value
         }
 
-    def _add_layers(self, paths: Iterable[Path]) -> None:
+    def _tuned_file(self, folder: Path, model_class: type) -> Optional[Path]:
+        """Return the file of tuned settings in a dataset's folder that this run loads, if any."""
+        inherits = getattr(model_class, "inherits_tuned_settings", False)
+        names = [base.__name__ for base in model_class.__mro__] if inherits else [model_class.__name__]
+        files = [folder / f"{name}.yaml" for name in names]
+        return next((path for path in files if path.is_file()), None) if self._effective("tuned") else None
+
+    def _add_layers(self, paths: Iterable[Path], only: Optional[Sequence[str]] = None) -> None:
+        """Put the settings of files over those of the layers below, or only some of them; absent files are none."""
         for path in paths:
             if not path.is_file():
                 continue
             content = read_yaml(path)
+            if only is not None:
+                content = {key: content[key] for key in only if key in content}
             if self._keeps_metrics:
                 content = {key: value for key, value in content.items() if key not in self.internal_config_dict}
             origins = {key: f"'{path}'" for key in content if key not in self.external_config_dict}

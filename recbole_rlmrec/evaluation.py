@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from recbole.evaluator.collector import Collector, DataStruct
@@ -24,11 +24,14 @@ class TopKCollector(Collector):
 
     Attributes:
         is_shared: whether each of several processes collects for its own users only; the results are then gathered.
+        latest_hits: of the latest evaluation, ``[users, k + 1]`` from :func:`hits_and_counts`; None without such a
+            metric.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.is_shared = False
+        self.latest_hits: Optional[torch.Tensor] = None
         self.data_struct = _BlockStruct()
         self._needs_items, self._needs_hits = (self._take_over(name) for name in ("rec.items", "rec.topk"))
 
@@ -77,6 +80,7 @@ class TopKCollector(Collector):
             if self.is_shared and name in _OF_ONE_EVALUATION:
                 value = gather_rows(value)
             collected.set(name, value.cpu() if isinstance(value, torch.Tensor) else value)
+        self.latest_hits = collected.get("rec.topk") if "rec.topk" in collected else None
         for name in _OF_ONE_EVALUATION:
             if name in self.data_struct:
                 del self.data_struct[name]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
@@ -14,14 +13,19 @@ from typing import Any, Callable, ContextManager, Mapping, Optional, Sequence, U
 
 from recbole.utils import init_logger, init_seed, set_color
 
-from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.comparison import Outcome, find_record, recorded_base, table, write_record
+from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.launch import Processes, run_in_processes
+from recbole_rlmrec.model.registry import base_of
 from recbole_rlmrec.ops.distributed import this_shard
 from recbole_rlmrec.trainer import check_data, load_checkpoint, load_weights, trainer_class
+
+#: What may differ between two trainings that have the same outcome; data are compared by their hashes.
+_OF_NO_MATTER = OUTPUT_SETTINGS | {"dataset", "base_first"}
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,22 @@ class Result:
         seed: of every random number.
         settings: those the user set to something else than the defaults.
         best_epoch: the epoch that was tested, counted from 0.
-        seconds: wall-clock time of training, validation included.
+        seconds: wall-clock time of training, validation included, without that of the base.
         best_valid_score: the ``valid_metric`` at the best epoch; None if nothing was validated.
         best_valid_result: all metrics there, as ``recall@20``; None likewise.
         test_result: all metrics on the test split with the best epoch's weights.
         checkpoint: the best epoch's file; empty if it was not saved.
+        defaults: whose defaults were under the settings, ``recommended`` or ``published``.
+        stopped: why the training ended: ``patience``, ``epochs`` (it had as many as it may have), or ``plateau``, where
+            its best validation is not above the popularity ranking's by more than noise; None if nothing was validated.
+        kept: ``model``, or ``base`` where the base that was trained first validates at least as well: then ``best_*``,
+            ``test_result`` and ``stopped`` are the base's, and the checkpoint is one of ``model`` with its weights.
+        popularity: ``valid`` and ``test``, all metrics of the popularity ranking; None if they are not to be had.
+        base: what is known of an aligned model's base, None if nothing is: ``source``, ``model``, ``seed``, ``valid``
+            and ``test``. The source is ``trained``, where the base was trained first, with all of an
+            :class:`~recbole_rlmrec.comparison.Outcome`; or the path of a result of the base beside this one.
+        aligned: the aligned model's :class:`~recbole_rlmrec.comparison.Outcome` where a base was trained first.
+        data: hashes of the ids, of the interactions of each part of the split, and of the embeddings.
     """
 
     model: str
@@ -51,6 +66,13 @@ class Result:
     best_valid_result: Optional[dict[str, float]]
     test_result: Optional[dict[str, float]]
     checkpoint: str
+    defaults: str = "recommended"
+    stopped: Optional[str] = None
+    kept: str = "model"
+    popularity: Optional[dict[str, Any]] = None
+    base: Optional[dict[str, Any]] = None
+    aligned: Optional[dict[str, Any]] = None
+    data: Optional[dict[str, str]] = None
 
     def write(self, path: Union[str, Path]) -> None:
         """Write this result as JSON."""
@@ -134,43 +156,225 @@ def _run_configured(config: RLMRecConfig, saved: bool, own_log: bool) -> Result:
     logger.info(config)
     config.log_notes()
 
-    full_dataset = create_dataset(config)
-    logger.info(full_dataset)
-    train_data, valid_data, test_data = data_preparation(config, full_dataset)
-    # The same in all processes: they draw the same negatives, masks and edges and take each its share of them.
-    init_seed(config["seed"], config["reproducibility"])
-    recommender = config.model_class(config, train_data._dataset).to(config["device"])
-    logger.info(recommender)
+    dataset = create_dataset(config)
+    logger.info(dataset)
+    loaders = data_preparation(config, dataset)
     Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
-    trainer = trainer_class(config)(config, recommender)
-    try:
-        if config["resume_from"]:
-            trainer.resume_checkpoint(config["resume_from"], train_data)
-        started, progress = perf_counter(), config["show_progress"]
-        valid_score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
-        seconds = perf_counter() - started
-        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
-    finally:
-        # RecBole leaves the writer's thread running, one for each run of a process.
-        trainer.tensorboard.close()
-    logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
-    logger.info(set_color("test result", "yellow") + f": {test_result}")
+    data = _Data(loaders, _data_hashes(loaders))
+    base, resume_from = _train_base_first(config, data, saved)
+    trained = _train(config, data, saved, resume_from, base)
+    kept = trained.kept
+    logger.info(set_color("best valid ", "yellow") + f": {kept.valid}")
+    logger.info(set_color("test result", "yellow") + f": {kept.test}")
+    known = _known_base(config, base, trained.data)
+    _tell_what_it_is_worth(config, trained, known, kept)
 
     result = Result(
         model=config["model"],
         dataset=config["dataset"],
         seed=config["seed"],
         settings=config.non_default_settings(),
-        best_epoch=trainer.best_epoch,
-        seconds=round(seconds, 2),
-        best_valid_score=float(valid_score) if math.isfinite(valid_score) else None,
-        best_valid_result=_floats(valid_result),
-        test_result=_floats(test_result),
-        checkpoint=str(trainer.saved_model_file) if saved else "",
+        best_epoch=kept.best_epoch,
+        seconds=trained.outcome.seconds,
+        best_valid_score=_valid_score(config, kept.valid),
+        best_valid_result=kept.valid,
+        test_result=kept.test,
+        checkpoint=kept.checkpoint,
+        defaults=config["defaults"],
+        stopped=kept.stopped,
+        kept="model" if kept is trained.outcome else "base",
+        popularity=trained.popularity,
+        base=known,
+        aligned=trained.outcome.record() if base is not None else None,
+        data=trained.data,
     )
     if config["result_file"] and is_first:
         result.write(config["result_file"])
     return result
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The data of a run.
+
+    Attributes:
+        loaders: of training, validation and test.
+        hashes: of ids and of the interactions of each part.
+    """
+
+    loaders: Sequence[Any]
+    hashes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a training left; no tensors, so that the model itself can go before another is trained.
+
+    Attributes:
+        outcome: of the training.
+        kept: the same, or that of the base where it validates at least as well, with a checkpoint of this model.
+        popularity: ``valid`` and ``test``, all metrics of the popularity ranking; None if they are not to be had.
+        data: hashes of ids, interactions and embeddings.
+    """
+
+    outcome: Outcome
+    kept: Outcome
+    popularity: Optional[dict[str, Any]]
+    data: dict[str, str]
+
+
+def _train(
+    config: RLMRecConfig, data: _Data, saved: bool, resume_from: Optional[str], base: Optional[Outcome]
+) -> _Trained:
+    """Train the configuration's model and test its best epoch.
+
+    Args:
+        config: of the model.
+        data: of the run.
+        saved: keep the best epoch's checkpoint.
+        resume_from: checkpoint whose training goes on, if any.
+        base: the base that was trained first, for the checkpoint.
+    """
+    # The same in all processes: they draw the same negatives, masks and edges and take each its share of them. And the
+    # same whether or not another model was trained with these loaders before.
+    for loader in data.loaders:
+        loader.generator.manual_seed(config["seed"])
+    init_seed(config["seed"], config["reproducibility"])
+    train_data, valid_data, test_data = data.loaders
+    recommender = config.model_class(config, train_data._dataset).to(config["device"])
+    getLogger().info(recommender)
+    trainer = trainer_class(config)(config, recommender)
+    trainer.base_record = base.record() if base is not None else None
+    try:
+        if resume_from:
+            trainer.resume_checkpoint(resume_from, train_data)
+        started, progress = perf_counter(), config["show_progress"]
+        _, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+        seconds = perf_counter() - started
+        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
+        popularity = {
+            part: trainer.popularity_result(held_out) for part, held_out in (("valid", valid_data), ("test", test_data))
+        }
+    finally:
+        # RecBole leaves the writer's thread running, one for each run of a process.
+        trainer.tensorboard.close()
+    outcome = Outcome(
+        model=config["model"],
+        best_epoch=trainer.best_epoch,
+        seconds=round(seconds, 2),
+        valid=_floats(valid_result),
+        test=_floats(test_result),
+        checkpoint=str(trainer.saved_model_file) if saved else "",
+        stopped=trainer.stopped,
+        plateau=trainer.plateau_message,
+    )
+    if saved and this_shard().rank == 0:
+        write_record(outcome, config.settings, data.hashes)
+    kept = outcome
+    if base is not None and not _validates_better(config, outcome, base):
+        kept = replace(base, checkpoint=trainer.keep_base(base))
+    return _Trained(
+        outcome, kept, popularity if all(popularity.values()) else None, {**data.hashes, **trainer.fingerprint}
+    )
+
+
+def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[Optional[Outcome], Optional[str]]:
+    """Train the base of an aligned model, as its own run would, where ``base_first`` asks for it.
+
+    Returns:
+        The base, None without one; and the checkpoint with which the aligned model's own training goes on, if any.
+    """
+    resume_from: Optional[str] = config["resume_from"]
+    base_class = base_of(config.model_class)
+    if not config["base_first"] or base_class is None or not config.aligns:
+        return None, resume_from
+    if not saved or config["eval_step"] == 0 or not data.loaders[1]:
+        getLogger().warning(
+            f"base_first: without checkpoints and validations there is nothing to choose between {config['model']} and "
+            f"{base_class.__name__} by; the base is not trained."
+        )
+        return None, resume_from
+    if resume_from:
+        stored = load_checkpoint(resume_from)
+        if stored["model"] == config["model"]:
+            return _base_of_checkpoint(stored), resume_from
+    # Whatever is wrong with the alignment's settings or its embeddings is said now, not after the base's training.
+    config.model_class(config, data.loaders[0]._dataset)
+    base_config = config.of_base(base_class)
+    folder, settings = Path(config["checkpoint_dir"]), base_config.settings
+    known = find_record(folder, base_class.__name__, settings, data.hashes, _OF_NO_MATTER)
+    if known is not None and not resume_from:
+        getLogger().info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.")
+        return known, None
+    getLogger().info(f"{base_class.__name__}, the base, is trained first (off with --base_first=False).")
+    base = _train(base_config, data, saved, resume_from, None).outcome
+    getLogger().info(f"{base_class.__name__} validates at {base.valid}. Now {config['model']}.")
+    return base, None
+
+
+def _data_hashes(loaders: Sequence[Any]) -> dict[str, str]:
+    """Return hashes of the training data and of what is to be found in validation and test."""
+    train, *others = (loader._dataset for loader in loaders)
+    hashes = fingerprint(train)
+    for name, part in zip(("validation", "test"), others):
+        hashes[f"{name} interactions"] = fingerprint(part).get("training interactions", "")
+    return hashes
+
+
+def _base_of_checkpoint(checkpoint: Mapping[str, Any]) -> Optional[Outcome]:
+    """Return the base that was trained before a checkpoint's model, if it is still there to be kept."""
+    record = checkpoint.get("base")
+    if record and not Path(record["checkpoint"]).is_file():
+        getLogger().warning(
+            f"The checkpoint of the base, '{record['checkpoint']}', is not there any more: whatever it is worth, the "
+            "aligned model is kept."
+        )
+        return None
+    return Outcome(**record) if record else None
+
+
+def _validates_better(config: RLMRecConfig, first: Outcome, second: Outcome) -> bool:
+    """Return whether the first of two trainings has a better validation score than the second."""
+    scores = [_valid_score(config, outcome.valid) for outcome in (first, second)]
+    if scores[0] is None or scores[1] is None:
+        return scores[1] is None
+    return scores[0] > scores[1] if config["valid_metric_bigger"] else scores[0] < scores[1]
+
+
+def _valid_score(config: RLMRecConfig, valid: Optional[Mapping[str, float]]) -> Optional[float]:
+    """Return the ``valid_metric`` among all metrics of a validation."""
+    return None if valid is None else valid.get(str(config["valid_metric"]).lower())
+
+
+def _known_base(config: RLMRecConfig, base: Optional[Outcome], data: Mapping[str, str]) -> Optional[dict[str, Any]]:
+    """Return what is known of the base of an aligned model: from this run, or from a result beside this run's."""
+    if base is not None:
+        return {"source": "trained", "seed": config["seed"], **base.record()}
+    base_class = base_of(config.model_class)
+    if base_class is None:
+        return None
+    return recorded_base(config["result_file"], base_class.__name__, config["seed"], data)
+
+
+def _tell_what_it_is_worth(
+    config: RLMRecConfig, trained: _Trained, base: Optional[Mapping[str, Any]], kept: Outcome
+) -> None:
+    """Log the test result beside those of the popularity ranking and of the base, then what went wrong if it did."""
+    popularity = trained.popularity["test"] if trained.popularity else None
+    rows: list[tuple[str, Any]] = [("popularity ranking", popularity)]
+    if base is not None:
+        of_seed = "" if base["seed"] == config["seed"] else f", seed {base['seed']}"
+        rows.append((f"{base['model']} (base{of_seed})", base["test"]))
+    rows.append((config["model"], trained.outcome.test))
+    getLogger().info("Test results, each with its change from the line above:\n" + table(rows))
+    if kept is not trained.outcome:
+        getLogger().warning(
+            f"{config['model']} validates no better than its base, {kept.model}: the base is kept. Its texts may be "
+            "few, poor or of other items (recbole-rlmrec check says more), or what they say is in the interactions "
+            "already. The test result and the checkpoint of this run are the base's."
+        )
+    if kept.plateau:
+        getLogger().warning(kept.plateau)
 
 
 def load_model(

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Literal, Optional, TypeVar, Union
 
 from recbole_rlmrec.errors import SettingError
 
 _SettingsT = TypeVar("_SettingsT", bound="Settings")
+
+#: Weight of a term: a number, or ``auto`` for one that a bound on the term's gradient decides at each step.
+Weight = Union[float, Literal["auto"]]
+
+
+def number_of(weight: Weight) -> float:
+    """Return what a term is multiplied by; with ``auto`` 1, the largest weight that its bound leaves it."""
+    return 1.0 if weight == "auto" else weight
+
+
+def bound_of(weight: Weight, share: float) -> Optional[float]:
+    """Return the bound on a term's gradient, ``share`` with the weight ``auto``; a fixed weight has none."""
+    return share if weight == "auto" else None
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,19 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class AutoOr:
+    """The word ``auto``, or a number of a range."""
+
+    range: Range
+
+    def __contains__(self, value: object) -> bool:
+        return value == "auto" or value in self.range
+
+    def __str__(self) -> str:
+        return f"auto or {self.range}"
+
+
+@dataclass(frozen=True)
 class OfType:
     """Any value of a type; ``None`` where ``optional``."""
 
@@ -69,13 +95,14 @@ class OfType:
 class Setting:
     """What a setting may be, an example for error messages, and what it does."""
 
-    allowed: Union[Range, Choice, OfType]
+    allowed: Union[Range, AutoOr, Choice, OfType]
     example: str
     meaning: str
 
 
 _POSITIVE = Range(0, includes_low=False)
 _WEIGHT = Range(0)
+_AUTO_WEIGHT = AutoOr(_WEIGHT)
 _COUNT = Range(1, whole=True)
 _FLAG = OfType(bool, "True or False")
 _TEXT = OfType(str, "text", optional=True)
@@ -83,13 +110,24 @@ _NAMES = OfType(list, "a list of names", optional=True)
 
 MODEL_SETTINGS: dict[str, Setting] = {
     # RLMRec
-    "alignment_weight": Setting(_WEIGHT, "0.01", "Con: weight of the alignment term; 0 is the backbone itself"),
+    "alignment_weight": Setting(
+        _AUTO_WEIGHT,
+        "auto",
+        "Con: weight of the alignment term, or auto: as large as alignment_share allows; 0 is the backbone itself",
+    ),
+    "alignment_share": Setting(
+        Range(0, 1),
+        "0.1",
+        "Con, Gen: with an auto weight, how hard the term may pull at most, in gradients of the backbone's own terms",
+    ),
     "alignment_temperature": Setting(_POSITIVE, "0.2", "Con: temperature of the alignment's InfoNCE"),
     "alignment_negatives": Setting(
         Choice(("all", "batch")), "all", "Con: a user's negatives are all users, or the batch's unique nodes"
     ),
     "reconstruction_weight": Setting(
-        _WEIGHT, "0.1", "Gen: weight of the reconstruction term; 0 is the backbone itself"
+        _AUTO_WEIGHT,
+        "auto",
+        "Gen: weight of the reconstruction term, or auto: as large as alignment_share allows; 0 is the backbone itself",
     ),
     "reconstruction_temperature": Setting(_POSITIVE, "0.2", "Gen: temperature of the reconstruction's InfoNCE"),
     "mask_ratio": Setting(Range(0, 1, includes_low=False), "0.1", "Gen: share of the nodes masked at each step"),
@@ -119,9 +157,15 @@ MODEL_SETTINGS: dict[str, Setting] = {
         Choice(("mean", "sum")), "mean", "losses averaged over the batch, or summed (RecBole's SGL)"
     ),
     "ssl_weight": Setting(
-        _WEIGHT,
+        _AUTO_WEIGHT,
+        "auto",
+        "SGL, SimGCL, DCCF: weight of the contrast between views, in SGL and SimGCL also auto: as large as ssl_share "
+        "allows; AutoCF: of users with users and items with items",
+    ),
+    "ssl_share": Setting(
+        Range(0, 1),
         "0.1",
-        "SGL, SimGCL, DCCF: weight of the contrast between views; AutoCF: of users with users and items with items",
+        "SGL, SimGCL: with an auto ssl_weight, how hard the contrast may pull at most, in gradients of the other terms",
     ),
     "ssl_tau": Setting(_POSITIVE, "0.2", "SGL, SimGCL, DCCF: temperature of that contrast"),
     "ssl_negatives": Setting(
@@ -192,6 +236,11 @@ RUN_SETTINGS: dict[str, Setting] = {
     "eval_protocol": Setting(
         Choice(("recbole", "paper")), "recbole", "whose evaluation: RecBole's own, or that of the RLMRec paper"
     ),
+    "defaults": Setting(
+        Choice(("recommended", "published")),
+        "recommended",
+        "defaults for data of your own, or the numbers of RecBole and of the original papers",
+    ),
     "tuned": Setting(_FLAG, "True", "load properties/tuned/<dataset>/<Class>.yaml where there is one"),
     "result_file": Setting(_TEXT, "result.json", "where to write the run's settings and results as JSON"),
     "resume_from": Setting(_TEXT, "saved/X.pth", "checkpoint whose training goes on"),
@@ -199,9 +248,29 @@ RUN_SETTINGS: dict[str, Setting] = {
     "learning_rate": Setting(_POSITIVE, "0.001", "step size of the optimiser"),
     "train_batch_size": Setting(_COUNT, "2048", "training interactions per step"),
     "eval_batch_size": Setting(_COUNT, "4194304", "scores (users x items) per evaluation step"),
-    "epochs": Setting(Range(0, whole=True), "300", "training epochs at most"),
+    "epochs": Setting(Range(0, whole=True), "1000", "training epochs at most"),
     "eval_step": Setting(Range(0, whole=True), "1", "epochs between validations; 0 validates never"),
+    "early_stopping": Setting(
+        Choice(("popularity", "recbole")),
+        "popularity",
+        "patience in validations and steps that does not count while the model ranks by popularity; or RecBole's, in "
+        "validations only",
+    ),
     "stopping_step": Setting(Range(0, whole=True), "10", "validations without a better score before training stops"),
+    "patience_steps": Setting(
+        Range(0, whole=True),
+        "1000",
+        "training steps without a better score before training stops, beside stopping_step",
+    ),
+    "plateau_steps": Setting(
+        Range(0, whole=True), "20000", "steps after which patience counts even at the popularity ranking's score"
+    ),
+    "plateau_epochs": Setting(
+        Range(0, whole=True), "500", "epochs after which patience counts even at the popularity ranking's score"
+    ),
+    "base_first": Setting(
+        _FLAG, "True", "Con, Gen: train the base first, and keep it where the aligned model validates no better"
+    ),
 }
 
 SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **RUN_SETTINGS}
@@ -222,7 +291,7 @@ def check_value(name: str, value: Any, origin: str = "") -> None:
     if setting is None or value in setting.allowed:
         return
     where = f" (from {origin})" if origin else ""
-    fault = " is out of range" if isinstance(setting.allowed, Range) else ""
+    fault = " is out of range" if isinstance(setting.allowed, (Range, AutoOr)) else ""
     raise SettingError(
         f"{name}={value!r}{where}{fault}: expected {setting.allowed}, e.g. --{name}={setting.example}. "
         f"Meaning: {setting.meaning}."
@@ -249,6 +318,23 @@ def require(config: Any, name: str) -> Any:
         )
     check_value(name, value)
     return value
+
+
+def require_number(config: Any, name: str, why: str) -> float:
+    """Return a weight that a model can take as a number only.
+
+    Args:
+        config: the run's configuration.
+        name: the setting.
+        why: what keeps this model from ``auto``, for the message.
+
+    Raises:
+        SettingError: it is missing, out of range or ``auto``.
+    """
+    value = require(config, name)
+    if value == "auto":
+        raise SettingError(f"{name}=auto: {why}. Give a number, e.g. --{name}=0.01.")
+    return float(value)
 
 
 @dataclass(frozen=True)

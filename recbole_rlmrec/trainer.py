@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import secrets
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import scipy.sparse
@@ -13,12 +15,14 @@ import torch
 import torch.distributed as dist
 from recbole.data.interaction import Interaction
 from recbole.evaluator import Collector
+from recbole.trainer import TraditionalTrainer
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import get_gpu_usage, get_trainer, set_color
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_rlmrec.comparison import Outcome
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
@@ -26,15 +30,24 @@ from recbole_rlmrec.evaluation import TopKCollector
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.registry import missing_package, recbole_name
 from recbole_rlmrec.ops.distributed import sum_gradients, this_shard
+from recbole_rlmrec.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
+from recbole_rlmrec.stopping import EarlyStopping, Margin, StoppingSettings
 
 CHECKPOINT_FORMAT = 1
 
 #: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
 _RESUME_FREE = frozenset(
-    {"epochs", "stopping_step", "resume_from", "result_file", "show_progress", "checkpoint_dir", "data_path", "state"}
+    {"epochs", "early_stopping", "stopping_step", "patience_steps", "plateau_steps", "plateau_epochs", "resume_from"}
+    | {"result_file", "show_progress", "checkpoint_dir", "data_path", "state"}
     | {"gpu_id", "use_gpu", "worker", "eval_batch_size", "log_wandb", "wandb_project", "cold_nodes", "clip_grad_norm"}
     | {"semantic_storage"}
 )
+
+#: With fewer interactions than this to be found, a validation's scores are said to be noise.
+LEAST_VALIDATION = 50
+
+#: While patience does not count, the log says so once in so many epochs.
+_EPOCHS_BETWEEN_NOTES = 10
 
 _CHECKPOINT_KEYS = (
     "format",
@@ -156,6 +169,10 @@ class SafeTrainerMixin:
     Attributes:
         best_epoch: epoch that is tested, the one of the best validation so far, counted from 0; -1 before the first.
         fingerprint: identity of the training data, stored in checkpoints; set by :meth:`fit`.
+        stopped: why the training ended: ``patience``; ``epochs``, where it had as many as it may have; or ``plateau``,
+            where its best validation is not above the popularity ranking's by more than noise. Set by :meth:`fit`.
+        plateau_message: what to tell of a training that ended on the plateau, and what to try; else empty.
+        base_record: what is known of the base that was trained first, stored in checkpoints; None without one.
     """
 
     config: Any
@@ -172,8 +189,16 @@ class SafeTrainerMixin:
     start_epoch: int
     epochs: int
     eval_step: int
+    stopping_step: int
+    train_loss_dict: dict[int, Any]
     best_valid_result: Optional[dict[str, float]]
     best_epoch: int = -1
+    stopped: Optional[str] = None
+    plateau_message: str = ""
+    base_record: Optional[dict[str, Any]] = None
+
+    #: Whether the model is trained step by step, so that patience means something.
+    trains_in_steps: bool = True
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)  # type: ignore[call-arg]
@@ -183,6 +208,12 @@ class SafeTrainerMixin:
         self.eval_step = min(self.eval_step, self.epochs)
         self.fingerprint: dict[str, str] = {}
         self._latest_valid_result: Optional[dict[str, float]] = None
+        self._stopping: Optional[EarlyStopping] = None
+        self._restored: Optional[tuple[dict[str, Any], float]] = None
+        self._popularity: Optional[PopularityRanking] = None
+        self._popular_scores: Optional[np.ndarray] = None
+        self._margin: Optional[Margin] = None
+        self._best_margin: Optional[Margin] = None
         # RecBole's name ends with the second, which two runs started together share.
         stem = Path(self.saved_model_file).with_suffix("")
         self.saved_model_file = f"{stem}-{secrets.token_hex(3)}.pth"
@@ -198,13 +229,13 @@ class SafeTrainerMixin:
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
         self.fingerprint = fingerprint(train_data._dataset)
-
-        validated = []
+        self._begin_watching(train_data, valid_data)
+        ended = []
 
         def remember(epoch: int, score: float) -> None:
-            validated.append(epoch)
             if self.cur_step == 0:
-                self.best_epoch = epoch
+                self.best_epoch, self._best_margin = epoch, self._margin
+            ended.append(epoch)
             if callback_fn is not None:
                 callback_fn(epoch, score)
 
@@ -224,29 +255,110 @@ class SafeTrainerMixin:
             raise
         except ImportError as error:
             raise SettingError(missing_package(self.config["model"], error)) from error
-        self._warn_of_a_plateau(validated)
+        self._say_how_it_ended(ended[-1] if ended else None)
         return result
 
-    def _warn_of_a_plateau(self, validated: Sequence[int]) -> None:
-        """Say so if training was stopped early though it hardly had begun."""
-        is_stopped = bool(validated) and validated[-1] + self.eval_step < self.epochs
-        if is_stopped and len(validated) > 2 and self.best_epoch in validated[:2]:
+    # ------------------------------------------------------------------ early stopping and the popularity ranking
+
+    def _begin_watching(self, train_data: Any, valid_data: Any) -> None:
+        """Prepare early stopping, and the ranking that validations are compared with."""
+        self._stopping = EarlyStopping(StoppingSettings.from_config(self.config), len(train_data))
+        if self._restored is not None:
+            self._stopping.restore(*self._restored)
+        training = train_data._dataset
+        if is_by_user(str(self.config["valid_metric"])) and training.iid_field is not None:
+            items = training.inter_feat[training.iid_field]
+            self._popularity = PopularityRanking(training.iid_field, items, training.item_num).to(self.device)
+        n_held_out = len(valid_data._dataset) if valid_data else None
+        if n_held_out is not None and n_held_out < LEAST_VALIDATION:
             self.logger.warning(
-                f"The best of {len(validated)} validations is number {validated.index(self.best_epoch) + 1}, and "
-                f"stopping_step={self.config['stopping_step']} ended the training. If the loss was still falling, the "
-                "model may stand on a plateau: on sparse data many rank by popularity for dozens of epochs before they "
-                "tell users apart. A larger stopping_step waits for longer."
+                f"The validation holds {n_held_out} interactions: its scores are noise, and so is the choice of the "
+                f"best epoch. With fewer than {LEAST_VALIDATION} give validation a larger share (eval_args, or a "
+                "split of your own), or take more data."
             )
 
+    def popularity_result(self, eval_data: Any) -> Optional[dict[str, float]]:
+        """Return the metrics of the popularity ranking on ``eval_data``, under the model's own protocol.
+
+        Only after :meth:`fit` has begun; None where the ``valid_metric`` is no mean over users of hits.
+        """
+        if self._popularity is None or not eval_data:
+            return None
+        trained, self.model = self.model, self._popularity
+        try:
+            result = self.evaluate(eval_data, load_best_model=False)
+        finally:
+            self.model = trained
+        return {name: float(value) for name, value in result.items()}
+
+    def _scores_by_user(self) -> Optional[np.ndarray]:
+        """Return the ``valid_metric`` of each user of the latest evaluation, ``[users]``."""
+        hits = getattr(self.eval_collector, "latest_hits", None)
+        return score_by_user(self.config, str(self.config["valid_metric"]), hits)
+
+    def _observe(self, score: float, margin: Optional[Margin]) -> None:
+        """Let early stopping judge a validation, and have RecBole's loop do as it says."""
+        assert self._stopping is not None
+        had_left, waited = self._stopping.has_left, self._stopping.waits
+        epochs = max(self.train_loss_dict, default=-1) + 1
+        must_end = self._stopping.observe(epochs, score if self.valid_metric_bigger else -score, margin)
+        # RecBole stops at a validation that is no better, once more than so many of them have followed each other.
+        self.stopping_step = -1 if must_end else sys.maxsize
+        if margin is None or self._stopping.settings.early_stopping == "recbole":
+            return
+        metric, popular = self.config["valid_metric"], f"{margin.reference:.4f}"
+        if self._stopping.has_left and not had_left:
+            self.logger.info(
+                f"{metric} has risen above the popularity ranking's {popular}: patience counts from now on."
+            )
+        elif self._stopping.waits and (not waited or epochs % _EPOCHS_BETWEEN_NOTES == 0):
+            self.logger.info(f"{metric} is still at the popularity ranking's {popular}; patience does not count yet.")
+        elif waited and not self._stopping.waits and not self._stopping.has_left:
+            self.logger.info(
+                f"{metric} is not above the popularity ranking's {popular} after {self._stopping.steps} steps in "
+                f"{epochs} epochs: patience counts from now on."
+            )
+
+    def _say_how_it_ended(self, last_epoch: Optional[int]) -> None:
+        """Set :attr:`stopped`, and say so loudly where the training did not get above the popularity ranking."""
+        if last_epoch is None or not self.trains_in_steps:
+            return
+        self.stopped = "patience" if last_epoch + 1 < self.epochs and self.stopping_step < 0 else "epochs"
+        margin = self._best_margin
+        if margin is None or margin.is_above:
+            return
+        self.stopped = "plateau"
+        where = "below" if margin.is_below else "at"
+        found = (
+            f"{type(self.model).__name__} ended {where} the popularity ranking: its best validation "
+            f"{self.config['valid_metric']} is {margin.reference + margin.difference:.4f}, that of the most popular "
+            f"items {margin.reference:.4f} (difference {margin.difference:+.4f}, standard error {margin.error:.4f}; "
+            f"{last_epoch + 1} epochs). It says no more of its users than a list of what is popular."
+        )
+        self.logger.warning(found)
+        rate = self.config["learning_rate"]
+        self.plateau_message = (
+            f"{found} What to try: where the loss was still falling, a larger learning_rate (it is {rate}) or more "
+            "patience (patience_steps, plateau_steps, plateau_epochs, epochs); where it was low already, a larger "
+            "reg_weight; with contrast between views, a smaller ssl_weight. If nothing helps, the data may hold no "
+            "more: --model=EASE and --model=ItemKNN say within a minute what other methods find."
+        )
+
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        if self._popular_scores is None and self.popularity_result(valid_data) is not None:
+            self._popular_scores = self._scores_by_user()
         score, result = super()._valid_epoch(valid_data, show_progress)  # type: ignore[misc]
+        scores = self._scores_by_user()
+        if self._popular_scores is not None and scores is not None:
+            self._margin = margin_over(self._popular_scores, scores)
         if this_shard().world_size > 1:
             # A model with statistics of its own, such as those of batch normalisation, scores differently in each
             # process; they must agree on when to stop.
-            agreed = [(score, result)]
+            agreed = [(score, result, self._margin)]
             dist.broadcast_object_list(agreed, src=0)
-            score, result = agreed[0]
+            score, result, self._margin = agreed[0]
         self._latest_valid_result = {name: float(value) for name, value in result.items()}
+        self._observe(score, self._margin)
         return score, result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
@@ -270,6 +382,9 @@ class SafeTrainerMixin:
             "state_dict": self.model.state_dict(),
             "other_parameter": {key: _pack(value) for key, value in self.model.other_parameter().items()},
             "optimizer": self.optimizer.state_dict(),
+            "stopping": self._stopping.state() if self._stopping is not None else None,
+            "margin": asdict(self._margin) if self._margin is not None else None,
+            "base": self.base_record,
         }
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
@@ -291,6 +406,10 @@ class SafeTrainerMixin:
                 shapes the training differs.
         """
         checkpoint = load_checkpoint(resume_file, self.device)
+        if checkpoint.get("aligned"):
+            self.logger.info(f"{resume_file} holds the base that was kept; the aligned model's training goes on.")
+            resume_file = checkpoint["aligned"]
+            checkpoint = load_checkpoint(resume_file, self.device)
         if checkpoint["model"] == type(self.model).__name__:
             self._check_settings(checkpoint["settings"], resume_file)
         if train_data is not None:
@@ -305,8 +424,36 @@ class SafeTrainerMixin:
         self.best_valid_score = checkpoint["best_valid_score"]
         self.best_valid_result = self._latest_valid_result = checkpoint["best_valid_result"]
         self.best_epoch = checkpoint["epoch"]
+        # Checkpoints of version 0.1 know neither of patience in steps nor of the popularity ranking nor of a base.
+        if checkpoint.get("stopping") is not None:
+            score = self.best_valid_score if self.valid_metric_bigger else -self.best_valid_score
+            self._restored = (checkpoint["stopping"], score)
+        if checkpoint.get("margin") is not None:
+            self._best_margin = Margin(**checkpoint["margin"])
         self.saved_model_file = str(resume_file)
         self.logger.info(f"Training goes on from epoch {self.start_epoch} with {resume_file}.")
+
+    def keep_base(self, base: Outcome) -> str:
+        """Write a checkpoint of this model with the weights of its base, and return its path.
+
+        What the base does not have (a projector, a mask token) is as it was trained; no score depends on it.
+
+        Args:
+            base: the base that was trained first.
+        """
+        path = str(Path(self.saved_model_file).with_suffix("")) + "-base.pth"
+        if this_shard().rank != 0:
+            return path
+        own, stored = load_checkpoint(self.saved_model_file), load_checkpoint(base.checkpoint)
+        state = {
+            **own,
+            **{name: stored[name] for name in ("epoch", "cur_step", "best_valid_score", "best_valid_result")},
+            **{name: {**own[name], **stored[name]} for name in ("state_dict", "other_parameter")},
+            "aligned": self.saved_model_file,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+        return path
 
     def _check_settings(self, stored: dict[str, Any], path: Union[str, Path]) -> None:
         current = self.config.settings
@@ -504,6 +651,8 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
 class UntrainedTrainer(Trainer):
     """Evaluates a model that has no parameters, as the outcome of one epoch in which no step is taken."""
 
+    trains_in_steps = False
+
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.epochs = 1
@@ -529,4 +678,5 @@ def trainer_class(config: Any) -> type:
             f"{config['model']} is trained by RecBole's {theirs.__name__}, whose steps one process takes. Leave out "
             "--nproc and --world_size."
         )
-    return type(theirs.__name__, (SafeTrainerMixin, theirs), {"__doc__": theirs.__doc__})
+    content = {"__doc__": theirs.__doc__, "trains_in_steps": not issubclass(theirs, TraditionalTrainer)}
+    return type(theirs.__name__, (SafeTrainerMixin, theirs), content)

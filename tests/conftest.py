@@ -80,6 +80,7 @@ class World:
             "embedding_size": 8,
             "train_batch_size": 64,
             "show_progress": False,
+            "base_first": False,
             **fitting(model),
             **settings,
         }

@@ -94,6 +94,9 @@ INTERNAL_LAYERS = (
     "model/SGL.yaml",
     "model/ContrastiveAlignment.yaml",
     "model/SGL_RLMRecCon.yaml",
+    "published/overall.yaml",
+    "published/model/SGL.yaml",
+    "published/model/SGL_RLMRecCon.yaml",
     "dataset/tiny.yaml",
     "protocol/paper.yaml",
     "tuned/tiny/SGL_RLMRecCon.yaml",
@@ -106,7 +109,7 @@ def properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """An empty folder in place of our property files."""
     folder = tmp_path / "installed" / "properties"
     folder.mkdir(parents=True)
-    (folder / "overall.yaml").write_text("eval_protocol: paper\ntuned: True\n")
+    (folder / "overall.yaml").write_text("eval_protocol: paper\ndefaults: published\ntuned: True\n")
     monkeypatch.setattr(config_module, "resource_folder", lambda name: tmp_path / "installed" / name)
     config_module._known_keys.cache_clear()
     yield folder
@@ -196,9 +199,15 @@ COMMON = {
     "learning_rate": 0.001,
     "train_batch_size": 2048,
     "eval_batch_size": 4_194_304,
-    "epochs": 300,
+    "epochs": 1000,
     "eval_step": 1,
+    "early_stopping": "popularity",
     "stopping_step": 10,
+    "patience_steps": 1000,
+    "plateau_steps": 20000,
+    "plateau_epochs": 500,
+    "base_first": True,
+    "defaults": "recommended",
     "metric_decimal_place": 4,
     "weight_decay": 0.0,
     "seed": 2020,
@@ -273,11 +282,12 @@ BACKBONE_DEFAULTS: dict[str, dict[str, Any]] = {
         "reg_weight": 1e-5,
         "include_ego_layer": True,
         "loss_reduction": "sum",
-        "ssl_weight": 0.05,
+        "ssl_weight": "auto",
+        "ssl_share": 0.1,
         "ssl_tau": 0.5,
         "ssl_negatives": "all",
         "ssl_negative_items": False,
-        "padding_negatives": True,
+        "padding_negatives": False,
         "view_edge_drop": "recbole",
         "type": "ED",
         "drop_ratio": 0.1,
@@ -287,7 +297,8 @@ BACKBONE_DEFAULTS: dict[str, dict[str, Any]] = {
         "reg_weight": 1e-4,
         "include_ego_layer": False,
         "loss_reduction": "mean",
-        "ssl_weight": 0.5,
+        "ssl_weight": "auto",
+        "ssl_share": 0.1,
         "ssl_tau": 0.2,
         "ssl_negatives": "batch",
         "ssl_negative_items": False,
@@ -298,17 +309,27 @@ BACKBONE_DEFAULTS: dict[str, dict[str, Any]] = {
 VARIANT_DEFAULTS: dict[str, dict[str, Any]] = {
     "": {},
     "_RLMRecCon": {
-        "alignment_weight": 0.01,
+        "alignment_weight": "auto",
+        "alignment_share": 0.1,
         "alignment_temperature": 0.2,
-        "alignment_negatives": "all",
+        "alignment_negatives": "batch",
         "semantic_storage": "memory",
     },
     "_RLMRecGen": {
-        "reconstruction_weight": 0.1,
+        "reconstruction_weight": "auto",
+        "alignment_share": 0.1,
         "reconstruction_temperature": 0.2,
         "mask_ratio": 0.1,
         "semantic_storage": "memory",
     },
+}
+#: What `defaults: published` brings back: RecBole's numbers, and those of the original papers.
+PUBLISHED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "overall": {"early_stopping": "recbole", "epochs": 300, "base_first": False, "defaults": "published"},
+    "SGL": {"ssl_weight": 0.05, "padding_negatives": True},
+    "SimGCL": {"ssl_weight": 0.5},
+    "_RLMRecCon": {"alignment_weight": 0.01, "alignment_negatives": "all"},
+    "_RLMRecGen": {"reconstruction_weight": 0.1},
 }
 PAPER_CLASSES = [backbone + variant for backbone in BACKBONE_DEFAULTS for variant in VARIANT_DEFAULTS]
 
@@ -334,6 +355,31 @@ def test_effective_defaults(configure: Configure, model: str) -> None:
     assert config.notes == []
 
 
+@pytest.mark.parametrize("origin", ORIGINS)
+@pytest.mark.parametrize("model", PAPER_CLASSES)
+def test_published_defaults(configure: Configure, origin: str, model: str) -> None:
+    backbone, variant = parts_of(model)
+    arguments, _ = given_by(origin, defaults="published")
+    config = configure(model, **arguments)
+    expected = {**COMMON, **BACKBONE_DEFAULTS[backbone], **VARIANT_DEFAULTS[variant]}
+    for part in ("overall", backbone, variant):
+        expected.update(PUBLISHED_DEFAULTS.get(part, {}))
+    assert {key: config[key] for key in expected} == expected
+    assert config.non_default_settings() == {"defaults": "published"}
+    assert config.settings["defaults"] == "published"
+
+
+def test_published_defaults_hold_for_recboles_own_models(configure: Configure) -> None:
+    assert configure("BPR")["early_stopping"] == "popularity"
+    published = configure("BPR", defaults="published")
+    assert {key: published[key] for key in ("early_stopping", "epochs", "stopping_step", "train_batch_size")} == {
+        "early_stopping": "recbole",
+        "epochs": 300,
+        "stopping_step": 10,
+        "train_batch_size": 2048,
+    }
+
+
 @pytest.mark.parametrize(
     ("dataset", "expected"),
     [
@@ -346,8 +392,8 @@ def test_effective_defaults(configure: Configure, model: str) -> None:
             {
                 "benchmark_filename": None,
                 "split_file": "ml-100k.split.json",
-                "learning_rate": 0.005,
-                "stopping_step": 20,
+                "learning_rate": 0.001,
+                "stopping_step": 10,
                 "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]},
                 "item_title_field": "movie_title",
                 "item_attribute_fields": ["release_year", "class"],
@@ -460,6 +506,7 @@ COLUMNS = {
 }
 #: What all configurations of the paper share, and how the official code computes.
 PAPER = {
+    "defaults": "published",
     "embedding_size": 32,
     "learning_rate": 0.001,
     "weight_decay": 0.0,
@@ -545,7 +592,8 @@ def test_every_key_of_a_tuned_file_is_read(
 ) -> None:
     """A key that neither the model nor the runner asks for would be a line without effect."""
     world = make_world(n_users=80, n_items=60)
-    asked: set[str] = {"epochs", "learning_rate", "weight_decay", "seed"}  # by RecBole's trainer and the runner
+    # By RecBole's trainer, the runner and the configuration itself.
+    asked: set[str] = {"epochs", "learning_rate", "weight_decay", "seed", "defaults"}
     look_up = RLMRecConfig.__getitem__
 
     def recorded(self: RLMRecConfig, key: str) -> Any:
@@ -661,9 +709,9 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("alignment_temperature", 0, "a number above 0"),
     ("alignment_temperature", "abc", "a number above 0"),
     ("reconstruction_temperature", -1, "a number above 0"),
-    ("reconstruction_weight", -1e-9, "a number at least 0"),
+    ("reconstruction_weight", -1e-9, "auto or a number at least 0"),
     ("ssl_tau", 0, "a number above 0"),
-    ("ssl_weight", -0.1, "a number at least 0"),
+    ("ssl_weight", -0.1, "auto or a number at least 0"),
     ("eps", -1, "a number at least 0"),
     ("embedding_size", 0, "a whole number at least 1"),
     ("embedding_size", 32.5, "a whole number at least 1"),
@@ -673,12 +721,22 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("edge_keep_rate", 0, "a number in (0, 1]"),
     ("edge_keep_rate", 1.01, "a number in (0, 1]"),
     ("drop_ratio", 1, "a number in [0, 1)"),
-    ("alignment_weight", -1, "a number at least 0"),
-    ("alignment_weight", "abc", "a number at least 0"),
-    ("alignment_weight", True, "a number at least 0"),
-    ("alignment_weight", None, "a number at least 0"),
-    ("alignment_weight", [0.1], "a number at least 0"),
-    ("alignment_weight", math.nan, "a number at least 0"),
+    ("alignment_weight", -1, "auto or a number at least 0"),
+    ("alignment_weight", "abc", "auto or a number at least 0"),
+    ("alignment_weight", True, "auto or a number at least 0"),
+    ("alignment_weight", None, "auto or a number at least 0"),
+    ("alignment_weight", [0.1], "auto or a number at least 0"),
+    ("alignment_weight", math.nan, "auto or a number at least 0"),
+    ("alignment_share", 1.01, "a number in [0, 1]"),
+    ("alignment_share", -0.1, "a number in [0, 1]"),
+    ("alignment_share", "auto", "a number in [0, 1]"),
+    ("ssl_share", 2, "a number in [0, 1]"),
+    ("patience_steps", -1, "a whole number at least 0"),
+    ("plateau_steps", -1, "a whole number at least 0"),
+    ("plateau_epochs", 0.5, "a whole number at least 0"),
+    ("early_stopping", "never", "one of popularity, recbole"),
+    ("base_first", 1, "True or False"),
+    ("defaults", "mine", "one of recommended, published"),
     ("reg_weight", math.inf, "a number at least 0"),
     ("learning_rate", 0, "a number above 0"),
     ("train_batch_size", 0, "a whole number at least 1"),

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable
 
@@ -166,7 +167,15 @@ def test_a_run_in_two_processes_ends_like_one(world: World) -> None:
     two = run("LightGCN_RLMRecGen", world.name, config_dict=settings, nproc=2)
     assert two.test_result == pytest.approx(one.test_result, abs=1e-6)
     assert (two.best_epoch, two.settings) == (one.best_epoch, one.settings)
-    assert Path(two.checkpoint).is_file() and len(list(Path("saved").iterdir())) == 2
+    assert (two.kept, two.base["test"], two.stopped) == (
+        one.kept,
+        pytest.approx(one.base["test"], abs=1e-6),
+        one.stopped,
+    )
+    # The base of the first run served the second as well; where a base is kept, it has a checkpoint of its own.
+    names = Counter(path.name.split("-")[0] for path in Path("saved").glob("*.pth"))
+    assert names == {"LightGCN": 1, "LightGCN_RLMRecGen": 2 if one.kept == "model" else 4}
+    assert Path(two.checkpoint).is_file()
     assert len(list(Path("log_tensorboard").iterdir())) <= 2 and not list(Path().glob("log_tensorboard/model-*"))
     assert Path("result.json").is_file()
 

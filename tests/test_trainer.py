@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +22,13 @@ from recbole_rlmrec.model.rlmrec import LightGCN_RLMRecCon
 from recbole_rlmrec.quick_start import load_model, run
 from recbole_rlmrec.trainer import Trainer, load_checkpoint, trainer_class
 
-QUICK = {"benchmark_filename": ["train", "valid", "test"], "embedding_size": 8, "epochs": 2, "show_progress": False}
+QUICK = {
+    "benchmark_filename": ["train", "valid", "test"],
+    "embedding_size": 8,
+    "epochs": 2,
+    "show_progress": False,
+    "base_first": False,
+}
 
 
 def train(world: World, model: Any, **settings: Any) -> Any:
@@ -202,7 +208,8 @@ def test_interrupted_save_keeps_the_old_checkpoint(world: World, monkeypatch: py
     with pytest.raises(OSError, match="disk full"):
         train(world, "LightGCN", resume_from=str(checkpoint), epochs=50)
     assert checkpoint.read_bytes() == before
-    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    assert {path.suffix for path in checkpoint.parent.iterdir()} == {".pth", ".json"}
+    assert len(list(checkpoint.parent.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -241,27 +248,6 @@ def test_recbole_models_keep_their_own_trainer(world: World) -> None:
     assert trainer_class(world.config("BPR")) is Trainer
     assert issubclass(trainer_class(world.config("NCL")), NCLTrainer)
     assert issubclass(trainer_class(world.config("ItemKNN")), TraditionalTrainer)
-
-
-@pytest.mark.parametrize(
-    ("scores", "epochs", "number"),
-    [
-        ([0.2, 0.1, 0.1, 0.1], 50, 1),
-        ([0.1, 0.2, 0.1, 0.1, 0.1], 50, 2),
-        ([0.1, 0.2, 0.3, 0.1, 0.1, 0.1], 50, None),
-        ([0.2, 0.1, 0.1], 3, None),  # it was not stopped
-    ],
-)
-def test_a_training_that_stops_at_once_is_warned_of(
-    world: World, monkeypatch: pytest.MonkeyPatch, scores: list[float], epochs: int, number: Optional[int]
-) -> None:
-    given, said = iter(scores), []
-    monkeypatch.setattr(Trainer, "_valid_epoch", lambda *_, **__: (score := next(given), {"recall@20": score}))
-    monkeypatch.setattr(logging.getLogger(), "warning", lambda message, *_: said.append(message))
-    train(world, "LightGCN", epochs=epochs, stopping_step=2)
-    assert next(given, None) is None
-    expected = [f"The best of {len(scores)} validations is number {number}, and stopping_step=2 ended the training."]
-    assert [text[: len(expected[0])] for text in said if "plateau" in text] == (expected if number else [])
 
 
 @pytest.mark.parametrize("model", ["Pop", "ItemKNN", "SemanticOnly", "BPR"])

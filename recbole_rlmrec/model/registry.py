@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import recbole.model
+from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import get_model as get_recbole_model
 
 from recbole_rlmrec.errors import SettingError
@@ -101,6 +102,34 @@ def recbole_name(model: type) -> str:
         model: any model class. One that extends no model of RecBole's keeps its name.
     """
     return next((base.__name__ for base in model.__mro__ if _is_recbole_model(base)), model.__name__)
+
+
+def base_of(model: type) -> Optional[type]:
+    """Return the backbone that an aligned class aligns, as a model of its own; None for a class without alignment.
+
+    Args:
+        model: any model class.
+    """
+    if not issubclass(model, tuple(ALIGNMENTS.values())):
+        return None
+    for ending in ALIGNMENTS:
+        if not model.__name__.endswith(ending):
+            continue
+        name = model.__name__.removesuffix(ending)
+        support = RECBOLE_MODELS.get(name)
+        if support is not None and support.adapter is not None and issubclass(model, support.adapter):
+            # RecBole's model with what its adapter repairs, such as the errors of NCL's clustering; its numbers are
+            # RecBole's.
+            content = {"__module__": __name__, "__qualname__": name, "__doc__": f"RecBole's {name}."}
+            return type(name, (support.adapter, _recbole_model(name)), content)
+        if name in MODELS and issubclass(model, MODELS[name]):
+            return MODELS[name]
+    return next((base for base in model.__mro__[1:] if base not in ALIGNMENTS.values() and _is_whole(base)), None)
+
+
+def _is_whole(model: type) -> bool:
+    """Return whether a class is a model by itself and no mixin."""
+    return issubclass(model, GeneralRecommender) and not issubclass(model, tuple(ALIGNMENTS.values()))
 
 
 def _is_recbole_model(model: type) -> bool:

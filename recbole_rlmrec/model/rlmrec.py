@@ -27,14 +27,15 @@ from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.layers import NodeMask, Projector, SemanticTable
 from recbole_rlmrec.ops.distributed import join_rows, this_shard
 from recbole_rlmrec.ops.info_nce import info_nce, lowered_length, reconstruction_loss
-from recbole_rlmrec.settings import Settings, require
+from recbole_rlmrec.settings import Settings, Weight, bound_of, number_of, require
 
 
 @dataclass(frozen=True)
 class ContrastiveSettings(Settings):
     """Settings of RLMRec-Con."""
 
-    alignment_weight: float
+    alignment_weight: Weight
+    alignment_share: float
     alignment_temperature: float
     alignment_negatives: Literal["all", "batch"]
     semantic_storage: Literal["memory", "memory_map"]
@@ -44,7 +45,8 @@ class ContrastiveSettings(Settings):
 class GenerativeSettings(Settings):
     """Settings of RLMRec-Gen."""
 
-    reconstruction_weight: float
+    reconstruction_weight: Weight
+    alignment_share: float
     reconstruction_temperature: float
     mask_ratio: float
     semantic_storage: Literal["memory", "memory_map"]
@@ -78,6 +80,10 @@ class ContrastiveAlignment(_Alignment):
     (``alignment_negatives: all``, the official code). ``batch`` contrasts with the batch's unique users and unique
     items instead. Nodes without an embedding are neither anchors nor negatives.
 
+    ``alignment_weight: auto`` bounds how hard the alignment pulls on the representation, ``alignment_share`` times as
+    hard as the backbone's own terms (:func:`~recbole_rlmrec.ops.balance.balanced`), with a weight of at most 1; a
+    number is the weight at each step, as in the paper.
+
     ``alignment_weight: 0`` is the backbone itself: no projector exists and no random number is drawn.
     """
 
@@ -85,7 +91,7 @@ class ContrastiveAlignment(_Alignment):
         super().__init__(config, dataset)
         settings = self.alignment_settings = ContrastiveSettings.from_config(config)
         self.projector = None
-        if settings.alignment_weight > 0:
+        if settings.alignment_weight != 0:
             if settings.semantic_storage == "memory_map" and settings.alignment_negatives == "all":
                 raise SettingError(
                     "semantic_storage=memory_map with alignment_negatives=all would read the whole table from disk at "
@@ -98,7 +104,9 @@ class ContrastiveAlignment(_Alignment):
         """Return the backbone's loss terms and, last, the weighted alignment term."""
         if self.projector is None:
             return super().calculate_loss(interaction)
-        terms, representation = self.step(interaction)
+        settings = self.alignment_settings
+        bound = bound_of(settings.alignment_weight, settings.alignment_share)
+        terms, representation = self.step(interaction, share=bound)
         terms["alignment"] = self._alignment(self.projector, representation, interaction)
         return self.named_losses(terms)
 
@@ -110,7 +118,7 @@ class ContrastiveAlignment(_Alignment):
         else:
             total = self._against_all_users(projector, representation, user)
             total = total + self._within_batch(projector, representation, items, self.n_users, False)
-        return self.alignment_settings.alignment_weight * self.reduced(total, len(user))
+        return number_of(self.alignment_settings.alignment_weight) * self.reduced(total, len(user))
 
     def _against_all_users(self, projector: Projector, representation: Representation, user: Tensor) -> Tensor:
         """Return the loss of the batch's users, each against the profiles of all users."""
@@ -185,6 +193,8 @@ class GenerativeAlignment(_Alignment):
     token for their ego embedding. Every loss of the backbone runs on the masked table, as in the official code; the
     reconstruction is an InfoNCE over the masked nodes of the step, averaged over them.
 
+    ``reconstruction_weight: auto`` and ``alignment_share`` bound the reconstruction as they bound Con's alignment.
+
     ``reconstruction_weight: 0`` is the backbone itself: nothing is masked and no random number is drawn.
     """
 
@@ -194,7 +204,7 @@ class GenerativeAlignment(_Alignment):
         super().__init__(config, dataset)
         self.alignment_settings = GenerativeSettings.from_config(config)
         self.projector = None
-        if self.alignment_settings.reconstruction_weight > 0:
+        if self.alignment_settings.reconstruction_weight != 0:
             self._load_semantic(config, dataset, self.alignment_settings.semantic_storage, unit_length=True)
             covered = self.semantic.covered.nonzero().squeeze(1)
             mask_ratio, seed = self.alignment_settings.mask_ratio, require(config, "seed")
@@ -218,7 +228,9 @@ class GenerativeAlignment(_Alignment):
         if self.projector is None:
             return super().calculate_loss(interaction)
         masked = self.node_mask.draw()
-        terms, representation = self.step(interaction, lambda ego: self.node_mask(ego, masked))
+        settings = self.alignment_settings
+        bound = bound_of(settings.reconstruction_weight, settings.alignment_share)
+        terms, representation = self.step(interaction, lambda ego: self.node_mask(ego, masked), bound)
         terms["reconstruction"] = self._reconstruction(self.projector, representation, masked, interaction)
         return self.named_losses(terms)
 
@@ -233,7 +245,7 @@ class GenerativeAlignment(_Alignment):
         loss = reconstruction_loss(
             hidden, last.weight, last.bias, target, settings.reconstruction_temperature, own.start, total=len(masked)
         )
-        return settings.reconstruction_weight * self.reduced(loss, len(interaction[self.USER_ID]))
+        return number_of(settings.reconstruction_weight) * self.reduced(loss, len(interaction[self.USER_ID]))
 
 
 class LightGCN_RLMRecCon(ContrastiveAlignment, LightGCN):

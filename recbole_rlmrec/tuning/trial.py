@@ -53,7 +53,8 @@ class Task:
         """
         torch.set_num_threads(self.threads)
         own = {"checkpoint_dir": str(checkpoint_folder)}
-        command_line = {"show_progress": False, **self.command_line, **parameters, **own}
+        # A search compares settings of the model itself; its base has a search of its own.
+        command_line = {"show_progress": False, "base_first": False, **self.command_line, **parameters, **own}
         log = self.folder / "log" / f"{self.folder.name}-{self.dataset}-trial-{number}.log"
         started = perf_counter()
         settings: dict[str, Any] = {}

@@ -202,7 +202,7 @@ def test_other_names_of_the_registry_are_missing() -> None:
 def test_settings_are_recboles_and_rlmrecs_and_no_graphs(tiny: World) -> None:
     config = tiny.config("NGCF_RLMRecCon")
     assert config["hidden_size_list"] == [64, 64, 64] and config["message_dropout"] == 0.1
-    assert config["alignment_weight"] == 0.01 and config["alignment_negatives"] == "all"
+    assert config["alignment_weight"] == "auto" and config["alignment_negatives"] == "batch"
     assert not {"layer_combination", "edge_keep_rate", "mask_ratio"} & set(config.internal_config_dict)
     assert tiny.config("SimpleX_RLMRecGen")["mask_ratio"] == 0.1
 
@@ -375,7 +375,8 @@ def test_own_loss_of_con_is_recboles(tiny: World, name: str) -> None:
 
 @pytest.mark.parametrize("name", ALIGNED)
 def test_gradients_reach_projector_and_tables(tiny: World, name: str) -> None:
-    model, batch = fresh(tiny, name)
+    weight = "alignment_weight" if name in CON else "reconstruction_weight"
+    model, batch = fresh(tiny, name, **{weight: 0.1})
     terms = terms_of(enlarged(model), batch)
     assert all(term.shape == () and torch.isfinite(term) for term in terms.values())
     last = "alignment" if name in CON else "reconstruction"

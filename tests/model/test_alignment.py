@@ -182,7 +182,8 @@ def test_batch_of_holes_aligns_nothing(holed: World, negatives: str) -> None:
 
 
 def test_side_without_coverage_in_the_batch_leaves_the_other(holed: World) -> None:
-    model, dataset = built(holed, "LightGCN_RLMRecCon", alignment_weight=1.0, alignment_temperature=TEMPERATURE)
+    settings = {"alignment_weight": 1.0, "alignment_negatives": "all", "alignment_temperature": TEMPERATURE}
+    model, dataset = built(holed, "LightGCN_RLMRecCon", **settings)
     items = ids_of(dataset, "item", ["i1", "i5"]), ids_of(dataset, "item", ["i11", "i12"])
     batch = batch_of(ids_of(dataset, "user", ["u1", "u3"]), *items)
     expected = slow_alignment(model, dataset, batch, "all")

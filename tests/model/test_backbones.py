@@ -208,7 +208,7 @@ def test_noise_is_added_after_each_layer(world: World, monkeypatch: pytest.Monke
 
 def test_simgcl_contrast_is_the_papers(world: World) -> None:
     """The paper's own settings: layers 1 to L averaged, unique nodes of the batch, mean over them."""
-    model, dataset = built(world, "SimGCL", eps=0.0)
+    model, dataset = built(world, "SimGCL", eps=0.0, defaults="published")
     assert (model.graph_settings.n_layers, model.contrast_settings.ssl_tau) == (2, 0.2)
     stacked = np.mean(dense_layers(model, dense_adjacency(dataset), 2)[1:], axis=0)
     tables = stacked[: dataset.user_num], stacked[dataset.user_num :]

@@ -412,7 +412,7 @@ def test_alpharec_refuses_what_it_does_not_heed(world: World, settings: dict[str
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_run_learns_and_its_checkpoint_scores_alike(holed: World, name: str) -> None:
-    settings = settings_of(holed, embedding_size=8, epochs=8, learning_rate=0.02)
+    settings = settings_of(holed, embedding_size=8, epochs=8, learning_rate=0.02, defaults="published")
     result = run(name, holed.name, config_dict=settings)
     untrained = run(name, holed.name, config_dict={**settings, "epochs": 0})
     _, model, dataset, *_ = load_model(result.checkpoint)

@@ -111,6 +111,7 @@ def test_agrees_with_official_code(
         "golden",
         config_dict={
             "benchmark_filename": ["train", "valid", "test"],
+            "defaults": "published",
             "topk": [5],
             "valid_metric": "Recall@5",
             **settings,

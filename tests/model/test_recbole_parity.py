@@ -16,7 +16,7 @@ STEPS = 10
 
 
 def train_ten_steps(world: World, model_class: Any, **settings: Any) -> tuple[list[float], torch.Tensor]:
-    config = world.config(model_class, learning_rate=0.01, **settings)
+    config = world.config(model_class, learning_rate=0.01, defaults="published", **settings)
     _, train_data, valid_data, _ = world.loaders(config)
     init_seed(config["seed"], config["reproducibility"])
     model = config.model_class(config, train_data._dataset)

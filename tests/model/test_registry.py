@@ -7,8 +7,11 @@ from recbole.model.general_recommender import BPR
 from recbole.model.general_recommender import LightGCN as RecBoleLightGCN
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.registry import MODELS, get_model
-from recbole_rlmrec.model.rlmrec import ContrastiveAlignment, GenerativeAlignment
+from recbole_rlmrec.model.backbone.lightgcn import LightGCN
+from recbole_rlmrec.model.backbone.recbole_models import NCLAdapter
+from recbole_rlmrec.model.backbone.sgl import SGL
+from recbole_rlmrec.model.registry import ALIGNMENTS, MODELS, base_of, get_model, recbole_name
+from recbole_rlmrec.model.rlmrec import ContrastiveAlignment, GenerativeAlignment, LightGCN_RLMRecCon
 
 BACKBONES = ["LightGCN", "SGL", "SimGCL", "GCCF", "DCCF", "AutoCF"]
 
@@ -63,3 +66,25 @@ def test_garbage_is_answered_with_the_known_names(name: str) -> None:
     assert message.startswith(f"There is no model '{name}'. RLMRec's models are ")
     assert "Did you mean" not in message
     assert all(known in message for known in ("LightGCN", "SGL_RLMRecCon", "SimGCL_RLMRecGen"))
+
+
+def test_every_aligned_class_has_its_backbone_for_a_base() -> None:
+    for name, model in MODELS.items():
+        backbone, _, ending = name.partition("_")
+        assert base_of(model) is (MODELS[backbone] if f"_{ending}" in ALIGNMENTS else None)
+
+
+def test_the_base_of_a_recbole_model_has_its_name_and_what_its_adapter_repairs() -> None:
+    base = base_of(get_model("NCL_RLMRecCon"))
+    assert base is not None and base.__name__ == "NCL" == recbole_name(base)
+    assert issubclass(base, NCLAdapter) and not issubclass(base, tuple(ALIGNMENTS.values()))
+
+
+def test_the_base_of_a_class_from_outside_is_the_model_it_aligns() -> None:
+    class Mine(LightGCN_RLMRecCon):
+        pass
+
+    class Another(ContrastiveAlignment, SGL):
+        pass
+
+    assert base_of(Mine) is LightGCN and base_of(Another) is SGL

@@ -89,4 +89,4 @@ def test_losses_do_not_depend_on_the_storage(world: World, name: str, settings: 
 
 def test_all_users_as_negatives_cannot_be_read_from_disk(world: World) -> None:
     with pytest.raises(SettingError, match=r"memory_map with alignment_negatives=all would read.*Set .* to batch"):
-        world.model("LightGCN_RLMRecCon", semantic_storage="memory_map")
+        world.model("LightGCN_RLMRecCon", semantic_storage="memory_map", alignment_negatives="all")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from recbole_rlmrec.model.backbone.base import Representation
+from recbole_rlmrec.ops.balance import balanced, shared
 from recbole_rlmrec.ops.distributed import this_shard
 
 #: Parameters by name that stand in for the model's own during a call.
@@ -94,8 +95,12 @@ class RecBoleBackbone:
         raise NotImplementedError
 
     @contextmanager
-    def watched(self) -> Iterator[list[Any]]:
-        """Yield a list that is filled while the loss is computed; nothing by default."""
+    def watched(self, share: Optional[float] = None) -> Iterator[list[Any]]:
+        """Yield a list that is filled while the loss is computed; nothing by default.
+
+        Args:
+            share: what is caught and the loss are balanced by it, see :meth:`step`.
+        """
         yield []
 
     # ------------------------------------------------------------------ ego embeddings
@@ -136,21 +141,33 @@ class RecBoleBackbone:
         return losses
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None
+        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
     ) -> tuple[dict[str, Tensor], Representation]:
         """Return the loss terms of a batch, and the representation of the nodes they were computed from.
 
         Args:
             interaction: the batch.
             mask: given the ego embeddings ``[U + I, d]``, returns what stands in their place (RLMRec-Gen).
+            share: what is computed from the representation may pull at most this many times as hard as the terms do,
+                see :func:`~recbole_rlmrec.ops.balance.balanced`; None for no bound.
         """
         tables = {} if mask is None else self.ego_parameters(mask(self.ego_embeddings()))
-        with self.watched() as seen:
-            losses = self.call(tables, "recbole_losses", interaction)
+        own, aligned = self.balanced_tables(tables, share)
+        with self.watched(share) as seen:
+            losses = self.call(own, "recbole_losses", interaction)
         values = losses if isinstance(losses, tuple) else (losses,)
         n_processes = this_shard().world_size
         terms = {name: value.reshape(()) / n_processes for name, value in zip(self.own_loss_names, values)}
-        return terms, self.node_representation(interaction, tables, seen)
+        return terms, self.node_representation(interaction, aligned, seen)
+
+    def balanced_tables(self, tables: Tables, share: Optional[float]) -> tuple[Tables, Tables]:
+        """Return what stands in for parameters in the loss, and in the representation, where those are balanced.
+
+        Args:
+            tables: what stands in for them in both.
+            share: see :meth:`step`.
+        """
+        return tables, tables
 
     def call(self, tables: Tables, method: str, *arguments: Any) -> Any:
         """Call a method of the model with ``tables`` in the place of its own parameters."""
@@ -203,7 +220,31 @@ class _Method(nn.Module):
 # ---------------------------------------------------------------------- where representations come from
 
 
-class TableBackbone(RecBoleBackbone):
+class BalancedTables(RecBoleBackbone):
+    """Loss and representation are computed apart, each from the tables: these are what is balanced."""
+
+    #: The parameters that are balanced, by name; None for the tables of the ego embeddings.
+    balanced_parameters: Optional[tuple[str, ...]] = None
+
+    def balanced_tables(self, tables: Tables, share: Optional[float]) -> tuple[Tables, Tables]:
+        """Return the tables twice, for the loss and for the representation."""
+        if share is None:
+            return tables, tables
+        if self.balanced_parameters is None:
+            given = tables or self.ego_parameters(self.ego_embeddings())
+        else:
+            given = {name: self.table(name) for name in self.balanced_parameters}
+        names = list(given)
+        flat = torch.cat([given[name].reshape(-1) for name in names])
+        sizes = [given[name].numel() for name in names]
+        own, aligned = (
+            {name: part.view_as(given[name]) for name, part in zip(names, whole.split(sizes))}
+            for whole in balanced(flat, share)
+        )
+        return {**tables, **own}, {**tables, **aligned}
+
+
+class TableBackbone(BalancedTables):
     """The representation of a node is its ego embedding: factorisations, whatever they compute a score with."""
 
     sees_neighbours = False
@@ -220,30 +261,49 @@ class ForwardBackbone(RecBoleBackbone):
     bears_autocast = False
 
     _seen: Optional[list[Any]] = None
+    _share: Optional[float] = None
 
     def forward(self, *arguments: Any) -> Any:
         """Return what RecBole's ``forward`` does, and keep it where a step watches."""
         output = super().forward(*arguments)  # type: ignore[misc]
-        if self._seen is not None:
-            self._seen.append(output)
-        return output
+        if self._seen is None:
+            return output
+        own, aligned = balanced_pair(output[:2], self._share)
+        self._seen.append(aligned)
+        return output if self._share is None else (*own, *output[2:])
 
     @contextmanager
-    def watched(self) -> Iterator[list[Any]]:
-        """Catch what ``forward`` returns."""
-        self._seen = []
+    def watched(self, share: Optional[float] = None) -> Iterator[list[Any]]:
+        """Catch the representations that ``forward`` returns."""
+        self._seen, self._share = [], share
         try:
             yield self._seen
         finally:
-            self._seen = None
+            self._seen = self._share = None
 
     def node_representation(self, interaction: Any, tables: Tables, seen: Sequence[Any]) -> Representation:
         """Return what ``forward`` returned, ``[U + I, k]``."""
-        users, items = seen[-1][:2]
-        return torch.cat([users, items])
+        return torch.cat(seen[-1])
 
 
-class ComputedBackbone(RecBoleBackbone):
+def balanced_pair(
+    sides: Sequence[Tensor], share: Optional[float]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return users and items, ``[U, k]`` and ``[I, k]``, for the loss and for the representation of a step.
+
+    Args:
+        sides: both.
+        share: see :meth:`RecBoleBackbone.step`.
+    """
+    users, items = sides
+    if share is None:
+        return (users, items), (users, items)
+    sizes = [len(users), len(items)]
+    own, aligned = (tuple(both.split(sizes)) for both in balanced(torch.cat([users, items]), share))
+    return own, aligned
+
+
+class ComputedBackbone(BalancedTables):
     """Representations are computed for the nodes that are asked for: a step has those of its batch at most."""
 
     def user_rows(self, ids: Tensor) -> Tensor:
@@ -328,6 +388,10 @@ class OutputLayerBackbone(UserBatches, RecBoleBackbone):
         """Return the last layer, from ``[B, k]`` to ``[B, I]``."""
         raise NotImplementedError
 
+    def item_weights(self) -> Tensor:
+        """Return the last layer's weights, ``[I, k]``, or what stands in for them during a :meth:`call`."""
+        return self.output_layer().weight
+
     def history(self) -> Tensor:
         """Return the items of each user, ``[U, H]``."""
         items: Tensor = self.history_item_id  # type: ignore[attr-defined]
@@ -338,11 +402,25 @@ class OutputLayerBackbone(UserBatches, RecBoleBackbone):
         """Width k of the last layer's input."""
         return self.output_layer().in_features
 
+    def balanced_tables(self, tables: Tables, share: Optional[float]) -> tuple[Tables, Tables]:
+        """Return the items' rows of the last layer twice, for the loss and for the representation."""
+        if share is None:
+            return tables, tables
+        name = next(name for name, table in self.named_parameters() if table is self.output_layer().weight)  # type: ignore[attr-defined]
+        own, aligned = balanced(self.output_layer().weight, share)
+        return {**tables, name: own}, {**tables, name: aligned}
+
     @contextmanager
-    def watched(self) -> Iterator[list[Any]]:
+    def watched(self, share: Optional[float] = None) -> Iterator[list[Any]]:
         """Catch the input of the last layer."""
         seen: list[Any] = []
-        handle = self.output_layer().register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+
+        def catch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            own, aligned = shared(inputs[0], share)
+            seen.append(aligned)
+            return (own, *inputs[1:])
+
+        handle = self.output_layer().register_forward_pre_hook(catch)
         try:
             yield seen
         finally:
@@ -350,7 +428,7 @@ class OutputLayerBackbone(UserBatches, RecBoleBackbone):
 
     def node_representation(self, interaction: Any, tables: Tables, seen: Sequence[Any]) -> Representation:
         """Return the representation of the batch's users and of all items."""
-        user, items = interaction[self.USER_ID], self.output_layer().weight
+        user, items = interaction[self.USER_ID], self.call(tables, "item_weights")
         position = torch.arange(self.n_users + self.n_items, device=user.device) + (len(user) - self.n_users)
         position[: self.n_users] = -1
         position[user] = torch.arange(len(user), device=user.device)

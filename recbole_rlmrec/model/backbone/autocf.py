@@ -18,7 +18,7 @@ from recbole_rlmrec.ops.distributed import this_shard
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.ops.info_nce import log_sum_exp
 from recbole_rlmrec.ops.subgraph import edges, undirected_graph, within, without_nodes
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.settings import Settings, require_number
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         settings = self.autocf_settings = AutoCFSettings.from_config(config)
+        require_number(config, "ssl_weight", "AutoCF's term is no contrast between views, whose share could be bounded")
         width, n_nodes = self.ego_dim, self.n_users + self.n_items - 2
         if width % settings.head_num:
             raise SettingError(
@@ -228,7 +229,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
     # ------------------------------------------------------------------ losses
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None
+        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the weighted loss terms of a batch, ``infomax`` last, and the representation; draw where it is due.
 
@@ -239,7 +240,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
             infomax = self.reduced(self._infomax(), len(interaction[self.USER_ID]))
             self.steps_until_draw = self.autocf_settings.fix_steps
         self.steps_until_draw -= 1
-        terms, representation = super().step(interaction, mask)
+        terms, representation = super().step(interaction, mask, share)
         terms["infomax"] = infomax
         return terms, representation
 

@@ -9,11 +9,12 @@ from typing import Any, Callable, Iterator, Literal, Optional, Protocol, Sequenc
 import torch
 from torch import Tensor, nn
 
+from recbole_rlmrec.ops.balance import shared
 from recbole_rlmrec.ops.distributed import this_shard
 from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, sum_of_layers
 from recbole_rlmrec.ops.info_nce import info_nce
 from recbole_rlmrec.ops.loss import bpr_loss, mean_norm, squared_l2
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.settings import Settings, Weight, number_of
 
 
 class Representation(Protocol):
@@ -41,7 +42,7 @@ class GraphSettings(Settings):
 class ViewContrastSettings(Settings):
     """Settings of the contrast between two views of a node (SGL, SimGCL)."""
 
-    ssl_weight: float
+    ssl_weight: Weight
     ssl_tau: float
     ssl_negatives: Literal["all", "batch"]
     ssl_negative_items: bool
@@ -88,6 +89,9 @@ class GraphBackbone:
 
     #: The trainer hands such models the whole batch in each process.
     shares_losses: bool = True
+
+    #: How many times as hard as all other terms further views may pull on the ego embeddings; None for no bound.
+    view_share: Optional[float] = None
 
     def __init__(self, config: Any, dataset: Any) -> None:
         # RecBole's own constructors ask for the graph while they run.
@@ -269,7 +273,7 @@ class GraphBackbone:
             total = total + info_nce(
                 anchor, positives, candidate, settings.ssl_tau, weight[own], candidate_weight, divisor
             )
-        return settings.ssl_weight * self.reduced(total, len(user))
+        return number_of(settings.ssl_weight) * self.reduced(total, len(user))
 
     # ------------------------------------------------------------------ what RecBole calls
 
@@ -282,13 +286,15 @@ class GraphBackbone:
         return self.named_losses(self.step(interaction)[0])
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None
+        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the weighted loss terms of a batch, and the representation they were computed from.
 
         Args:
             interaction: the batch.
             mask: given the ego embeddings ``[U + I, d]``, returns what is encoded in their place (RLMRec-Gen).
+            share: what is computed from the representation returned may pull on it at most this many times as hard as
+                the terms do, see :func:`~recbole_rlmrec.ops.balance.balanced`; None for no bound.
 
         Returns:
             The terms by name, and ``encode(ego)``, ``[U + I, output_dim]``.
@@ -296,8 +302,9 @@ class GraphBackbone:
         ego = self.ego_embeddings()
         if mask is not None:
             ego = mask(ego)
-        representation = self.encode(ego)
-        return self.loss_terms(ego, representation, interaction), representation
+        ego, of_views = shared(ego, self.view_share)
+        own, aligned = shared(self.encode(ego), share)
+        return self.loss_terms(of_views, own, interaction), aligned
 
     def alignment_anchors(self, interaction: Any) -> tuple[Tensor, list[Tensor]]:
         """Return whose representations RLMRec-Con aligns: the batch's users, and groups of items.

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
+from recbole_rlmrec.ops.balance import shared
 from recbole_rlmrec.ops.graph import similarity_product
 from recbole_rlmrec.ops.intent import mean_intent
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.settings import Settings, require_number
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class DCCF(GraphBackbone, EmbeddingTables):
         super().__init__(config, dataset)
         settings = self.dccf_settings = DCCFSettings.from_config(config)
         self.contrast_settings = ViewContrastSettings.from_config(config)
+        require_number(config, "ssl_weight", "DCCF computes views and representation together, and cannot bound either")
         if self.graph_settings.edge_keep_rate < 1:
             raise SettingError(
                 f"edge_keep_rate={self.graph_settings.edge_keep_rate}: DCCF reweights the edges itself and propagates "
@@ -53,7 +55,7 @@ class DCCF(GraphBackbone, EmbeddingTables):
         return self._encoded(ego)[0]
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None
+        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return BPR, L2 and the contrast of the layers' views (``ssl``), and the representation.
 
@@ -61,7 +63,8 @@ class DCCF(GraphBackbone, EmbeddingTables):
         """
         ego = self.ego_embeddings()
         representation, views = self._encoded(ego if mask is None else mask(ego))
-        terms = self.ranking_terms(representation, interaction)
+        own, aligned = shared(representation, share)
+        terms = self.ranking_terms(own, interaction)
         by_users = self.dccf_settings.item_contrast_divisor == "users"
         contrasts = [
             self.view_contrast(self.contrast_settings, propagated, view, interaction, by_users)
@@ -69,7 +72,7 @@ class DCCF(GraphBackbone, EmbeddingTables):
             for view in others
         ]
         terms["ssl"] = torch.stack(contrasts).sum()
-        return terms, representation
+        return terms, aligned
 
     def _encoded(self, ego: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         """Return the representation and, by layer, g and what it is contrasted with, ``[U + I, d]`` each."""

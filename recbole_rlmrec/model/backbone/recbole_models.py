@@ -20,6 +20,7 @@ from recbole_rlmrec.model.backbone.adapter import (
     TableBackbone,
     Tables,
     UserBatches,
+    balanced_pair,
 )
 
 # The attributes that the adapters read are those of RecBole's classes, which are not typed.
@@ -148,10 +149,16 @@ class GCMCAdapter(RecBoleBackbone):
         return width
 
     @contextmanager
-    def watched(self) -> Iterator[list[Any]]:
+    def watched(self, share: Optional[float] = None) -> Iterator[list[Any]]:
         """Catch what the encoder returns."""
         seen: list[Any] = []
-        handle = self.GcEncoder.register_forward_hook(lambda encoder, inputs, output: seen.append(output))
+
+        def catch(encoder: nn.Module, inputs: Any, output: Any) -> Any:
+            own, aligned = balanced_pair(output, share)
+            seen.append(aligned)
+            return own
+
+        handle = self.GcEncoder.register_forward_hook(catch)
         try:
             yield seen
         finally:
@@ -281,6 +288,8 @@ class NNCFAdapter(ComputedBackbone):
 
 class FISMAdapter(ComputedBackbone):
     """FISM represents a user by the sum of the history's source embeddings, an item by its target embedding."""
+
+    balanced_parameters = ("item_src_embedding.weight", "item_dst_embedding.weight")
 
     @property
     def output_dim(self) -> int:

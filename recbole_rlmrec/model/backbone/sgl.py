@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
 from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.settings import Settings, bound_of, require
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class SGL(GraphBackbone, RecBoleSGL):
         # RecBole calls graph_construction from train(), which may run before our settings would be read.
         self.view_settings = ViewSettings.from_config(config)
         self.contrast_settings = ViewContrastSettings.from_config(config)
+        self.view_share = bound_of(self.contrast_settings.ssl_weight, require(config, "ssl_share"))
         self.sub_graph1: Union[Adjacency, list[Adjacency]]
         self.sub_graph2: Union[Adjacency, list[Adjacency]]
         super().__init__(config, dataset)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
-from recbole_rlmrec.settings import require
+from recbole_rlmrec.settings import bound_of, require
 
 
 class SimGCL(GraphBackbone, EmbeddingTables):
@@ -22,6 +22,7 @@ class SimGCL(GraphBackbone, EmbeddingTables):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.contrast_settings = ViewContrastSettings.from_config(config)
+        self.view_share = bound_of(self.contrast_settings.ssl_weight, require(config, "ssl_share"))
         self.eps: float = require(config, "eps")
 
     def noise(self, layer: Tensor) -> Tensor:

@@ -1,0 +1,165 @@
+"""What a training is worth at one look: its test result beside those of the popularity ranking and of its base."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Container, Mapping, Optional, Sequence
+
+from recbole_rlmrec.files import atomic_path
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training found; plain values, as a result and a checkpoint hold them.
+
+    Attributes:
+        model: class name.
+        best_epoch: the epoch that was tested, counted from 0.
+        seconds: wall-clock time of training, validation included.
+        valid: all metrics at the best epoch, as ``recall@20``; None if nothing was validated.
+        test: all metrics on the test split with the best epoch's weights.
+        checkpoint: the best epoch's file; empty if it was not saved.
+        stopped: why the training ended, see :class:`~recbole_rlmrec.quick_start.Result`.
+        plateau: what to tell of a training that did not get above the popularity ranking; else empty.
+    """
+
+    model: str
+    best_epoch: int
+    seconds: float
+    valid: Optional[dict[str, float]]
+    test: Optional[dict[str, float]]
+    checkpoint: str
+    stopped: Optional[str]
+    plateau: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Return the attributes by name."""
+        return asdict(self)
+
+
+def write_record(outcome: Outcome, settings: Mapping[str, Any], data: Mapping[str, str]) -> None:
+    """Write beside a checkpoint that its training came to its end, and how, so that nobody has to repeat it.
+
+    Args:
+        outcome: of the training; its checkpoint's name with the ending ``.json`` is written.
+        settings: all settings of the training.
+        data: hashes of its data.
+    """
+    content = {"outcome": outcome.record(), "settings": dict(settings), "data": dict(data)}
+    with atomic_path(Path(outcome.checkpoint).with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def find_record(
+    folder: Path, model: str, settings: Mapping[str, Any], data: Mapping[str, str], free: Container[str]
+) -> Optional[Outcome]:
+    """Return a training that came to its end in a folder of checkpoints, with the same settings and data.
+
+    Args:
+        folder: of checkpoints.
+        model: class name.
+        settings: all settings.
+        data: hashes of the data; those of embeddings do not count.
+        free: settings that may differ.
+    """
+    for path in sorted(folder.glob(f"{model}-*.json"), reverse=True):
+        record = _read(path)
+        try:
+            outcome = Outcome(**record["outcome"])
+            same = outcome.model == model and _same_data(record["data"], data)
+            known = record["settings"].keys() | settings.keys()
+            same = same and all(
+                record["settings"].get(name) == settings.get(name) for name in known if name not in free
+            )
+        except (KeyError, TypeError, AttributeError):
+            continue  # something else of that name
+        if same and Path(outcome.checkpoint).is_file():
+            return outcome
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def recorded_base(
+    result_file: Optional[str], base: str, seed: int, data: Mapping[str, str]
+) -> Optional[dict[str, Any]]:
+    """Look for a result of the base in the folder of a result file.
+
+    Args:
+        result_file: where this run's result is written; None for nowhere.
+        base: class name of the base.
+        seed: this run's. Where there are several results of the base, that of the same seed is taken, else the first.
+        data: hashes of this run's training data; a result of other data is none.
+
+    Returns:
+        ``model``, ``test``, ``valid``, ``seed`` and ``source``, the result's path; None without one.
+    """
+    if not result_file:
+        return None
+    found: list[dict[str, Any]] = []
+    for path in sorted(Path(result_file).parent.glob("*.json")):
+        result = _read(path)
+        if result.get("model") != base or not isinstance(result.get("data"), dict):
+            continue
+        if _same_data(result["data"], data) and isinstance(result.get("test_result"), dict):
+            found.append(
+                {
+                    "model": base,
+                    "source": str(path),
+                    "seed": result.get("seed"),
+                    "valid": result.get("best_valid_result"),
+                    "test": result["test_result"],
+                }
+            )
+    return next((result for result in found if result["seed"] == seed), found[0] if found else None)
+
+
+def _same_data(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
+    names = [name for name in second if not name.endswith(" embeddings")]
+    return all(first.get(name) == second[name] for name in names)
+
+
+def table(rows: Sequence[tuple[str, Optional[Metrics]]]) -> str:
+    """Return test results one below the other, with the gain of each over the row above.
+
+    Args:
+        rows: a name and all metrics of each, as ``recall@20``; metrics that are not to be had are left out.
+
+    Returns:
+        A few lines with the recall and NDCG, or whatever was measured, at the largest rank.
+    """
+    known = [(name, metrics) for name, metrics in rows if metrics]
+    columns = _columns([metrics for _, metrics in known])
+    lines = [["", *columns]]
+    above: Optional[Metrics] = None
+    for name, metrics in known:
+        cells = []
+        for column in columns:
+            change = f" ({metrics[column] / above[column] - 1:+.1%})" if above and above.get(column) else ""
+            cells.append(f"{metrics[column]:.4f}{change}")
+        lines.append([name, *cells])
+        above = metrics
+    widths = [max(len(line[number]) for line in lines) for number in range(len(columns) + 1)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def _columns(results: Sequence[Metrics]) -> list[str]:
+    """Return the names of the metrics that all results have, at the largest rank of each."""
+    common = [name for name in results[0] if all(name in other for other in results)] if results else []
+    largest: dict[str, tuple[int, str]] = {}
+    for name in common:
+        metric, _, k = name.partition("@")
+        rank = int(k) if k.isdigit() else 0
+        largest[metric] = max(largest.get(metric, (-1, "")), (rank, name))
+    return [name for _, name in largest.values()]

@@ -1,0 +1,138 @@
+"""When a training ends: patience in validations and in steps, which does not count on the plateau of popularity."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Optional
+
+from recbole_rlmrec.settings import Settings
+
+#: Standard errors of a difference, and share of the popularity ranking's score, that count as noise.
+_NOISE_ERRORS = 2.0
+_NOISE_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class StoppingSettings(Settings):
+    """Settings of :class:`EarlyStopping`; ``recbole_rlmrec.settings`` documents each."""
+
+    early_stopping: Literal["popularity", "recbole"]
+    stopping_step: int
+    patience_steps: int
+    plateau_steps: int
+    plateau_epochs: int
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far a score lies from that of the popularity ranking, user by user.
+
+    Attributes:
+        reference: mean over the users of the popularity ranking's score.
+        difference: mean over the users of the score minus the popularity ranking's.
+        error: standard error of that mean.
+    """
+
+    reference: float
+    difference: float
+    error: float
+
+    @property
+    def noise(self) -> float:
+        """Differences up to this one count as none: two standard errors, and at least 2 % of the reference."""
+        return max(_NOISE_ERRORS * self.error, _NOISE_SHARE * abs(self.reference))
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the score lies above the popularity ranking's by more than noise."""
+        return self.difference > self.noise
+
+    @property
+    def is_below(self) -> bool:
+        """Whether the score lies below the popularity ranking's by more than noise."""
+        return self.difference < -self.noise
+
+
+@dataclass
+class _Progress:
+    """What :class:`EarlyStopping` remembers, as a checkpoint of the best validation stores it."""
+
+    steps: int = 0
+    epochs: int = 0
+    has_left: bool = False
+
+
+class EarlyStopping:
+    """Says after each validation whether a training may go on.
+
+    A training ends when ``stopping_step`` validations and ``patience_steps`` training steps have passed without a
+    better score. Many models rank by popularity first, while their embeddings are short: validation stands still and
+    the loss falls. On that plateau patience does not count, until the training has had ``plateau_steps`` steps or
+    ``plateau_epochs`` epochs. It counts for good once a validation lies above the popularity ranking's score by more
+    than noise (:class:`Margin`); below it by more than noise it counts as well, from the training's own best score.
+
+    Args:
+        settings: the rule's settings. With ``early_stopping: recbole`` only ``stopping_step`` matters.
+        steps_per_epoch: training steps in an epoch.
+
+    Attributes:
+        waits: whether patience does not count at the moment.
+        has_left: whether a validation lay above the popularity ranking's score by more than noise.
+    """
+
+    def __init__(self, settings: StoppingSettings, steps_per_epoch: int) -> None:
+        self.settings = settings
+        self._steps_per_epoch = max(steps_per_epoch, 1)
+        self._now = _Progress()
+        self._at_best = _Progress()
+        self._misses = 0
+        self._best: Optional[float] = None
+        self.waits = False
+
+    @property
+    def has_left(self) -> bool:
+        """Whether a validation lay above the popularity ranking's score by more than noise."""
+        return self._now.has_left
+
+    @property
+    def steps(self) -> int:
+        """Training steps up to the latest validation."""
+        return self._now.steps
+
+    def observe(self, epochs: int, score: float, margin: Optional[Margin] = None) -> bool:
+        """Take note of a validation and return whether the training has to end.
+
+        Args:
+            epochs: training epochs so far.
+            score: the validation's; larger is better, and an equal one counts as better, as in RecBole.
+            margin: how far it lies from the popularity ranking's; None where that is unknown, which is no plateau.
+        """
+        self._now.epochs, self._now.steps = epochs, epochs * self._steps_per_epoch
+        self._now.has_left |= margin is not None and margin.is_above
+        if self._best is None or score >= self._best:
+            self._best, self._misses, self._at_best = score, 0, _Progress(**asdict(self._now))
+        else:
+            self._misses += 1
+        if self.settings.early_stopping == "recbole":
+            return self._misses > self.settings.stopping_step
+        self.waits = self._is_on_plateau(margin) and not self._has_waited_long()
+        is_patience_over = self._now.steps - self._at_best.steps >= self.settings.patience_steps
+        return self._misses > self.settings.stopping_step and is_patience_over and not self.waits
+
+    def _is_on_plateau(self, margin: Optional[Margin]) -> bool:
+        return margin is not None and not self.has_left and not margin.is_below
+
+    def _has_waited_long(self) -> bool:
+        settings = self.settings
+        return self._now.steps >= settings.plateau_steps or self._now.epochs >= settings.plateau_epochs
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Return what has to be known of the best validation so far to go on after it."""
+        return asdict(self._at_best)
+
+    def restore(self, state: dict[str, Any], score: float) -> None:
+        """Go on after the validation that had ``score`` and left ``state``."""
+        self._now, self._at_best = _Progress(**state), _Progress(**state)
+        self._best, self._misses = score, 0
