@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Optional, TypeVar, Union
+from typing import Any, Container, Literal, Mapping, Optional, TypeVar, Union
 
 from recbole_rlmrec.errors import SettingError
 
@@ -274,6 +274,26 @@ RUN_SETTINGS: dict[str, Setting] = {
 }
 
 SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **RUN_SETTINGS}
+
+
+#: Bounds, and the weights that they bound where these are ``auto``.
+_SHARES = {"ssl_share": ("ssl_weight",), "alignment_share": ("alignment_weight", "reconstruction_weight")}
+
+
+def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
+    """Return the names of settings that have no effect beside the others.
+
+    Args:
+        settings: all settings of a run.
+        free: those whose values are not decided yet.
+    """
+    without: set[str] = set()
+    if settings.get("early_stopping") == "recbole":
+        without |= {"early_stopping", "patience_steps", "plateau_steps", "plateau_epochs"}
+    for share, weights in _SHARES.items():
+        if all(name in free or settings.get(name) != "auto" for name in weights):
+            without.add(share)
+    return without
 
 
 def check_value(name: str, value: Any, origin: str = "") -> None:

@@ -21,7 +21,7 @@ from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError, TrainingError
 from recbole_rlmrec.model.registry import SEMANTIC_CLASSES
-from recbole_rlmrec.settings import Choice, Range
+from recbole_rlmrec.settings import Choice, Range, inert
 from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import ALGORITHMS, Algorithm, Proposals, trial_doc
 from recbole_rlmrec.tuning.space import Space, find_space
@@ -31,6 +31,21 @@ Tool = Literal["hyperopt", "ray"]
 
 #: What may differ between the beginning of a search and its continuation, besides where it reads and writes.
 _FREE_SETTINGS = OUTPUT_SETTINGS | {"model", "dataset", "worker", "log_wandb", "wandb_project"}
+# What `defaults` sets is compared setting by setting, and a trial trains no base.
+_FREE_SETTINGS |= {"defaults", "base_first"}
+
+
+def fixed_settings(config: RLMRecConfig, space: Space) -> dict[str, Any]:
+    """Return the settings that must be the same when a search goes on.
+
+    Those that change nothing are no conditions, so that a search goes on that was recorded before there were any.
+
+    Args:
+        config: of a run without a trial's settings.
+        space: where is searched.
+    """
+    left_out = {*_FREE_SETTINGS, *inert(config.settings, space.dimensions), *space.dimensions}
+    return {key: value for key, value in config.settings.items() if key not in left_out}
 
 
 @dataclass(frozen=True)
@@ -153,14 +168,13 @@ class Search:
         self.budget = _budget(space, algorithm, max_evals)
         is_bigger_better = config["valid_metric_bigger"]
         self.proposals = Proposals(space, algorithm, config["seed"], is_bigger_better)
-        fixed = {key: value for key, value in config.settings.items() if key not in _FREE_SETTINGS}
         conditions = {
             "model": config["model"],
             "dataset": config["dataset"],
             "tool": tool,
             "tune_algo": algorithm,
             "space": space.texts,
-            "settings": {key: value for key, value in fixed.items() if key not in space.dimensions},
+            "settings": fixed_settings(config, space),
             "data": _data_of(config),
         }
         self.journal = Journal(task.folder, conditions, is_bigger_better)

@@ -13,7 +13,7 @@ part=${1:-}
 [ $# -eq 0 ] || shift
 here=results/steam-tuned
 common="--dataset=steam-text --show_progress=False $*"
-fixed="--eval_protocol=paper --tuned=False --train_batch_size=4096 --epochs=3000 --seed=2023"
+fixed="--defaults=published --eval_protocol=paper --tuned=False --train_batch_size=4096 --epochs=3000 --seed=2023"
 backbones="LightGCN SGL SimGCL GCCF DCCF AutoCF"
 
 # Model, settings files, further settings, space.
@@ -56,7 +56,7 @@ case $part in
       for folder in "$here"/steam-text/*/; do
         model=$(basename "$folder")
         result=$here/runs/$model-$seed.json
-        [ -f "$result" ] || echo "python run_recbole_rlmrec.py --model=$model $common --config_files=${folder}best.yaml" \
+        [ -f "$result" ] || echo "python run_recbole_rlmrec.py --model=$model --defaults=published $common --config_files=${folder}best.yaml" \
           "--seed=$seed --checkpoint_dir=saved/steam-tuned/$model-$seed --result_file=$result"
       done
     done

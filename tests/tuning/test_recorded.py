@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.model.registry import get_model
-from recbole_rlmrec.tuning.space import find_space, key_of
+from recbole_rlmrec.tuning.search import fixed_settings
+from recbole_rlmrec.tuning.space import find_space, key_of, read_space
 
-RESULTS = Path(__file__).resolve().parents[2] / "results/tuning-ml-100k"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, TUNED = ROOT / "results/tuning-ml-100k", ROOT / "properties/tuned"
 
 
 def trials_of(tool: str) -> list[dict[str, Any]]:
@@ -52,3 +55,29 @@ def test_the_table_shows_the_records() -> None:
         test = trial["test_result"]
         row = f"{trial['score']:.4f} | {trial['best_epoch']} | {test['recall@20']:.4f} | {test['ndcg@20']:.4f} |"
         assert any(line.startswith(f"| {trial['number']} |") and row in line for line in readme.splitlines())
+
+
+STEAM = RESULTS.parent / "steam-tuned"
+BACKBONES = ("LightGCN", "SGL", "SimGCL", "GCCF", "DCCF", "AutoCF")
+FIXED = {"defaults": "published", "eval_protocol": "paper", "tuned": False, "train_batch_size": 4096}
+FIXED.update({"epochs": 3000, "seed": 2023})
+STRUCTURE = {
+    "DCCF": {"item_contrast_divisor": "items"},
+    "AutoCF": {"decoder_rows": "exact"},
+    "BPR": {"embedding_size": 32},
+}
+
+
+@pytest.mark.parametrize("model", sorted(path.name for path in (STEAM / "steam-text").iterdir()))
+def test_the_searches_on_steam_go_on_with_their_commands(model: str, tmp_path: Path) -> None:
+    """`results/steam-tuned/commands.sh` prints the commands whose settings are put together here."""
+    base, _, ending = model.partition("_")
+    files = [TUNED / "steam" / f"{base}.yaml"] if base in BACKBONES else []
+    if ending.startswith("RLMRec"):
+        files.append(STEAM / "steam-text" / base / "best.yaml")
+    structure = {} if ending == "KAR" else STRUCTURE.get(base, {})
+    config = RLMRecConfig(model, "steam-text", files, command_line={**FIXED, **structure})
+    recorded = json.loads((STEAM / "steam-text" / model / "conditions.json").read_text())
+    path = tmp_path / "recorded.hyper"
+    path.write_text("".join(f"{name} {text}\n" for name, text in recorded["space"].items()))
+    assert fixed_settings(config, read_space(path)) == recorded["settings"]

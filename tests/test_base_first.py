@@ -1,0 +1,238 @@
+"""An aligned model's base is trained first, as its own run would, and kept where alignment validates no better."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import World
+from test_trainer import QUICK, all_scores
+
+from recbole_rlmrec import quick_start, trainer
+from recbole_rlmrec.comparison import Outcome, find_record, recorded_base, table
+from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.quick_start import Result, load_model, run
+from recbole_rlmrec.stopping import Margin
+from recbole_rlmrec.trainer import load_checkpoint
+
+
+def train(world: World, model: Any, **settings: Any) -> Result:
+    given = {"data_path": str(world.root), **QUICK, "base_first": True, "epochs": 6, "learning_rate": 0.02, **settings}
+    result = run(model, world.name, config_dict=given)
+    assert result is not None
+    return result
+
+
+def weights(path: str) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = load_checkpoint(path)["state_dict"]
+    return state
+
+
+def forced(monkeypatch: pytest.MonkeyPatch, aligned_is_better: bool) -> None:
+    monkeypatch.setattr(quick_start, "_validates_better", lambda *_: aligned_is_better)
+
+
+@pytest.mark.parametrize("model", ["LightGCN_RLMRecCon", "SGL_RLMRecGen", "AutoCF_RLMRecCon", "BPR_RLMRecCon"])
+def test_both_trainings_are_bit_for_bit_their_own(world: World, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"seed_num": 3} if model.startswith("AutoCF") else {}
+    base = train(world, model.split("_")[0], checkpoint_dir="base", **small)
+    alone = train(world, model, base_first=False, checkpoint_dir="alone", **small)
+    forced(monkeypatch, aligned_is_better=True)
+    both = train(world, model, checkpoint_dir="both", **small)
+    assert both.kept == "model" and both.base is not None and both.base["source"] == "trained"
+    for path, other in ((both.base["checkpoint"], base.checkpoint), (both.checkpoint, alone.checkpoint)):
+        ours, theirs = weights(path), weights(other)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert both.base["test"] == base.test_result and both.test_result == alone.test_result
+
+
+def test_a_base_that_is_kept_has_a_checkpoint_of_the_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = train(world, "LightGCN", checkpoint_dir="base")
+    forced(monkeypatch, aligned_is_better=False)
+    result = train(world, "LightGCN_RLMRecCon", result_file="result.json")
+    assert result.kept == "base" and json.loads(Path("result.json").read_text())["kept"] == "base"
+    assert result.test_result == base.test_result and result.best_epoch == base.best_epoch
+    assert result.aligned is not None and result.aligned["model"] == "LightGCN_RLMRecCon"
+    config, model, *_ = load_model(result.checkpoint)
+    assert type(model).__name__ == "LightGCN_RLMRecCon"
+    config_of_base, loaded, *_ = load_model(base.checkpoint)
+    assert (all_scores(model, config) == all_scores(loaded, config_of_base)).all()
+
+
+def test_what_is_kept_is_chosen_by_validation(world: World) -> None:
+    result = train(world, "LightGCN_RLMRecCon")
+    assert result.base is not None and result.aligned is not None
+    is_better = result.aligned["valid"]["recall@20"] > result.base["valid"]["recall@20"]
+    assert result.kept == ("model" if is_better else "base")
+    kept = result.aligned if is_better else result.base
+    assert (result.test_result, result.best_valid_result) == (kept["test"], kept["valid"])
+
+
+def test_a_base_is_trained_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    train(world, "LightGCN", checkpoint_dir="saved")
+    with caplog.at_level(logging.INFO):
+        train(world, "LightGCN_RLMRecCon", checkpoint_dir="saved")
+        assert "LightGCN, the base, was trained before: saved/LightGCN-" in caplog.text
+        caplog.clear()
+        train(world, "LightGCN_RLMRecCon", checkpoint_dir="saved", learning_rate=0.03)
+        assert "LightGCN, the base, is trained first" in caplog.text
+        caplog.clear()
+        world.valid, world.test = world.test, world.valid
+        world.write()
+        train(world, "LightGCN_RLMRecCon", checkpoint_dir="saved")
+        assert "LightGCN, the base, is trained first" in caplog.text
+
+
+def test_a_base_whose_training_was_stopped_is_trained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoint goes on with the aligned model's name; the aligned model's own needs the base no more."""
+    whole = train(world, "LightGCN_RLMRecCon", checkpoint_dir="whole")
+    stopped = []
+
+    def interrupt(self: Any, epoch: int, *arguments: Any, **more: Any) -> None:
+        original(self, epoch, *arguments, **more)
+        if type(self.model).__name__ == stopped[0]:
+            stopped.append(self.saved_model_file)
+            raise KeyboardInterrupt
+
+    from recbole_rlmrec.trainer import SafeTrainerMixin
+
+    original = SafeTrainerMixin._save_checkpoint
+    for number, name in enumerate(("LightGCN", "LightGCN_RLMRecCon")):
+        stopped[:] = [name]
+        monkeypatch.setattr(SafeTrainerMixin, "_save_checkpoint", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(world, "LightGCN_RLMRecCon", checkpoint_dir=f"stopped-{number}")
+        monkeypatch.setattr(SafeTrainerMixin, "_save_checkpoint", original)
+        again = train(world, "LightGCN_RLMRecCon", checkpoint_dir=f"stopped-{number}", resume_from=stopped[1])
+        assert again.base is not None and again.aligned is not None
+        assert again.base["best_epoch"] >= 0 and whole.base is not None
+        if name == "LightGCN_RLMRecCon":
+            assert again.base["test"] == whole.base["test"]
+
+
+def test_going_on_with_a_kept_base_goes_on_with_the_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(monkeypatch, aligned_is_better=False)
+    first = train(world, "LightGCN_RLMRecCon")
+    again = train(world, "LightGCN_RLMRecCon", resume_from=first.checkpoint, epochs=9)
+    assert again.aligned is not None and first.aligned is not None
+    assert again.aligned["checkpoint"] == first.aligned["checkpoint"]
+    assert again.base == first.base
+
+
+def test_a_base_that_is_gone_is_said_and_not_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forced(monkeypatch, aligned_is_better=False)
+    first = train(world, "LightGCN_RLMRecCon")
+    assert first.aligned is not None and first.base is not None
+    Path(first.base["checkpoint"]).unlink()
+    again = train(world, "LightGCN_RLMRecCon", resume_from=first.aligned["checkpoint"], epochs=9)
+    assert again.kept == "model" and "is not there any more" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [{"alignment_weight": 0}, {"base_first": False}, {"defaults": "published"}])
+def test_without_alignment_or_when_unasked_no_base_is_trained(world: World, settings: dict[str, Any]) -> None:
+    given = {"base_first": True, **settings}
+    if "defaults" in settings:
+        del given["base_first"]
+    quick = {name: value for name, value in QUICK.items() if name != "base_first"}
+    config = {"data_path": str(world.root), **quick, **given}
+    result = run("LightGCN_RLMRecCon", world.name, config_dict=config)
+    assert result is not None and (result.base, result.aligned, result.kept) == (None, None, "model")
+
+
+def test_without_validations_there_is_nothing_to_choose_by(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    result = train(world, "LightGCN_RLMRecCon", eval_step=0)
+    assert result.base is None and "nothing to choose between LightGCN_RLMRecCon and LightGCN" in caplog.text
+
+
+def test_missing_embeddings_are_said_before_the_base_is_trained(world: World) -> None:
+    for path in world.folder.glob("*emb*"):
+        path.unlink()
+    with pytest.raises(DataError):
+        train(world, "LightGCN_RLMRecCon")
+    assert not list(Path("saved").glob("*.pth"))
+
+
+# ---------------------------------------------------------------------- what is said at the end
+
+
+def test_the_end_shows_popularity_base_and_model(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        result = train(world, "LightGCN_RLMRecCon")
+    (text,) = [record.getMessage() for record in caplog.records if "Test results, each" in record.getMessage()]
+    head, *rows = text.splitlines()[1:]
+    assert head.split() == ["recall@20", "ndcg@20"]
+    assert [row.split("  ")[0] for row in rows] == ["popularity ranking", "LightGCN (base)", "LightGCN_RLMRecCon"]
+    assert result.popularity is not None and result.base is not None and result.aligned is not None
+    for row, metrics in zip(rows, (result.popularity["test"], result.base["test"], result.aligned["test"])):
+        assert f"  {metrics['recall@20']:.4f}" in row
+
+
+def test_a_base_beside_the_result_is_shown(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    train(world, "LightGCN", result_file="out/base-1.json", seed=1)
+    train(world, "LightGCN", result_file="out/base-2.json", seed=2)
+    Path("out/broken.json").write_text("{")
+    with caplog.at_level(logging.INFO):
+        result = train(world, "LightGCN_RLMRecCon", result_file="out/con.json", base_first=False, seed=2)
+    assert result.base is not None and result.base["source"].endswith("base-2.json")
+    assert "LightGCN (base)" in caplog.text
+    other = train(world, "LightGCN_RLMRecCon", result_file="out/con.json", base_first=False, seed=3)
+    assert other.base is not None and other.base["seed"] == 1
+    assert recorded_base("out/x.json", "LightGCN", 1, {**(result.data or {}), "item ids": "others"}) is None
+
+
+def test_a_record_of_other_content_is_no_training(tmp_path: Path) -> None:
+    for number, content in enumerate(
+        ("{", "[]", "{}", '{"outcome": {}}', '{"outcome": 3, "data": {}, "settings": {}}')
+    ):
+        (tmp_path / f"LightGCN-{number}.json").write_text(content)
+    assert find_record(tmp_path, "LightGCN", {}, {}, ()) is None
+
+
+def test_the_table_leaves_out_what_is_not_known() -> None:
+    text = table([("a", None), ("b", {"recall@5": 0.1, "recall@20": 0.2}), ("c", {"recall@20": 0.1, "mrr@5": 1.0})])
+    assert text.splitlines() == ["   recall@20", "b  0.2000", "c  0.1000 (-50.0%)"]
+
+
+def test_an_outcome_is_plain(world: World) -> None:
+    outcome = Outcome("LightGCN", 1, 2.0, None, None, "", "patience")
+    assert Outcome(**json.loads(json.dumps(outcome.record()))) == replace(outcome)
+
+
+# ---------------------------------------------------------------------- the plateau
+
+
+@pytest.mark.parametrize(("margin", "where"), [(Margin(0.1, 0.01, 0.01), "at"), (Margin(0.1, -0.05, 0.01), "below")])
+def test_a_training_on_the_plateau_ends_loudly(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, margin: Margin, where: str
+) -> None:
+    monkeypatch.setattr(trainer, "margin_over", lambda *_: margin)
+    result = train(world, "LightGCN", result_file="result.json")
+    assert result.stopped == json.loads(Path("result.json").read_text())["stopped"] == "plateau"
+    last = caplog.records[-1].getMessage()
+    assert caplog.records[-1].levelname == "WARNING"
+    assert f"LightGCN ended {where} the popularity ranking: its best validation Recall@20 is" in last
+    assert "that of the most popular items 0.1000" in last and "What to try: " in last
+
+
+def test_a_training_above_the_plateau_ends_quietly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "margin_over", lambda *_: Margin(0.1, 0.05, 0.01))
+    assert train(world, "LightGCN").stopped == "epochs"
+    scores = iter([0.5, *[0.1] * 50])
+    monkeypatch.setattr(
+        trainer.RecBoleTrainer, "_valid_epoch", lambda *_, **__: (value := next(scores), {"recall@20": value})
+    )
+    assert train(world, "LightGCN", stopping_step=3, patience_steps=0, epochs=50).stopped == "patience"
+
+
+def test_few_validation_interactions_are_said(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.valid = world.valid[:12]
+    world.write()
+    train(world, "LightGCN")
+    assert "The validation holds 12 interactions: its scores are noise" in caplog.text
