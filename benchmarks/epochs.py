@@ -40,6 +40,12 @@ def official_candidates(model: str, place: dict[str, Any], batch: int, amp: bool
     changes: dict[str, dict[str, Any]] = {"ours": {}}
     if "alignment_weight" in settings:
         changes["ours, alignment_negatives: batch"] = {"alignment_negatives": "batch"}
+    # The weights that are bounded by the gradients of a step, beside the same step with fixed ones.
+    bounded = ("alignment_weight", "reconstruction_weight")
+    bounded += ("ssl_weight",) if model.startswith(("SGL", "SimGCL")) else ()
+    weights = {name: "auto" for name in bounded if name in settings}
+    if weights:
+        changes["ours, weights auto"] = weights
     if amp:
         changes["ours, enable_amp"] = {"enable_amp": True}
     candidates = {

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ large_table = importlib.import_module("large_table")
 limits = importlib.import_module("limits")
 operations = importlib.import_module("operations")
 paired = importlib.import_module("paired")
+groups = importlib.import_module("groups")
+own_data = importlib.import_module("own_data")
 popularity = importlib.import_module("popularity")
 prepare_dump = importlib.import_module("prepare_dump")
 redraw = importlib.import_module("redraw")
@@ -486,3 +489,129 @@ def test_paired_columns_by_hand() -> None:
     assert columns[3] == "+28.6%"
     assert columns[6] == "50.0% / 16.7%"
     assert columns[4] == "0.58"  # t = .08333 / .13944 = .5976, two-sided, 5 degrees of freedom: .576
+
+
+# ---------------------------------------------------------------------- groups and the test bed
+
+
+def test_groups_are_those_of_a_slow_count(world: World, capsys: Any) -> None:
+    runs = [train_quickly(world, model) for model in ("LightGCN", "BPR")]
+    assert groups.main([*(each.checkpoint for each in runs), "--groups", "2", "--k", "5"]) == 0
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows_of(capsys.readouterr().out)[-4:]]
+    active = Counter(user for user, _ in world.train)
+    known = Counter(item for _, item in world.train)
+    tested = sorted({user for user, _ in world.test})
+    median = np.quantile([active[user] for user in tested], 0.5)
+    n_few = sum(active[user] < median for user in tested)
+    assert [int(row[1]) for row in rows[:2]] == [n_few, len(tested) - n_few]
+    _, model, dataset, *_ = load_model(runs[0].checkpoint)
+    items = dataset.field2id_token["item_id"][1:].tolist()
+    rare = np.quantile([known[item] for item in items], 0.5)
+    recalls = []
+    for user in tested:
+        query = Interaction({"user_id": torch.tensor([dataset.token2id("user_id", user)])})
+        seen = {item for other, item in [*world.train, *world.valid] if other == user}
+        wanted = {item for other, item in world.test if other == user and known[item] < rare}
+        ranked = sorted(zip(model.full_sort_predict(query).tolist()[1:], items), key=lambda entry: -entry[0])
+        shown = {item for _, item in [entry for entry in ranked if entry[1] not in seen][:5]}
+        if wanted:
+            recalls.append(len(shown & wanted) / len(wanted))
+    assert (int(rows[2][1]), rows[2][2]) == (len(recalls), f"{np.mean(recalls):.4f}")
+
+
+def test_groups_refuse_other_test_interactions(world: World, capsys: Any) -> None:
+    first = train_quickly(world, "LightGCN")
+    world.name, world.test = "other", world.test[:-3]
+    world.write()
+    second = train_quickly(world, "LightGCN")
+    with pytest.raises(SystemExit):
+        groups.main([first.checkpoint, second.checkpoint])
+    assert "were not tested on the same interactions" in capsys.readouterr().err
+
+
+def train_quickly(world: World, model: str) -> Any:
+    settings = {"data_path": str(world.root), "benchmark_filename": ["train", "valid", "test"], "state": "ERROR"}
+    return run(model, world.name, config_dict={**settings, "epochs": 2, "show_progress": False, "embedding_size": 8})
+
+
+@pytest.fixture
+def tiny_steam(tmp_path: Path) -> Path:
+    """A Steam of 30 users and 20 games in the files that the bed reads."""
+    folder, rng = tmp_path / "steam", np.random.default_rng(1)
+    folder.mkdir()
+    rows = ["user,item,split"]
+    for user in range(30):
+        games = rng.permutation(20)[:9]
+        parts = ["train"] * 5 + ["valid"] * 2 + ["test"] * 2
+        rows += [f"{user},{100 + game},{part}" for game, part in zip(games, parts)]
+    (folder / "inter.csv").write_text("\n".join(rows) + "\n")
+    for side, first, n in (("user", 0, 30), ("item", 100, 20)):
+        np.save(folder / f"{side}_emb.npy", rng.normal(size=(n, 384)).astype(np.float16))
+        (folder / f"{side}_tokens.txt").write_text("".join(f"{first + row}\n" for row in range(n)))
+    return folder
+
+
+def test_texts_are_withheld_and_exchanged(tiny_steam: Path, tmp_path: Path) -> None:
+    sources = own_data.Sources(tiny_steam, None, tmp_path / "data")
+    tables = {}
+    for name, settings in {
+        "all": {},
+        "half": {"withheld": 0.5},
+        "none": {"withheld": 1.0},
+        "exchanged": {"exchanged": 1.0},
+        "some": {"exchanged": 0.5},
+        "few": {"users": 10},
+    }.items():
+        own_data.make_steam(sources, name, **settings)
+        for side in ("user", "item"):
+            tokens = (tmp_path / "data" / name / f"{name}.{side}emb.tokens").read_text().split()
+            vectors = np.load(tmp_path / "data" / name / f"{name}.{side}emb.npy")
+            tables[name, side] = dict(zip(tokens, vectors))
+    sizes = {key: len(table) for key, table in tables.items()}
+    assert (sizes["half", "item"], sizes["half", "user"]) == (10, 23)
+    assert (sizes["none", "item"], sizes["none", "user"]) == (1, 15) and "no-such-token" in tables["none", "item"]
+    for token, vector in tables["half", "item"].items():
+        assert (vector == tables["all", "item"][token]).all()
+    for name, share in (("exchanged", 1.0), ("some", 0.5)):
+        for side, n in (("user", 30), ("item", 20)):
+            own, others = tables["all", side], tables[name, side]
+            moved = [token for token in own if not (own[token] == others[token]).all()]
+            assert len(moved) == share * n
+            assert sorted(vector.tobytes() for vector in own.values()) == sorted(
+                each.tobytes() for each in others.values()
+            )
+    interactions = (tmp_path / "data/few/few.inter").read_text().splitlines()[1:]
+    assert {line.split("\t")[0] for line in interactions} == set(tables["few", "user"]) and sizes["few", "user"] == 10
+
+
+def test_a_cell_is_trained_tested_and_recorded_once(
+    tiny_steam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    short = (("epochs", 2), ("embedding_size", 8))
+    cell = own_data.Cell("steam-given", "LightGCN_RLMRecCon", 2020, settings=short)
+    monkeypatch.setattr(own_data, "PARTS", {"defaults": lambda: iter([cell])})
+    arguments = ["--steam", str(tiny_steam), "--work", str(tmp_path / "bed"), "--output", str(tmp_path / "out")]
+    assert own_data.main([*arguments, "--part", "defaults"]) == 0
+    record = json.loads((tmp_path / "out" / cell.path).read_text())
+    assert record["kept"] in ("model", "base") and record["paired"]["users"] == 30
+    gain = record["test_result"]["recall@20"] - record["base"]["test"]["recall@20"]
+    assert record["paired"]["difference"] == pytest.approx(gain, abs=1e-3)
+    table = (tmp_path / "out/README.md").read_text()
+    assert f"| steam-given | LightGCN_RLMRecCon | 1 | {record['popularity']['test']['recall@20']:.4f} |" in table
+    capsys.readouterr()
+    assert own_data.main([*arguments, "--part", "defaults"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_losses_are_corrected_over_the_table() -> None:
+    text = own_data.significant_losses([(0.02, "a"), (0.001, "b"), (1.0, "c")])
+    assert text.endswith("(paired t-test, Holm over 3 cells): b (p 0.001), a (p 0.02).")
+    assert own_data.significant_losses([(0.03, "a"), (0.04, "b")]).endswith("none.")
+    assert own_data.p_below({"difference": 0.1, "error": 0.001, "users": 100}) == 1.0
+    assert own_data.p_below({"difference": -0.1, "error": 0.05, "users": 10**6}) == pytest.approx(0.0455, abs=1e-4)
+
+
+def test_every_cell_has_a_file_of_its_own() -> None:
+    cells = [cell for part in own_data.PARTS.values() for cell in part()]
+    assert len({cell.path for cell in cells}) == len(cells) > 150
+    assert {cell.kind for cell in cells} == set(own_data.KINDS)
