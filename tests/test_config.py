@@ -651,6 +651,7 @@ def test_user_values_lie_over_tuned_ones(configure: Configure, origin: str) -> N
 def test_paper_protocol(configure: Configure) -> None:
     config = configure("LightGCN", eval_protocol="paper")
     assert (config["eval_step"], config["stopping_step"], config["metric_decimal_place"]) == (3, 4, 8)
+    assert config["early_stopping"] == "recbole" and config["defaults"] == "recommended"
     assert config.non_default_settings() == {"eval_protocol": "paper"}
 
 
