@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
+from logging import getLogger
 from pathlib import Path
-from typing import Any, Container, Mapping, Optional, Sequence
+from typing import Any, Container, Mapping, Optional, Sequence, Union
 
 from recbole_rlmrec.files import atomic_path
 
@@ -49,9 +51,26 @@ def write_record(outcome: Outcome, settings: Mapping[str, Any], data: Mapping[st
         settings: all settings of the training.
         data: hashes of its data.
     """
-    content = {"outcome": outcome.record(), "settings": dict(settings), "data": dict(data)}
-    with atomic_path(Path(outcome.checkpoint).with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    content = finite({"outcome": outcome.record(), "settings": dict(settings), "data": dict(data)})
+    try:
+        with atomic_path(record_path(outcome.checkpoint)) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        getLogger().warning(f"The record of {outcome.checkpoint} was not written: {error}. Nothing else depends on it.")
+
+
+def record_path(checkpoint: Union[str, Path]) -> Path:
+    """Return where the record of a checkpoint's training lies."""
+    return Path(checkpoint).with_suffix(".json")
+
+
+def finite(value: Any) -> Any:
+    """Return plain values as JSON can hold them: a number that is none, or infinite, as its name."""
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def find_record(
@@ -66,6 +85,7 @@ def find_record(
         data: hashes of the data; those of embeddings do not count.
         free: settings that may differ.
     """
+    settings = finite(settings)
     for path in sorted(folder.glob(f"{model}-*.json"), reverse=True):
         record = _read(path)
         try:
@@ -75,9 +95,10 @@ def find_record(
             same = same and all(
                 record["settings"].get(name) == settings.get(name) for name in known if name not in free
             )
+            same = same and Path(outcome.checkpoint).is_file()
         except (KeyError, TypeError, AttributeError):
             continue  # something else of that name
-        if same and Path(outcome.checkpoint).is_file():
+        if same:
             return outcome
     return None
 

@@ -55,6 +55,9 @@ _UNLISTED_KEYS = frozenset(
 #: RecBole pickles datasets and unpickles them when the path exists; reading a pickle runs whatever is in it.
 _PICKLE_SETTINGS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
 
+#: What our files say of the evaluation of rankings; models that predict labels keep RecBole's.
+_OF_RANKINGS = frozenset({"metrics", "topk", "valid_metric", "eval_batch_size"})
+
 #: What says where a run reads, writes and computes, not what it computes.
 OUTPUT_SETTINGS = frozenset(
     {"result_file", "checkpoint_dir", "show_progress", "state", "resume_from", "data_path", "gpu_id", "use_gpu"}
@@ -321,7 +324,7 @@ class RLMRecConfig(Config):
             if only is not None:
                 content = {key: content[key] for key in only if key in content}
             if self._keeps_metrics:
-                content = {key: value for key, value in content.items() if key not in self.internal_config_dict}
+                content = {key: value for key, value in content.items() if key not in _OF_RANKINGS}
             origins = {key: f"'{path}'" for key in content if key not in self.external_config_dict}
             self._origins.update(origins)
             self.internal_config_dict.update(content)

@@ -64,7 +64,7 @@ def score_by_user(config: Any, metric: str, hits: Optional[Tensor]) -> Optional[
     is_hit, counts = hits[:, :-1].bool().numpy(), hits[:, -1].numpy()
     computed = metrics_dict[name](config)
     table = computed.metric_info(is_hit, counts) if name in _OF_HITS_AND_COUNTS else computed.metric_info(is_hit)
-    column: np.ndarray = np.asarray(table, dtype=np.float64)[:, int(k) - 1]
+    column: np.ndarray = np.asarray(table, dtype=np.float64)[:, int(k) - 1].copy()
     return column
 
 

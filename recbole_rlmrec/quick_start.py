@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, Callable, ContextManager, Mapping, Optional, Sequence, U
 
 from recbole.utils import init_logger, init_seed, set_color
 
-from recbole_rlmrec.comparison import Outcome, find_record, recorded_base, table, write_record
+from recbole_rlmrec.comparison import Outcome, find_record, finite, recorded_base, table, write_record
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
@@ -21,7 +22,7 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.launch import Processes, run_in_processes
 from recbole_rlmrec.model.registry import base_of
-from recbole_rlmrec.ops.distributed import this_shard
+from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.trainer import check_data, load_checkpoint, load_weights, trainer_class
 
 #: What may differ between two trainings that have the same outcome; data are compared by their hashes.
@@ -53,7 +54,7 @@ class Result:
             and ``test``. The source is ``trained``, where the base was trained first, with all of an
             :class:`~recbole_rlmrec.comparison.Outcome`; or the path of a result of the base beside this one.
         aligned: the aligned model's :class:`~recbole_rlmrec.comparison.Outcome` where a base was trained first.
-        data: hashes of the ids, of the interactions of each part of the split, and of the embeddings.
+        data: hashes of the ids, of all columns of each part of the split, and of the embeddings; and how is evaluated.
     """
 
     model: str
@@ -76,7 +77,7 @@ class Result:
 
     def write(self, path: Union[str, Path]) -> None:
         """Write this result as JSON."""
-        content = json.dumps(self.__dict__, indent=2, allow_nan=False) + "\n"
+        content = json.dumps(finite(self.__dict__), indent=2, allow_nan=False) + "\n"
         with atomic_path(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
 
@@ -160,7 +161,7 @@ def _run_configured(config: RLMRecConfig, saved: bool, own_log: bool) -> Result:
     logger.info(dataset)
     loaders = data_preparation(config, dataset)
     Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
-    data = _Data(loaders, _data_hashes(loaders))
+    data = _Data(loaders, _data_hashes(config, loaders))
     base, resume_from = _train_base_first(config, data, saved)
     trained = _train(config, data, saved, resume_from, base)
     kept = trained.kept
@@ -199,7 +200,7 @@ class _Data:
 
     Attributes:
         loaders: of training, validation and test.
-        hashes: of ids and of the interactions of each part.
+        hashes: see :func:`_data_hashes`.
     """
 
     loaders: Sequence[Any]
@@ -238,7 +239,7 @@ def _train(
     # The same in all processes: they draw the same negatives, masks and edges and take each its share of them. And the
     # same whether or not another model was trained with these loaders before.
     for loader in data.loaders:
-        loader.generator.manual_seed(config["seed"])
+        _rewind(loader, config["seed"])
     init_seed(config["seed"], config["reproducibility"])
     train_data, valid_data, test_data = data.loaders
     recommender = config.model_class(config, train_data._dataset).to(config["device"])
@@ -253,7 +254,8 @@ def _train(
         seconds = perf_counter() - started
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
         popularity = {
-            part: trainer.popularity_result(held_out) for part, held_out in (("valid", valid_data), ("test", test_data))
+            "valid": trainer.popular_valid_result or trainer.popularity_result(valid_data),
+            "test": trainer.popularity_result(test_data),
         }
     finally:
         # RecBole leaves the writer's thread running, one for each run of a process.
@@ -268,7 +270,8 @@ def _train(
         stopped=trainer.stopped,
         plateau=trainer.plateau_message,
     )
-    if saved and this_shard().rank == 0:
+    # One that goes on has other random numbers than one that was trained in one go.
+    if saved and not resume_from and this_shard().rank == 0:
         write_record(outcome, config.settings, data.hashes)
     kept = outcome
     if base is not None and not _validates_better(config, outcome, base):
@@ -276,6 +279,14 @@ def _train(
     return _Trained(
         outcome, kept, popularity if all(popularity.values()) else None, {**data.hashes, **trainer.fingerprint}
     )
+
+
+def _rewind(loader: Any, seed: int) -> None:
+    """Let a loader give the batches of its first epoch again; RecBole's of a knowledge graph holds two others."""
+    for part in (loader, *(getattr(loader, name, None) for name in ("general_dataloader", "kg_dataloader"))):
+        generator = getattr(part, "generator", None)
+        if generator is not None:
+            generator.manual_seed(seed)
 
 
 def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[Optional[Outcome], Optional[str]]:
@@ -297,12 +308,13 @@ def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[O
     if resume_from:
         stored = load_checkpoint(resume_from)
         if stored["model"] == config["model"]:
-            return _base_of_checkpoint(stored), resume_from
+            return agreed(_base_of_checkpoint(stored)), resume_from
     # Whatever is wrong with the alignment's settings or its embeddings is said now, not after the base's training.
     config.model_class(config, data.loaders[0]._dataset)
     base_config = config.of_base(base_class)
     folder, settings = Path(config["checkpoint_dir"]), base_config.settings
-    known = find_record(folder, base_class.__name__, settings, data.hashes, _OF_NO_MATTER)
+    # What lies in a folder may differ between machines, and between two looks at it.
+    known = agreed(_recorded(find_record(folder, base_class.__name__, settings, data.hashes, _OF_NO_MATTER)))
     if known is not None and not resume_from:
         getLogger().info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.")
         return known, None
@@ -312,25 +324,42 @@ def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[O
     return base, None
 
 
-def _data_hashes(loaders: Sequence[Any]) -> dict[str, str]:
-    """Return hashes of the training data and of what is to be found in validation and test."""
-    train, *others = (loader._dataset for loader in loaders)
+def _data_hashes(config: RLMRecConfig, loaders: Sequence[Any]) -> dict[str, str]:
+    """Return what two runs must have in common for their results to compare: ids, all columns, and how is evaluated."""
+    train, valid, test = (loader._dataset for loader in loaders)
     hashes = fingerprint(train)
-    for name, part in zip(("validation", "test"), others):
-        hashes[f"{name} interactions"] = fingerprint(part).get("training interactions", "")
+    for name, part in (("training", train), ("validation", valid), ("test", test)):
+        content = hashlib.sha256()
+        for field in sorted(part.inter_feat.interaction):
+            content.update(field.encode())
+            content.update(part.inter_feat[field].numpy().tobytes())
+        hashes[f"{name} rows"] = content.hexdigest()
+    evaluation = {key: config[key] for key in ("eval_protocol", "eval_args", "repeatable", "metrics", "topk")}
+    hashes["evaluation"] = json.dumps(evaluation, sort_keys=True, default=str)
     return hashes
 
 
 def _base_of_checkpoint(checkpoint: Mapping[str, Any]) -> Optional[Outcome]:
     """Return the base that was trained before a checkpoint's model, if it is still there to be kept."""
     record = checkpoint.get("base")
-    if record and not Path(record["checkpoint"]).is_file():
-        getLogger().warning(
-            f"The checkpoint of the base, '{record['checkpoint']}', is not there any more: whatever it is worth, the "
-            "aligned model is kept."
-        )
+    if not record:
         return None
-    return Outcome(**record) if record else None
+    base = _recorded(Outcome(**record))
+    if base is None:
+        getLogger().warning(
+            f"The checkpoint of the base, '{record['checkpoint']}', is not there any more, or goes on from there: "
+            "whatever it is worth, the aligned model is kept."
+        )
+    return base
+
+
+def _recorded(outcome: Optional[Outcome]) -> Optional[Outcome]:
+    """Return an outcome whose checkpoint holds the weights that it speaks of; None otherwise."""
+    if outcome is None or not Path(outcome.checkpoint).is_file():
+        return None
+    stored = load_checkpoint(outcome.checkpoint)
+    is_it = stored["epoch"] == outcome.best_epoch and stored["best_valid_result"] == outcome.valid
+    return outcome if is_it else None
 
 
 def _validates_better(config: RLMRecConfig, first: Outcome, second: Outcome) -> bool:

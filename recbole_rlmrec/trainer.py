@@ -7,6 +7,7 @@ import secrets
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, Optional, Union
 
 import numpy as np
@@ -22,15 +23,16 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from recbole_rlmrec.comparison import Outcome
+from recbole_rlmrec.comparison import Outcome, record_path
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
 from recbole_rlmrec.evaluation import TopKCollector
 from recbole_rlmrec.files import atomic_path
-from recbole_rlmrec.model.registry import missing_package, recbole_name
-from recbole_rlmrec.ops.distributed import sum_gradients, this_shard
+from recbole_rlmrec.model.registry import SEMANTIC_CLASSES, missing_package, recbole_name
+from recbole_rlmrec.ops.distributed import agreed, sum_gradients, this_shard
 from recbole_rlmrec.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
+from recbole_rlmrec.settings import inert
 from recbole_rlmrec.stopping import EarlyStopping, Margin, StoppingSettings
 
 CHECKPOINT_FORMAT = 1
@@ -40,7 +42,7 @@ _RESUME_FREE = frozenset(
     {"epochs", "early_stopping", "stopping_step", "patience_steps", "plateau_steps", "plateau_epochs", "resume_from"}
     | {"result_file", "show_progress", "checkpoint_dir", "data_path", "state"}
     | {"gpu_id", "use_gpu", "worker", "eval_batch_size", "log_wandb", "wandb_project", "cold_nodes", "clip_grad_norm"}
-    | {"semantic_storage"}
+    | {"semantic_storage", "base_first", "defaults"}
 )
 
 #: With fewer interactions than this to be found, a validation's scores are said to be noise.
@@ -172,6 +174,7 @@ class SafeTrainerMixin:
         stopped: why the training ended: ``patience``; ``epochs``, where it had as many as it may have; or ``plateau``,
             where its best validation is not above the popularity ranking's by more than noise. Set by :meth:`fit`.
         plateau_message: what to tell of a training that ended on the plateau, and what to try; else empty.
+        popular_valid_result: all metrics of the popularity ranking at validation, as far as they are known.
         base_record: what is known of the base that was trained first, stored in checkpoints; None without one.
     """
 
@@ -181,6 +184,7 @@ class SafeTrainerMixin:
     optimizer: Any
     tensorboard: Any
     eval_collector: Any
+    wandblogger: Any
     device: torch.device
     saved_model_file: str
     cur_step: int
@@ -212,6 +216,7 @@ class SafeTrainerMixin:
         self._restored: Optional[tuple[dict[str, Any], float]] = None
         self._popularity: Optional[PopularityRanking] = None
         self._popular_scores: Optional[np.ndarray] = None
+        self.popular_valid_result: Optional[dict[str, float]] = None
         self._margin: Optional[Margin] = None
         self._best_margin: Optional[Margin] = None
         # RecBole's name ends with the second, which two runs started together share.
@@ -229,6 +234,9 @@ class SafeTrainerMixin:
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
         self.fingerprint = fingerprint(train_data._dataset)
+        if not isinstance(self.model, SEMANTIC_CLASSES):
+            # They may have been read for another model of the run.
+            self.fingerprint = {name: value for name, value in self.fingerprint.items() if "embeddings" not in name}
         self._begin_watching(train_data, valid_data)
         ended = []
 
@@ -255,7 +263,8 @@ class SafeTrainerMixin:
             raise
         except ImportError as error:
             raise SettingError(missing_package(self.config["model"], error)) from error
-        self._say_how_it_ended(ended[-1] if ended else None)
+        # A training that goes on where nothing is left to train ended before it began.
+        self._say_how_it_ended(ended[-1] if ended else self.start_epoch - 1 if self.best_valid_result else None)
         return result
 
     # ------------------------------------------------------------------ early stopping and the popularity ranking
@@ -285,10 +294,12 @@ class SafeTrainerMixin:
         if self._popularity is None or not eval_data:
             return None
         trained, self.model = self.model, self._popularity
+        # RecBole's evaluation tells Weights & Biases, whose summary would end with this ranking's metrics.
+        board, self.wandblogger = self.wandblogger, SimpleNamespace(log_eval_metrics=lambda *_, **__: None)
         try:
             result = self.evaluate(eval_data, load_best_model=False)
         finally:
-            self.model = trained
+            self.model, self.wandblogger = trained, board
         return {name: float(value) for name, value in result.items()}
 
     def _scores_by_user(self) -> Optional[np.ndarray]:
@@ -328,12 +339,13 @@ class SafeTrainerMixin:
         if margin is None or margin.is_above:
             return
         self.stopped = "plateau"
-        where = "below" if margin.is_below else "at"
+        where = "below" if margin.is_below else "within noise of"
         found = (
             f"{type(self.model).__name__} ended {where} the popularity ranking: its best validation "
             f"{self.config['valid_metric']} is {margin.reference + margin.difference:.4f}, that of the most popular "
             f"items {margin.reference:.4f} (difference {margin.difference:+.4f}, standard error {margin.error:.4f}; "
-            f"{last_epoch + 1} epochs). It says no more of its users than a list of what is popular."
+            f"{last_epoch + 1} epochs). As far as this validation can tell, it says no more of its users than a list "
+            "of what is popular."
         )
         self.logger.warning(found)
         rate = self.config["learning_rate"]
@@ -345,8 +357,9 @@ class SafeTrainerMixin:
         )
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
-        if self._popular_scores is None and self.popularity_result(valid_data) is not None:
-            self._popular_scores = self._scores_by_user()
+        if self.popular_valid_result is None:
+            self.popular_valid_result = self.popularity_result(valid_data)
+            self._popular_scores = self._scores_by_user() if self.popular_valid_result is not None else None
         score, result = super()._valid_epoch(valid_data, show_progress)  # type: ignore[misc]
         scores = self._scores_by_user()
         if self._popular_scores is not None and scores is not None:
@@ -354,9 +367,7 @@ class SafeTrainerMixin:
         if this_shard().world_size > 1:
             # A model with statistics of its own, such as those of batch normalisation, scores differently in each
             # process; they must agree on when to stop.
-            agreed = [(score, result, self._margin)]
-            dist.broadcast_object_list(agreed, src=0)
-            score, result, self._margin = agreed[0]
+            score, result, self._margin = agreed((score, result, self._margin))
         self._latest_valid_result = {name: float(value) for name, value in result.items()}
         self._observe(score, self._margin)
         return score, result
@@ -431,6 +442,9 @@ class SafeTrainerMixin:
         if checkpoint.get("margin") is not None:
             self._best_margin = Margin(**checkpoint["margin"])
         self.saved_model_file = str(resume_file)
+        if this_shard().rank == 0:
+            # It speaks of weights that will not be there any more.
+            record_path(resume_file).unlink(missing_ok=True)
         self.logger.info(f"Training goes on from epoch {self.start_epoch} with {resume_file}.")
 
     def keep_base(self, base: Outcome) -> str:
@@ -457,7 +471,8 @@ class SafeTrainerMixin:
 
     def _check_settings(self, stored: dict[str, Any], path: Union[str, Path]) -> None:
         current = self.config.settings
-        for key in sorted((stored.keys() | current.keys()) - _RESUME_FREE):
+        # Settings without effect: checkpoints of before they existed go on.
+        for key in sorted((stored.keys() | current.keys()) - _RESUME_FREE - inert(current)):
             if stored.get(key) != current.get(key):
                 raise CheckpointError(
                     f"'{path}' was trained with {key}={stored.get(key)!r}, this run has {key}={current.get(key)!r}; a "

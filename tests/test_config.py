@@ -369,6 +369,14 @@ def test_published_defaults(configure: Configure, origin: str, model: str) -> No
     assert config.settings["defaults"] == "published"
 
 
+def test_published_defaults_hold_for_models_with_metrics_of_their_own(configure: Configure) -> None:
+    recommended, published = configure("FM"), configure("FM", defaults="published")
+    assert (recommended["epochs"], recommended["early_stopping"]) == (1000, "popularity")
+    assert (published["epochs"], published["early_stopping"], published["base_first"]) == (300, "recbole", False)
+    assert published["metrics"] == recommended["metrics"] == ["AUC", "LogLoss"]
+    assert published["eval_batch_size"] == recommended["eval_batch_size"] == 4096
+
+
 def test_published_defaults_hold_for_recboles_own_models(configure: Configure) -> None:
     assert configure("BPR")["early_stopping"] == "popularity"
     published = configure("BPR", defaults="published")

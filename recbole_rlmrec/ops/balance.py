@@ -52,7 +52,9 @@ class _Balance(torch.autograd.Function):
         whole = torch.stack([main, auxiliary]) if this_shard().world_size > 1 else None
         if whole is not None:
             dist.all_reduce(whole)
-        norms = [torch.linalg.vector_norm(part) for part in (grad_outputs if whole is None else whole)]
+        # Under a scaler's factor the sum of squares of float16 gradients is beyond float16.
+        precise = torch.promote_types(main.dtype, torch.float32)
+        norms = [torch.linalg.vector_norm(part, dtype=precise) for part in (grad_outputs if whole is None else whole)]
         # Where the auxiliary gradient is zero, the quotient is infinite or no number, and its factor does not matter.
         factor = torch.nan_to_num(ctx.share * norms[0] / norms[1], nan=0.0).clamp(max=1.0)
-        return torch.addcmul(main, auxiliary, factor), None
+        return torch.addcmul(main, auxiliary, factor.to(main.dtype)), None

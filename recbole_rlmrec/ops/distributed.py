@@ -76,6 +76,15 @@ class _JoinRows(torch.autograd.Function):
         return gradient[this_shard().rows(ctx.n)].to(ctx.input_dtype), None
 
 
+def agreed(value: Any) -> Any:
+    """Return the value of the first process in all processes; it is pickled."""
+    if this_shard().world_size == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def gather_rows(share: Tensor) -> Tensor:
     """Concatenate tensors of all processes along the first dimension, in the order of their ranks.
 

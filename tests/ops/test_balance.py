@@ -52,3 +52,10 @@ def test_a_loss_without_a_gradient_is_no_fault(used: str) -> None:
 def test_without_a_bound_the_tensor_is_itself() -> None:
     table = torch.ones(2, 2, requires_grad=True)
     assert all(part is table for part in shared(table, None))
+
+
+def test_norms_beyond_float16() -> None:
+    table = torch.ones(5000, 8, dtype=torch.float16, requires_grad=True)
+    main, auxiliary = balanced(table, 0.1)
+    (1000 * main.float().sum() + 3000 * auxiliary.float().sum()).backward()
+    assert table.grad is not None and torch.allclose(table.grad, torch.full_like(table, 1100.0))

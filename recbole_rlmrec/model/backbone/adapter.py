@@ -223,17 +223,15 @@ class _Method(nn.Module):
 class BalancedTables(RecBoleBackbone):
     """Loss and representation are computed apart, each from the tables: these are what is balanced."""
 
-    #: The parameters that are balanced, by name; None for the tables of the ego embeddings.
-    balanced_parameters: Optional[tuple[str, ...]] = None
+    def balanced_parameters(self) -> Tables:
+        """Return what the representation shares with the loss, by name: the ego embeddings."""
+        return self.ego_parameters(self.ego_embeddings())
 
     def balanced_tables(self, tables: Tables, share: Optional[float]) -> tuple[Tables, Tables]:
         """Return the tables twice, for the loss and for the representation."""
         if share is None:
             return tables, tables
-        if self.balanced_parameters is None:
-            given = tables or self.ego_parameters(self.ego_embeddings())
-        else:
-            given = {name: self.table(name) for name in self.balanced_parameters}
+        given = {**self.balanced_parameters(), **tables}
         names = list(given)
         flat = torch.cat([given[name].reshape(-1) for name in names])
         sizes = [given[name].numel() for name in names]
@@ -241,7 +239,7 @@ class BalancedTables(RecBoleBackbone):
             {name: part.view_as(given[name]) for name, part in zip(names, whole.split(sizes))}
             for whole in balanced(flat, share)
         )
-        return {**tables, **own}, {**tables, **aligned}
+        return own, aligned
 
 
 class TableBackbone(BalancedTables):
@@ -305,6 +303,11 @@ def balanced_pair(
 
 class ComputedBackbone(BalancedTables):
     """Representations are computed for the nodes that are asked for: a step has those of its batch at most."""
+
+    def balanced_parameters(self) -> Tables:
+        """Return all parameters of RecBole's model: what maps tables to representations is in the loss as well."""
+        named: Iterator[tuple[str, Tensor]] = self.named_parameters()  # type: ignore[attr-defined]
+        return {name: parameter for name, parameter in named if not name.startswith(("projector.", "node_mask."))}
 
     def user_rows(self, ids: Tensor) -> Tensor:
         """Return the representations of users ``ids``, ``[n]``, ``[n, output_dim]``."""

@@ -289,8 +289,6 @@ class NNCFAdapter(ComputedBackbone):
 class FISMAdapter(ComputedBackbone):
     """FISM represents a user by the sum of the history's source embeddings, an item by its target embedding."""
 
-    balanced_parameters = ("item_src_embedding.weight", "item_dst_embedding.weight")
-
     @property
     def output_dim(self) -> int:
         """Width of the embeddings."""
