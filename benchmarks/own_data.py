@@ -5,7 +5,7 @@
 Each cell is a dataset, a model and a seed, trained at the defaults by the command line in a process of its own; an
 aligned model's base is trained once for each split and seed. A cell is recorded as it ends, and a stopped bed goes on
 where it was. Then come trials with fixed weights and the searches of bases that the defaults are compared with
-(``--part``). The table in the output folder is written anew after each cell; ``--report`` writes it only.
+(``--part``). The table in the output folder is written again after each cell; ``--report`` writes it only.
 
 STEAM holds ``inter.csv`` (user, item, split), ``items.jsonl`` (token, title), and for users and items ``*_emb.npy``
 and ``*_tokens.txt``; AMAZON is RLMRec's amazon-book release (``trn_mat.pkl``, ...). Datasets are made from them in the

@@ -309,7 +309,8 @@ class SafeTrainerMixin:
 
     def _observe(self, score: float, margin: Optional[Margin]) -> None:
         """Let early stopping judge a validation, and have RecBole's loop do as it says."""
-        assert self._stopping is not None
+        if self._stopping is None:
+            return  # a validation by itself, without a training that could end
         had_left, waited = self._stopping.has_left, self._stopping.waits
         epochs = max(self.train_loss_dict, default=-1) + 1
         must_end = self._stopping.observe(epochs, score if self.valid_metric_bigger else -score, margin)
