@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import itertools
 import json
 import os
@@ -285,10 +286,20 @@ _REPORTING = threading.Lock()
 
 
 def run_cell(cell: Cell, sources: Sources, arguments: argparse.Namespace) -> None:
-    """Train a cell, test it against its base user by user, and record both."""
-    record = arguments.output / cell.path
-    if record.exists():
-        return
+    """Train a cell, test it against its base user by user, and record both, unless it is recorded or under way."""
+    record, lock = arguments.output / cell.path, arguments.work / "locks" / cell.path
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"{cell.path}: another bed is at it", flush=True)
+            return
+        if not record.exists():
+            _run_cell(cell, record, sources, arguments)
+
+
+def _run_cell(cell: Cell, record: Path, sources: Sources, arguments: argparse.Namespace) -> None:
     kind = KINDS[cell.kind]
     dataset = kind.dataset or cell.kind
     data_path = sources.data / cell.kind if kind.dataset else sources.data
