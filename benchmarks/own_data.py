@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import fcntl
 import itertools
 import json
 import os
@@ -30,6 +29,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
 import numpy as np
+
+from recbole_rlmrec.files import try_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (2020, 2021, 2022)
@@ -290,9 +291,7 @@ def run_cell(cell: Cell, sources: Sources, arguments: argparse.Namespace) -> Non
     record, lock = arguments.output / cell.path, arguments.work / "locks" / cell.path
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(held.fileno()):
             print(f"{cell.path}: another bed is at it", flush=True)
             return
         if not record.exists():
