@@ -19,14 +19,16 @@ import torch
 from paired import ranked_items
 
 from recbole_rlmrec.evaluation import hits_and_counts
+from recbole_rlmrec.popularity import PopularityRanking
 from recbole_rlmrec.quick_start import load_model
 
 
 def compared_with_popularity(path: Path, k: int, data_path: Optional[str]) -> tuple[float, float, float]:
     """Return the model's recall at k, that of popular items, and the share of its lists that both have."""
     config, model, dataset, train_data, _, test_data = load_model(path, {"data_path": data_path} if data_path else None)
-    sold = torch.bincount(train_data._dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num).double()
-    sold -= torch.linspace(0, 0.5, dataset.item_num, dtype=torch.double)  # of equal ones, the first
+    sold = PopularityRanking(
+        dataset.iid_field, train_data._dataset.inter_feat[dataset.iid_field], dataset.item_num
+    ).scores
     recalls: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     shares = []
     with torch.no_grad():

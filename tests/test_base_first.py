@@ -266,17 +266,17 @@ def test_loaders_are_rewound_with_what_they_hold() -> None:
 
 
 def test_popularity_is_not_told_to_boards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[float] = []
-    monkeypatch.setattr(trainer.RecBoleTrainer, "__init__", _with_a_board(trainer.RecBoleTrainer.__init__, told))
+    reported: list[float] = []
+    monkeypatch.setattr(trainer.RecBoleTrainer, "__init__", _with_a_board(trainer.RecBoleTrainer.__init__, reported))
     result = train(world, "LightGCN", epochs=1)
-    assert result.test_result is not None and told[-1] == result.test_result["recall@20"]
-    assert result.popularity is not None and result.popularity["test"]["recall@20"] not in told[1:]
+    assert result.test_result is not None and reported[-1] == result.test_result["recall@20"]
+    assert result.popularity is not None and result.popularity["test"]["recall@20"] not in reported[1:]
 
 
-def _with_a_board(original: Any, told: list[float]) -> Any:
+def _with_a_board(original: Any, reported: list[float]) -> Any:
     def wrapped(self: Any, *arguments: Any) -> None:
         original(self, *arguments)
-        self.wandblogger.log_eval_metrics = lambda metrics, head: told.append(metrics["recall@20"])
+        self.wandblogger.log_eval_metrics = lambda metrics, head: reported.append(metrics["recall@20"])
 
     return wrapped
 
