@@ -8,6 +8,7 @@ import sys
 from typing import Any, Optional, Sequence
 
 from recbole_rlmrec import __version__
+from recbole_rlmrec.compat import require_recbole
 from recbole_rlmrec.errors import RLMRecError, SettingError
 
 
@@ -160,6 +161,7 @@ def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _guarded(known: argparse.Namespace, rest: Sequence[str]) -> int:
     try:
+        require_recbole()
         status: int = known.run(known, rest)
     except RLMRecError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -31,7 +31,7 @@ from recbole_rlmrec.model.registry import get_model, recbole_name
 from recbole_rlmrec.resources import resource_folder
 from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value
 
-#: Keys that RecBole 1.2.1 reads although none of its property files lists them.
+#: Keys that RecBole 1.2 reads although none of its property files lists them.
 _UNLISTED_KEYS = frozenset(
     [
         "cin",
@@ -263,7 +263,7 @@ class RLMRecConfig(Config):
     def _init_device(self) -> None:
         super()._init_device()
         if not self.final_config_dict["use_gpu"]:
-            # RecBole 1.2.1 reads use_gpu for its memory display only.
+            # RecBole 1.2 reads use_gpu for its memory display only.
             self.final_config_dict["device"] = torch.device("cpu")
 
     # ------------------------------------------------------------------ our own

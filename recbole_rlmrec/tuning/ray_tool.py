@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import ray
-from ray import air, tune
+from ray import tune
 from ray._private import ray_constants
 from ray.tune.search import Searcher
 
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 #: Read by Ray where it starts. Without them it opens ports to the network that ask for no password, reports its use to
 #: its makers, writes each trial's results in three more formats, takes an interrupt for the wish to finish the trials
-#: that run, and prints tables where it was asked to print nothing.
+#: that run, prints tables where it was asked to print nothing, and changes a worker's folder.
 _ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
 
@@ -68,10 +69,9 @@ def run_with_ray(search: Search) -> None:
                 num_samples=search.budget,
                 max_concurrent_trials=search.jobs,
                 reuse_actors=True,
-                chdir_to_trial_dir=False,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
-            run_config=air.RunConfig(storage_path=str(folder), verbose=0),
+            run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
         )
         tuner.fit()
     finally:

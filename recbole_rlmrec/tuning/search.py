@@ -396,7 +396,8 @@ def _check_arguments(tool: str, algorithm: str, max_evals: Optional[int], jobs: 
     for package in ("hyperopt", "ray", "pyarrow") if tool == "ray" else ("hyperopt",):
         if importlib.util.find_spec(package) is None:
             raise SettingError(
-                f"A search with {tool} needs the package '{package}': pip install 'recbole-rlmrec[tune]'."
+                f"A search with {tool} needs the package '{package}': "
+                f"pip install 'recbole-rlmrec[{'ray' if tool == 'ray' else 'tune'}]'."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from pathlib import Path
@@ -31,7 +32,7 @@ def plain_tf_idf(texts: list[str]) -> np.ndarray:
     counts: list[dict[str, int]] = []
     for text in texts:
         words = [word for word in re.findall(r"\w\w+", text) if word not in stop_words]
-        terms = words + [f"{first} {second}" for first, second in zip(words, words[1:])]
+        terms = words + [f"{first} {second}" for first, second in itertools.pairwise(words)]
         counts.append({term: terms.count(term) for term in terms})
     terms = sorted({term for row in counts for term in row})
     frequency = {term: sum(term in row for row in counts) for term in terms}

@@ -33,13 +33,14 @@ def tables(width: int = 4, value_width: int = 5, scale: float = 0.7) -> list[Ten
 
 def slow(query: Any, key: Any, value: Any, graph: Adjacency, limit: float) -> tuple[np.ndarray, np.ndarray]:
     start, column = graph.row_start.tolist(), graph.column.tolist()
+    query, key, value = (table.numpy() for table in (query, key, value))
     weighted, weight = np.zeros(value.shape), np.zeros(value.shape[:2])
     for head in range(HEADS):
         for row in range(N):
             for entry in range(start[row], start[row + 1]):
                 score = float(np.dot(query[head, row], key[head, column[entry]]))
                 attention = np.exp(min(max(score, -limit), limit))
-                weighted[head, row] += attention * np.asarray(value[head, column[entry]])
+                weighted[head, row] += attention * value[head, column[entry]]
                 weight[head, row] += attention
     return weighted, weight
 

@@ -364,7 +364,8 @@ def test_unreachable(tmp_path: Path, n_prompts: int) -> None:
     with LoopbackServer() as server:
         at = Desk(tmp_path, server)
     assert "cannot be reached" in stopped(at, make_prompts(n_prompts), concurrency=3, max_retries=0)
-    assert 2 <= len(at.failures()) <= 3
+    # As many failures as workers stop the run; the two other workers may have one prompt each in flight.
+    assert 2 <= len(at.failures()) <= min(n_prompts, 3 + 2)
 
 
 def test_server_that_only_fails(desk: Make) -> None:

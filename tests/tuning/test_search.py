@@ -561,8 +561,9 @@ def test_missing_packages(world: World, monkeypatch: pytest.MonkeyPatch, tool: A
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(SettingError) as caught:
         search(world, LAYERS, tool=tool)
+    extra = {"hyperopt": "tune", "ray": "ray"}[tool]
     assert str(caught.value) == (
-        f"A search with {tool} needs the package '{package}': pip install 'recbole-rlmrec[tune]'."
+        f"A search with {tool} needs the package '{package}': pip install 'recbole-rlmrec[{extra}]'."
     )
 
 

@@ -1,4 +1,4 @@
-"""AutoCF (Xia et al., WWW 2023), which RecBole 1.2.1 does not have."""
+"""AutoCF (Xia et al., WWW 2023), which RecBole does not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DCCF (Ren et al., SIGIR 2023), which RecBole 1.2.1 does not have."""
+"""DCCF (Ren et al., SIGIR 2023), which RecBole does not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LR-GCCF (Chen et al., AAAI 2020), which RecBole 1.2.1 does not have."""
+"""LR-GCCF (Chen et al., AAAI 2020), which RecBole does not have."""
 
 from __future__ import annotations
 

@@ -364,7 +364,8 @@ _LAST_LAYER = "is represented by the input of the last layer (users) and that la
 _NOTHING = "has no user and item representations"
 _FREE_OF_TRAINING = "so there is no training that an alignment could take part in"
 
-#: RecBole 1.2.1's general recommenders by name, less those that this package has a backbone of its own for.
+#: RecBole 1.2's general recommenders by name, less those that this package has a backbone of its own for. AsymKNN is
+#: in RecBole 1.2.1 only.
 RECBOLE_MODELS: dict[str, Support] = {
     "BPR": Support(TableBackbone, _EMBEDDINGS),
     "NeuMF": Support(NeuMFAdapter, "is represented by the embeddings of both branches side by side"),

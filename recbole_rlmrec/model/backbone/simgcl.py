@@ -1,4 +1,4 @@
-"""SimGCL (Yu et al., SIGIR 2022), which RecBole 1.2.1 does not have."""
+"""SimGCL (Yu et al., SIGIR 2022), which RecBole does not have."""
 
 from __future__ import annotations
 

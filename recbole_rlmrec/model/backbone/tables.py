@@ -1,4 +1,4 @@
-"""The trainable tables of the backbones that RecBole 1.2.1 does not have."""
+"""The trainable tables of the backbones that RecBole does not have."""
 
 from __future__ import annotations
 
