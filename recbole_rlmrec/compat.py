@@ -220,7 +220,7 @@ def _compile_again(name: str, rewriting: type[_Rewriting]) -> None:
     """Compile those methods of a module's classes that a rewriting changes, with RecBole's own line numbers."""
     module = importlib.import_module(name)
     classes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
-    for owner, method in [(owner, node) for owner in classes for node in owner.body]:
+    for owner, method in ((node, part) for node in classes for part in node.body):
         change = rewriting()
         rewritten = change.visit(method)
         if change.changed and isinstance(method, ast.FunctionDef):

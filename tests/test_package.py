@@ -60,7 +60,7 @@ def test_wheel_names_its_command_and_bounds(wheel: zipfile.ZipFile) -> None:
     metadata = wheel.read(info.replace("entry_points.txt", "METADATA")).decode()
     required = [Requirement(line[15:]) for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
     bounds = {requirement.name: requirement.specifier for requirement in required}
-    for name, bound in {"recbole": "==1.2.0", "torch": ">=2.4", "numpy": ">=1.26", "pandas": ">=2"}.items():
+    for name, bound in {"recbole": "==1.2.0", "torch": ">=2.4", "numpy": ">=1.26.4", "pandas": ">=2"}.items():
         assert bounds[name] == SpecifierSet(bound)
     assert "Requires-Python: >=3.11" in metadata and "License: MIT" in metadata
 

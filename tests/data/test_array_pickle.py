@@ -146,7 +146,7 @@ ROWS, COLUMNS = np.array([2, 0, 1, 0]), np.array([0, 2, 2, 0])
         (edited(_shape="43"), "shape '43', expected (rows, columns)"),
         (edited(_shape=None), "has no '_shape'"),
         (edited(data=None), "has no 'data'"),
-        (edited(coords=None), "has no 'row'"),
+        (edited(coords=None, row=None, col=None), "has no 'row'"),  # SciPy before 1.13 has rows and columns apart
         (edited(coords=(ROWS,)), "'coords' of the matrix is a value of type tuple, expected two arrays"),
         (edited(coords=(ROWS, [0, 1, 2, 0])), "'coords' of the matrix is a value of type list, expected a 1-D array"),
         (edited(coords=(ROWS.reshape(2, 2), COLUMNS)), "'coords' of the matrix is an array of shape (2, 2)"),
