@@ -364,8 +364,7 @@ _LAST_LAYER = "is represented by the input of the last layer (users) and that la
 _NOTHING = "has no user and item representations"
 _FREE_OF_TRAINING = "so there is no training that an alignment could take part in"
 
-#: RecBole 1.2's general recommenders by name, less those that this package has a backbone of its own for. AsymKNN is
-#: in RecBole 1.2.1 only.
+#: RecBole 1.2's general recommenders by name, less those that this package has a backbone of its own for.
 RECBOLE_MODELS: dict[str, Support] = {
     "BPR": Support(TableBackbone, _EMBEDDINGS),
     "NeuMF": Support(NeuMFAdapter, "is represented by the embeddings of both branches side by side"),
@@ -403,7 +402,7 @@ RECBOLE_MODELS: dict[str, Support] = {
     "LDiffRec": Support(None, "has no item representations: it removes noise from an encoded row of interactions"),
     "NAIS": Support(None, "has no user representations: it weighs a user's items anew for each item it scores"),
     "ItemKNN": Support(None, f"{_NOTHING}: it scores by item similarity"),
-    "AsymKNN": Support(None, f"{_NOTHING}: it scores by similarity of items or of users"),
+    "AsymKNN": Support(None, f"{_NOTHING}: it scores by similarity of items or of users; in RecBole 1.2.1 only"),
     "EASE": Support(None, f"{_NOTHING}: it scores by weights between items"),
     "SLIMElastic": Support(None, f"{_NOTHING}: it scores by weights between items"),
     "ADMMSLIM": Support(None, f"{_NOTHING}: it scores by weights between items"),
