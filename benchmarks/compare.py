@@ -27,7 +27,7 @@ from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, get_model
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run_recbole_rlmrec.py"
-DEFAULT_MODELS = [backbone.__name__ + variant for backbone in BACKBONES for variant in ("", *ALIGNMENTS)]
+DEFAULT_MODELS = [backbone + variant for backbone in BACKBONES for variant in ("", *ALIGNMENTS)]
 METRICS = ("recall@20", "ndcg@20")
 
 

@@ -22,7 +22,7 @@ from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
-from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, get_model
+from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, endings_of, get_model
 from recbole_rlmrec.trainer import trainer_class
 
 DATASET = "generated"
@@ -91,7 +91,7 @@ def rows(models: Sequence[str], train: Callable[[str], None]) -> tuple[list[str]
     lines, surprises = [], []
     for backbone in models:
         support = RECBOLE_MODELS.get(backbone)
-        expected = tuple(ALIGNMENTS) if support is None else support.endings
+        expected = endings_of(backbone)
         cells = []
         for ending in ALIGNMENTS:
             refusal = tried(backbone + ending, train)
@@ -114,8 +114,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--output", type=Path, help="Markdown file to write the table to")
     chosen = parser.parse_args(arguments)
     output = chosen.output.resolve() if chosen.output else None
-    own = [model.__name__ for model in BACKBONES]
-    models = chosen.models or [*own, *sorted(RECBOLE_MODELS, key=lambda name: -len(RECBOLE_MODELS[name].endings))]
+    own = list(BACKBONES)
+    models = chosen.models or [*own, *sorted(RECBOLE_MODELS, key=lambda name: -len(endings_of(name)))]
     for name in models:
         if name not in own and name not in RECBOLE_MODELS:
             get_model(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from functools import lru_cache
 from logging import getLogger
 from pathlib import Path
@@ -27,9 +28,11 @@ from recbole.utils import (
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.alignment.base import Alignment
+from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of
 from recbole_rlmrec.model.registry import get_model, recbole_name
 from recbole_rlmrec.resources import resource_folder
-from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value
+from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value, defaults_of
 
 #: Keys that RecBole 1.2 reads although none of its property files lists them.
 _UNLISTED_KEYS = frozenset(
@@ -199,12 +202,17 @@ class RLMRecConfig(Config):
         recbole_name = next((name for name in bases if (_recbole_properties() / f"model/{name}.yaml").is_file()), model)
         super()._load_internal_config_dict(recbole_name, model_class, dataset)
         folder = resource_folder("properties")
-        own_classes = [base for base in reversed(model_class.__mro__) if base.__module__.startswith("recbole_rlmrec.")]
+        bases = [base for base in reversed(model_class.__mro__) if not base.__module__.startswith("recbole.")]
+        own_classes = [base for base in bases if issubclass(base, ModelFlags)]
         self._is_general = model_class.type in (ModelType.GENERAL, ModelType.TRADITIONAL)
         # Models that predict labels have metrics of their own, which a ranking's would replace.
         self._keeps_metrics = model_class.type in (ModelType.CONTEXT, ModelType.DECISIONTREE)
         model_files = [f"{base.__name__}.yaml" for base in own_classes]
-        self._add_layers([folder / "overall.yaml", *(folder / "model" / name for name in model_files)])
+        self._add_layers([folder / "overall.yaml"])
+        for base in own_classes:
+            for settings in vars(base).get("settings_classes", ()):
+                self.internal_config_dict.update(defaults_of(settings))
+            self._add_layers([_model_file(base)])
         above = [folder / "dataset" / f"{dataset}.yaml"] if self._is_general else []
         self._add_layers(above)
         above.append(folder / "protocol" / f"{self._effective('eval_protocol')}.yaml")
@@ -280,8 +288,7 @@ class RLMRecConfig(Config):
     @property
     def aligns(self) -> bool:
         """Whether the model adds an alignment of some weight to its base."""
-        weights = ("alignment_weight", "reconstruction_weight")
-        return any(self.final_config_dict[name] != 0 for name in weights if name in self.internal_config_dict)
+        return issubclass(self.model_class, Alignment) and self.final_config_dict[self.model_class.weight_setting] != 0
 
     def of_base(self, base: type) -> RLMRecConfig:
         """Return the configuration of an aligned model's base: what was given, less what the base does not read.
@@ -310,7 +317,7 @@ class RLMRecConfig(Config):
 
     def _tuned_file(self, folder: Path, model_class: type) -> Optional[Path]:
         """Return the file of tuned settings in a dataset's folder that this run loads, if any."""
-        inherits = getattr(model_class, "inherits_tuned_settings", False)
+        inherits = flags_of(model_class).inherits_tuned_settings
         names = [base.__name__ for base in model_class.__mro__] if inherits else [model_class.__name__]
         files = [folder / f"{name}.yaml" for name in names]
         return next((path for path in files if path.is_file()), None) if self._effective("tuned") else None
@@ -371,6 +378,15 @@ class RLMRecConfig(Config):
                 self._effective(key)
         if not self._is_general and self.external_config_dict.get("split_file"):
             self.notes.append(("warning", f"{model} is no general recommender: split_file is not used."))
+
+
+def _model_file(model: type) -> Path:
+    """Return where the defaults of a model class lie: among ours, or beside the module of a class from outside."""
+    name = f"{model.__name__}.yaml"
+    if model.__module__.startswith("recbole_rlmrec."):
+        return resource_folder("properties") / "model" / name
+    module = sys.modules.get(model.__module__)
+    return Path(getattr(module, "__file__", None) or ".").with_name(name)
 
 
 def _recbole_properties() -> Path:

@@ -23,3 +23,7 @@ class ServiceError(RLMRecError, RuntimeError):
 
 class TrainingError(RLMRecError, RuntimeError):
     """A training went wrong: a loss that is no number, or a process that died."""
+
+
+class ContractError(RLMRecError, TypeError):
+    """A model class returns or declares something else than the contract of backbones or alignments asks."""

@@ -21,6 +21,7 @@ from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.launch import Processes, run_in_processes
+from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import base_of
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.trainer import check_data, load_checkpoint, load_weights, trainer_class
@@ -436,7 +437,7 @@ def load_model(
     init_seed(config["seed"], config["reproducibility"])
     check_data(checkpoint, fingerprint(loaders[0]._dataset), path)
     recommender = config.model_class(config, loaders[0]._dataset).to(config["device"])
-    if getattr(recommender, "scores_semantic_embeddings", False):
+    if flags_of(type(recommender)).scores_semantic_embeddings:
         check_data(checkpoint, fingerprint(loaders[0]._dataset), path)  # now that the embeddings have been read
     load_weights(recommender, checkpoint, path)
     recommender.eval()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Container, Literal, Mapping, Optional, TypeVar, Union
 
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.errors import ContractError, SettingError
 
 _SettingsT = TypeVar("_SettingsT", bound="Settings")
 
@@ -91,11 +91,14 @@ class OfType:
         return f"{self.label} or nothing (~)" if self.optional else self.label
 
 
+Allowed = Union[Range, AutoOr, Choice, OfType]
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a setting may be, an example for error messages, and what it does."""
 
-    allowed: Union[Range, AutoOr, Choice, OfType]
+    allowed: Allowed
     example: str
     meaning: str
 
@@ -276,8 +279,8 @@ RUN_SETTINGS: dict[str, Setting] = {
 SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **RUN_SETTINGS}
 
 
-#: Bounds, and the weights that they bound where these are ``auto``.
-_SHARES = {"ssl_share": ("ssl_weight",), "alignment_share": ("alignment_weight", "reconstruction_weight")}
+#: The bound of a backbone's contrast; every other weight that can be ``auto`` is an alignment's.
+_CONTRAST = ("ssl_share", "ssl_weight")
 
 
 def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
@@ -290,10 +293,56 @@ def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
     without: set[str] = set()
     if settings.get("early_stopping") == "recbole":
         without |= {"early_stopping", "patience_steps", "plateau_steps", "plateau_epochs"}
-    for share, weights in _SHARES.items():
+    share, contrast = _CONTRAST
+    aligned = {name for name, known in SETTINGS.items() if isinstance(known.allowed, AutoOr)} - {contrast}
+    for bound, weights in ((share, {contrast}), ("alignment_share", aligned)):
         if all(name in free or settings.get(name) != "auto" for name in weights):
-            without.add(share)
+            without.add(bound)
     return without
+
+
+def setting(default: Any, allowed: Allowed, meaning: str, example: Optional[str] = None) -> Any:
+    """Return a field of a :class:`Settings` class: its default, what it may be, and what it does.
+
+    Args:
+        default: of every class that reads the setting; a YAML of the class stands above it.
+        allowed: its kind and range.
+        meaning: half a sentence, which the README's table and error messages quote.
+        example: of a value, as typed; the default, if not given.
+    """
+    described = Setting(allowed, str(default) if example is None else example, meaning)
+    return field(default=default, metadata={_DESCRIBED: described})
+
+
+#: Key of a field's metadata.
+_DESCRIBED = "recbole_rlmrec"
+
+
+def declare(settings: type[Settings]) -> None:
+    """Make the settings of a class from outside known: they are checked, listed and completed like ours.
+
+    Raises:
+        ContractError: a field says nothing of itself and is no known setting, or is one that is known otherwise.
+    """
+    for each in fields(settings):
+        described, known = each.metadata.get(_DESCRIBED), SETTINGS.get(each.name)
+        if described is None and known is None:
+            raise ContractError(
+                f"{settings.__name__}.{each.name} says neither default nor range: declare it as "
+                f"{each.name}: {each.type} = setting(default, allowed, meaning)."
+            )
+        if described is not None and known is not None and described != known:
+            raise ContractError(
+                f"{settings.__name__}.{each.name}: there is a setting of this name ({known.meaning}). Choose another "
+                "one, or leave out what it may be, to read that one."
+            )
+        if described is not None:
+            SETTINGS[each.name] = described
+
+
+def defaults_of(settings: type[Settings]) -> dict[str, Any]:
+    """Return the defaults that the fields of a class declare, by name."""
+    return {each.name: each.default for each in fields(settings) if _DESCRIBED in each.metadata}
 
 
 def check_value(name: str, value: Any, origin: str = "") -> None:

@@ -29,7 +29,8 @@ from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
 from recbole_rlmrec.evaluation import TopKCollector
 from recbole_rlmrec.files import atomic_path
-from recbole_rlmrec.model.registry import SEMANTIC_CLASSES, missing_package, recbole_name
+from recbole_rlmrec.model.backbone.contract import flags_of
+from recbole_rlmrec.model.registry import missing_package, recbole_name
 from recbole_rlmrec.ops.distributed import agreed, sum_gradients, this_shard
 from recbole_rlmrec.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
 from recbole_rlmrec.settings import inert
@@ -234,7 +235,7 @@ class SafeTrainerMixin:
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
         self.fingerprint = fingerprint(train_data._dataset)
-        if not isinstance(self.model, SEMANTIC_CLASSES):
+        if not flags_of(type(self.model)).reads_semantic_embeddings:
             # They may have been read for another model of the run.
             self.fingerprint = {name: value for name, value in self.fingerprint.items() if "embeddings" not in name}
         self._begin_watching(train_data, valid_data)
@@ -569,7 +570,7 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
         super().__init__(config, model)
         if self.device.type == "cpu":
             _keep_freed_memory()
-        if this_shard().world_size > 1 and not getattr(model, "shares_losses", False):
+        if this_shard().world_size > 1 and not flags_of(type(model)).shares_losses:
             self.logger.warning(
                 f"{type(model).__name__} is RecBole's: each process trains on its part of a batch, and the losses of "
                 "the parts are averaged. Where its loss is no mean over the batch (a norm of embeddings, batch "
@@ -644,7 +645,7 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
         ``EmbLoss`` (a norm divided by the rows) nor for batch normalisation; :meth:`__init__` warns.
         """
         shard = this_shard()
-        if shard.world_size == 1 or getattr(self.model, "shares_losses", False):
+        if shard.world_size == 1 or flags_of(type(self.model)).shares_losses:
             return batch, 1.0
         rows, n = shard.rows(len(batch)), len(batch)
         if rows.start == rows.stop:
@@ -684,7 +685,7 @@ class UntrainedTrainer(Trainer):
 
 def trainer_class(config: Any) -> type:
     """Return the trainer of a configuration's model: ours, over whichever of RecBole's trainers the model needs."""
-    if getattr(config.model_class, "nothing_to_train", False):
+    if flags_of(config.model_class).nothing_to_train:
         return UntrainedTrainer
     theirs = get_trainer(config["MODEL_TYPE"], recbole_name(config.model_class))
     if theirs is RecBoleTrainer:

@@ -15,11 +15,11 @@ from conftest import World
 from test_trainer import QUICK, all_scores, train
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.registry import MODELS
+from recbole_rlmrec.model.registry import names
 from recbole_rlmrec.quick_start import load_model, run
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", names())
 def test_every_model_trains_and_writes_its_result(world: World, model: str) -> None:
     result = train(world, model, result_file="out/result.json", learning_rate=0.01, seed=7)
     written = json.loads(Path("out/result.json").read_text())

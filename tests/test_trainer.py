@@ -18,7 +18,7 @@ from conftest import World, fitting
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import CheckpointError
-from recbole_rlmrec.model.rlmrec import LightGCN_RLMRecCon
+from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.quick_start import load_model, run
 from recbole_rlmrec.trainer import Trainer, load_checkpoint, trainer_class
 
@@ -139,7 +139,7 @@ def test_runs_of_the_same_second_have_checkpoints_of_their_own(world: World, mon
     assert load_checkpoint(first.checkpoint)["settings"]["seed"] == 1
 
 
-class Mine(LightGCN_RLMRecCon):
+class Mine(get_model("LightGCN_RLMRecCon")):  # type: ignore[misc]
     """A model that neither we nor RecBole know by name."""
 
 

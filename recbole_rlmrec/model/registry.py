@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Optional
@@ -13,9 +15,13 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import get_model as get_recbole_model
 
 from recbole_rlmrec import compat
-from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model import rlmrec
+from recbole_rlmrec.errors import ContractError, SettingError
+from recbole_rlmrec.model.alignment.base import Alignment
+from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
+from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
 from recbole_rlmrec.model.backbone.autocf import AutoCF
+from recbole_rlmrec.model.backbone.base import GraphBackbone
+from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.model.backbone.dccf import DCCF
 from recbole_rlmrec.model.backbone.gccf import GCCF
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
@@ -23,43 +29,20 @@ from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
-from recbole_rlmrec.model.baseline.kar import SGL_KAR, KnowledgeAugmentation, LightGCN_KAR
+from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
+from recbole_rlmrec.settings import declare
 
-BACKBONES: tuple[type, ...] = (LightGCN, SGL, SimGCL, GCCF, DCCF, AutoCF)
+#: Backbones that are no model of RecBole's as it is, by name; a RecBole model of the same name is the one ours extends.
+BACKBONES: dict[str, type[Backbone]] = {model.__name__: model for model in (LightGCN, SGL, SimGCL, GCCF, DCCF, AutoCF)}
 
-BASELINES: tuple[type, ...] = (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec)
-
-#: Our classes by name; a RecBole model of the same name is the one ours extends.
-MODELS: dict[str, type] = {
-    model.__name__: model
-    for model in (
-        *BACKBONES,
-        rlmrec.LightGCN_RLMRecCon,
-        rlmrec.LightGCN_RLMRecGen,
-        rlmrec.SGL_RLMRecCon,
-        rlmrec.SGL_RLMRecGen,
-        rlmrec.SimGCL_RLMRecCon,
-        rlmrec.SimGCL_RLMRecGen,
-        rlmrec.GCCF_RLMRecCon,
-        rlmrec.GCCF_RLMRecGen,
-        rlmrec.DCCF_RLMRecCon,
-        rlmrec.DCCF_RLMRecGen,
-        rlmrec.AutoCF_RLMRecCon,
-        rlmrec.AutoCF_RLMRecGen,
-        *BASELINES,
-    )
+#: Alignments by the ending of a model's name.
+ALIGNMENTS: dict[str, type[Alignment]] = {
+    alignment.ending: alignment for alignment in (ContrastiveAlignment, GenerativeAlignment)
 }
 
-
-#: What RLMRec adds, by the ending of a model's name.
-ALIGNMENTS: dict[str, type] = {
-    "_RLMRecCon": rlmrec.ContrastiveAlignment,
-    "_RLMRecGen": rlmrec.GenerativeAlignment,
-}
-
-#: What reads semantic embeddings: these classes and all that extend them.
-SEMANTIC_CLASSES: tuple[type, ...] = (*ALIGNMENTS.values(), KnowledgeAugmentation, SemanticOnly, AlphaRec)
+#: Further models, which are not aligned.
+BASELINES: dict[str, type] = {model.__name__: model for model in (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec)}
 
 #: Packages that RecBole's models import while they are built or trained and that have another name in the index.
 _PACKAGES = {"faiss": "faiss-cpu", "community": "python-louvain", "kmeans_pytorch": "kmeans-pytorch"}
@@ -67,22 +50,123 @@ _PACKAGES = {"faiss": "faiss-cpu", "community": "python-louvain", "kmeans_pytorc
 _RECBOLE_MODELS = Path(recbole.model.__file__).parent
 
 
+def names() -> list[str]:
+    """Return the names of our models: each backbone alone and with each alignment, then the baselines."""
+    _load_entry_points()
+    aligned = [backbone + ending for backbone in BACKBONES for ending in ALIGNMENTS]
+    return [*BACKBONES, *aligned, *BASELINES]
+
+
 def get_model(name: str) -> Any:
-    """Return the model class of this name: one of ours, one of RecBole's, or one of RecBole's with RLMRec's alignment.
+    """Return the model class of this name: a backbone, RecBole's included, with or without an alignment, or a baseline.
 
     Args:
-        name: such as ``LightGCN_RLMRecCon``, ``BPR`` or ``BPR_RLMRecCon``.
+        name: such as ``LightGCN``, ``LightGCN_RLMRecCon``, ``BPR`` or ``BPR_RLMRecCon``.
 
     Raises:
         SettingError: no such model, the message names the nearest; it cannot be aligned, the message says why; or a
             package that it needs is missing.
     """
-    if name in MODELS:
-        return MODELS[name]
+    _load_entry_points()
+    for whole in (BACKBONES, BASELINES):
+        if name in whole:
+            return whole[name]
     for ending in ALIGNMENTS:
         if name.endswith(ending):
             return _aligned_model(name.removesuffix(ending), ending)
     return _recbole_model(name)
+
+
+def register(cls: type) -> type:
+    """Make a class from outside known by its name: a backbone, an alignment or a model of its own.
+
+    A backbone extends :class:`~recbole_rlmrec.model.backbone.base.GraphBackbone` and a model class of RecBole's; then
+    ``<Backbone>`` and ``<Backbone><ending>`` for every alignment can be asked for. An alignment extends
+    :class:`~recbole_rlmrec.model.alignment.base.Alignment`; then ``<Backbone><its ending>`` can. Another model extends
+    RecBole's ``GeneralRecommender``. A package registers its classes by itself where it names them as entry points of
+    the group ``recbole_rlmrec.models``.
+
+    Args:
+        cls: the class. Its settings are those of ``settings_classes``, their defaults in ``<Class>.yaml`` beside its
+            module, over those that the fields declare.
+
+    Returns:
+        The class, so that this can be its decorator.
+
+    Raises:
+        ContractError: the class is none of these, lacks something, or has a name, an ending or a setting that exists.
+    """
+    if issubclass(cls, Alignment):
+        _check_alignment(cls)
+    elif issubclass(cls, Backbone):
+        _check_backbone(cls)
+    elif not issubclass(cls, GeneralRecommender):
+        raise ContractError(f"{cls.__name__} is no GraphBackbone, no Alignment and no GeneralRecommender of RecBole's.")
+    for settings in getattr(cls, "settings_classes", ()):
+        declare(settings)
+    if issubclass(cls, Alignment):
+        _add(ALIGNMENTS, cls.ending, cls)
+    else:
+        _add(BACKBONES if issubclass(cls, Backbone) else BASELINES, cls.__name__, cls)
+    return cls
+
+
+def _add(known: dict[str, Any], name: str, cls: type) -> None:
+    if known is ALIGNMENTS:
+        taken = known.get(name)
+    else:
+        taken = BACKBONES.get(name) or BASELINES.get(name)
+        if taken is None and _recbole_files(name):
+            raise ContractError(f"{cls.__module__}.{cls.__name__}: RecBole has a model '{name}'. Choose another name.")
+    if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ContractError(
+            f"{cls.__module__}.{cls.__name__}: '{name}' is taken by {taken.__module__}.{taken.__name__}. Choose "
+            "another name."
+        )
+    known[name] = cls
+    _aligned_model.cache_clear()
+
+
+def _check_backbone(cls: type[Backbone]) -> None:
+    if not issubclass(cls, GeneralRecommender):
+        raise ContractError(
+            f"{cls.__name__} is a backbone, but no model: put a model class of RecBole's, such as "
+            "recbole_rlmrec.model.backbone.tables.EmbeddingTables, behind GraphBackbone in its bases."
+        )
+    if "_" in cls.__name__:
+        raise ContractError(f"{cls.__name__}: what follows a '_' in a model's name is an alignment. Leave it out.")
+    if issubclass(cls, GraphBackbone) and cls.__mro__.index(GraphBackbone) > cls.__mro__.index(GeneralRecommender):
+        raise ContractError(
+            f"{cls.__name__}: GraphBackbone must stand before the model class of RecBole's in its bases."
+        )
+
+
+def _check_alignment(cls: type[Alignment]) -> None:
+    for name, what in {
+        "ending": "such as _Cosine",
+        "term": "the term's name in the log",
+        "weight": "a setting",
+    }.items():
+        if not isinstance(getattr(cls, name, None), str):
+            raise ContractError(f"{cls.__name__} breaks the contract of alignments: it lacks {name}, {what}.")
+    if not cls.ending.startswith("_") or not cls.ending[1:].isidentifier():
+        raise ContractError(f"{cls.__name__}.ending = {cls.ending!r}: expected '_' and a name, such as _Cosine.")
+    if cls.formula is Alignment.formula:
+        raise ContractError(f"{cls.__name__} breaks the contract of alignments: it lacks formula().")
+    if not cls.settings_classes or cls.weight_setting not in {field.name for field in fields(cls.settings_classes[0])}:
+        raise ContractError(
+            f"{cls.__name__}: its weight '{cls.weight_setting}' is no field of the first of its settings_classes."
+        )
+
+
+@cache
+def _load_entry_points() -> None:
+    """Register the classes that installed packages name as entry points."""
+    for point in importlib.metadata.entry_points(group="recbole_rlmrec.models"):
+        try:
+            register(point.load())
+        except (ImportError, AttributeError) as error:
+            raise ContractError(f"The entry point {point.name} = {point.value} cannot be loaded: {error}") from error
 
 
 def __getattr__(name: str) -> Any:
@@ -112,26 +196,21 @@ def base_of(model: type) -> Optional[type]:
     Args:
         model: any model class.
     """
-    if not issubclass(model, tuple(ALIGNMENTS.values())):
+    if not issubclass(model, Alignment):
         return None
-    for ending in ALIGNMENTS:
-        if not model.__name__.endswith(ending):
-            continue
-        name = model.__name__.removesuffix(ending)
-        support = RECBOLE_MODELS.get(name)
-        if support is not None and support.adapter is not None and issubclass(model, support.adapter):
-            # RecBole's model with what its adapter repairs, such as the errors of NCL's clustering; its numbers are
-            # RecBole's.
-            content = {"__module__": __name__, "__qualname__": name, "__doc__": f"RecBole's {name}."}
-            return type(name, (support.adapter, _recbole_model(name)), content)
-        if name in MODELS and issubclass(model, MODELS[name]):
-            return MODELS[name]
-    return next((base for base in model.__mro__[1:] if base not in ALIGNMENTS.values() and _is_whole(base)), None)
+    name = next((model.__name__.removesuffix(end) for end in ALIGNMENTS if model.__name__.endswith(end)), "")
+    support = RECBOLE_MODELS.get(name)
+    if support is not None and support.adapter is not None and issubclass(model, support.adapter):
+        # RecBole's model with what its adapter repairs, such as the errors of NCL's clustering; its numbers are
+        # RecBole's.
+        content = {"__module__": __name__, "__qualname__": name, "__doc__": f"RecBole's {name}."}
+        return type(name, (support.adapter, _recbole_model(name)), content)
+    return next((base for base in model.__mro__[1:] if _is_whole(base)), None)
 
 
 def _is_whole(model: type) -> bool:
-    """Return whether a class is a model by itself and no mixin."""
-    return issubclass(model, GeneralRecommender) and not issubclass(model, tuple(ALIGNMENTS.values()))
+    """Return whether a class is a model by itself, without an alignment."""
+    return issubclass(model, GeneralRecommender) and not issubclass(model, Alignment)
 
 
 def _is_recbole_model(model: type) -> bool:
@@ -139,14 +218,31 @@ def _is_recbole_model(model: type) -> bool:
     return package.startswith("recbole.model.") and module == model.__name__.lower()
 
 
+def endings_of(backbone: str) -> tuple[str, ...]:
+    """Return the endings of the alignments that a backbone can have.
+
+    Args:
+        backbone: its name, ours or RecBole's.
+    """
+    if backbone in BACKBONES:
+        return tuple(ALIGNMENTS)
+    support = RECBOLE_MODELS.get(backbone)
+    if support is None or support.adapter is None:
+        return ()
+    return tuple(ending for ending, alignment in ALIGNMENTS.items() if not (alignment.masks and support.no_gen))
+
+
 @cache
 def _aligned_model(backbone: str, ending: str) -> type:
-    """Make the class of one of RecBole's models with an alignment.
+    """Make the class of a backbone with an alignment.
 
     Raises:
         SettingError: there is no such model, or it cannot be aligned.
     """
-    name = backbone + ending
+    name, mixin = backbone + ending, ALIGNMENTS[ending]
+    if backbone in BACKBONES:
+        content = {"__module__": __name__, "__qualname__": name, "__doc__": f"{backbone} with {mixin.__name__}."}
+        return type(name, (mixin, BACKBONES[backbone]), content)
     support = RECBOLE_MODELS.get(backbone)
     if support is None:
         kinds = [path.parent.name for path in _recbole_files(backbone) if path.parent.name != "general_recommender"]
@@ -156,8 +252,7 @@ def _aligned_model(backbone: str, ending: str) -> type:
         raise SettingError(f"{backbone} is one of RecBole's {kind}s; RLMRec aligns general recommenders. {_ADVICE}")
     if support.adapter is None:
         raise SettingError(f"{backbone} {support.note}. {_ADVICE}")
-    mixin = ALIGNMENTS[ending]
-    if mixin is rlmrec.GenerativeAlignment and support.no_gen:
+    if mixin.masks and support.no_gen:
         raise SettingError(f"{backbone} {support.no_gen}. Con masks nothing: choose {backbone}_RLMRecCon.")
     content = {"__module__": __name__, "__qualname__": name, "__doc__": f"RecBole's {backbone} with {mixin.__name__}."}
     return type(name, (mixin, support.adapter, _recbole_model(backbone)), content)
@@ -198,11 +293,12 @@ def missing_package(name: str, error: ImportError) -> str:
 
 def _unknown_model_message(name: str) -> str:
     theirs = [path.stem for path in (_RECBOLE_MODELS.parent / "properties/model").glob("*.yaml")]
-    aligned = [backbone + ending for backbone, support in RECBOLE_MODELS.items() for ending in support.endings]
-    known = {candidate.lower(): candidate for candidate in [*theirs, *aligned, *MODELS]}
+    aligned = [backbone + ending for backbone in RECBOLE_MODELS for ending in endings_of(backbone)]
+    ours = names()
+    known = {candidate.lower(): candidate for candidate in [*theirs, *aligned, *ours]}
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     advice = f" Did you mean {known[near[0]]}?" if near else ""
     return (
-        f"There is no model '{name}'.{advice} RLMRec's models are {', '.join(MODELS)}; RecBole's own run as well, "
-        "many of them also as <Model>_RLMRecCon and <Model>_RLMRecGen."
+        f"There is no model '{name}'.{advice} RLMRec's models are {', '.join(ours)}; RecBole's own run as well, "
+        f"many of them also as {' and '.join(f'<Model>{ending}' for ending in ALIGNMENTS)}."
     )

@@ -9,12 +9,14 @@ sampled negatives are the same everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Sequence, Union
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from recbole_rlmrec.errors import ContractError
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,36 @@ def this_shard() -> Shard:
     if dist.is_available() and dist.is_initialized():
         return Shard(dist.get_rank(), dist.get_world_size())
     return Shard()
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's part of a loss term: the parts of all processes add up to the term of the whole batch.
+
+    A term that is no share is the whole term, computed in each process.
+    """
+
+    value: Tensor
+
+
+def summand(term: Union[Tensor, Share], source: str) -> Tensor:
+    """Return what this process adds to the sum of a term over all processes.
+
+    Args:
+        term: the whole term, of which each process adds an equal part, or this process's share of it.
+        source: the method that returned it, for the message.
+
+    Raises:
+        ContractError: it is no scalar tensor.
+    """
+    value = term.value if isinstance(term, Share) else term
+    if not isinstance(value, Tensor) or value.dim() > 0:
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ContractError(
+            f"{source} returned {found}, expected a loss: a tensor without dimensions, or a Share of it."
+        )
+    n_processes = this_shard().world_size
+    return value if isinstance(term, Share) or n_processes == 1 else value / n_processes
 
 
 def join_rows(share: Tensor, n: int) -> Tensor:

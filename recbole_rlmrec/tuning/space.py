@@ -17,6 +17,7 @@ from recbole.utils import ModelType
 
 from recbole_rlmrec.config import OUTPUT_SETTINGS, parse_value
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.resources import resource_folder
 from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value
 
@@ -286,7 +287,7 @@ def find_space(where: str, model_class: type) -> Space:
     Raises:
         SettingError: there is no such file, a line does not parse, the space is empty, or the model trains nothing.
     """
-    if getattr(model_class, "nothing_to_train", False):
+    if flags_of(model_class).nothing_to_train:
         raise SettingError(f"{model_class.__name__} trains nothing: there is no setting to search.")
     path = resource_folder("properties") / "tune" if where == "auto" else Path(where)
     own_file = path / f"{model_class.__name__}.hyper"

@@ -26,11 +26,12 @@ from torch import Tensor, nn
 
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model import registry
+from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
+from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
 from recbole_rlmrec.model.backbone.adapter import ComputedBackbone, UserBatches, _ComputedRows
 from recbole_rlmrec.model.backbone.base import _counted, distinct
 from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
-from recbole_rlmrec.model.registry import ALIGNMENTS, MODELS, get_model
-from recbole_rlmrec.model.rlmrec import ContrastiveAlignment, GenerativeAlignment
+from recbole_rlmrec.model.registry import ALIGNMENTS, endings_of, get_model, names
 from recbole_rlmrec.quick_start import load_model, run
 from recbole_rlmrec.trainer import Trainer, trainer_class
 
@@ -46,8 +47,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "MultiDAE": {"mlp_hidden_size": [16], "latent_dimension": 8},
     "MultiVAE": {"mlp_hidden_size": [16], "latent_dimension": 8},
 }
-BACKBONES = [name for name, support in RECBOLE_MODELS.items() if support.endings]
-ALIGNED = [name + ending for name, support in RECBOLE_MODELS.items() for ending in support.endings]
+BACKBONES = [name for name in RECBOLE_MODELS if endings_of(name)]
+ALIGNED = [name + ending for name in RECBOLE_MODELS for ending in endings_of(name)]
 CON = [name for name in ALIGNED if name.endswith("Con")]
 GEN = [name for name in ALIGNED if name.endswith("Gen")]
 REFUSED = [
@@ -133,7 +134,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 def test_every_general_recommender_of_recbole_is_decided() -> None:
     all_of_them = {name for name, found in vars(theirs).items() if isinstance(found, type)}
     assert set(RECBOLE_MODELS) | {"LightGCN", "SGL"} == all_of_them | {"AsymKNN"}  # which RecBole 1.2.0 lacks
-    assert not set(RECBOLE_MODELS) & set(MODELS)
+    assert not set(RECBOLE_MODELS) & set(names())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_every_general_recommender_of_recbole_is_decided() -> None:
     ["BPR", "NeuMF", "DMF", "NGCF", "DGCF", "NCL", "SpectralCF", "GCMC", "LINE", "SimpleX", "ENMF"],
 )
 def test_models_with_representations_have_both_alignments(backbone: str) -> None:
-    assert RECBOLE_MODELS[backbone].endings == tuple(ALIGNMENTS)
+    assert endings_of(backbone) == tuple(ALIGNMENTS)
 
 
 @pytest.mark.parametrize("name", ALIGNED)

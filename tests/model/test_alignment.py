@@ -156,7 +156,7 @@ def test_a_hole_is_no_anchor(holed: World, negatives: str) -> None:
     model, dataset = built(holed, "LightGCN_RLMRecCon", alignment_weight=1.0, alignment_negatives=negatives)
     batch = holed_batch(dataset)
     representation = model.encode(model.ego_embeddings()).detach().requires_grad_()
-    model._alignment(model.projector, representation, batch).backward()
+    model.formula(representation, batch, None).value.backward()
     users, items = model.split(representation.grad.abs().sum(dim=1))
     in_batch = {"user": batch["user_id"], "item": torch.cat([batch["item_id"], batch["neg_item_id"]])}
     for gradient, side in ((users, "user"), (items, "item")):
@@ -234,7 +234,7 @@ def test_gen_runs_the_backbones_losses_on_the_masked_table(holed: World, monkeyp
     for user, positive, negative in zip(*(batch[field].tolist() for field in ("user_id", "item_id", "neg_item_id"))):
         loss += np.log1p(np.exp((users[user] @ items[negative] - users[user] @ items[positive]).item()))
     assert terms["bpr"].item() == pytest.approx(loss / len(batch), rel=1e-5)
-    unmasked = model.ranking_terms(model.encode(model.ego_embeddings()), batch)["bpr"]
+    unmasked = model.ranking_terms(model.encode(model.ego_embeddings()), batch)["bpr"].value
     assert abs(terms["bpr"].item() - unmasked.item()) > 1e-3
     terms["bpr"].backward()
     assert model.node_mask.token.grad.abs().sum() > 0
@@ -393,7 +393,7 @@ def test_padded_ids_change_no_loss(
     batch = holed_batch(dataset)
     torch.manual_seed(1)
     expected = model.calculate_loss(batch)
-    for place in ("recbole_rlmrec.model.rlmrec.distinct", "recbole_rlmrec.model.backbone.base.distinct"):
+    for place in ("recbole_rlmrec.model.alignment.contrastive.distinct", "recbole_rlmrec.model.backbone.base.distinct"):
         monkeypatch.setattr(place, lambda ids, n_ids=None: _padded_distinct(ids))
     torch.manual_seed(1)
     for found, loss in zip(model.calculate_loss(batch), expected):

@@ -20,7 +20,7 @@ from recbole_rlmrec.quick_start import load_model, run
 
 USER_HOLES, ITEM_HOLES = ("u3", "u8", "u21"), ("i0", "i5", "i11", "i12")
 USER_OF_HOLES = "u40"  # its only training items have no embedding
-TRAINED = [model.__name__ for model in BASELINES if model.__name__ != "SemanticOnly"]
+TRAINED = [name for name in BASELINES if name != "SemanticOnly"]
 
 
 @pytest.fixture

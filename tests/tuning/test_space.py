@@ -12,7 +12,8 @@ from recbole.trainer import HyperTuning
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.registry import MODELS, get_model
+from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of
+from recbole_rlmrec.model.registry import get_model, names
 from recbole_rlmrec.resources import resource_folder
 from recbole_rlmrec.tuning.space import find_space, read_space
 
@@ -21,7 +22,7 @@ PROVIDED = resource_folder("properties") / "tune"
 #: Classes that others extend: their files are parts of spaces.
 BASES = {"ContrastiveAlignment", "GenerativeAlignment", "GeneralRecommender"}
 
-TRAINED = [name for name, model in MODELS.items() if not getattr(model, "nothing_to_train", False)]
+TRAINED = [name for name in names() if not flags_of(get_model(name)).nothing_to_train]
 
 
 @pytest.fixture
@@ -209,7 +210,7 @@ def test_spaces_that_suit_the_model(written: Callable[..., Path]) -> None:
 
 
 def test_nothing_to_search_where_nothing_is_trained() -> None:
-    model = type("Untrained", (), {"nothing_to_train": True})
+    model = type("Untrained", (ModelFlags,), {"nothing_to_train": True})
     with pytest.raises(SettingError, match="Untrained trains nothing"):
         find_space("auto", model)
 

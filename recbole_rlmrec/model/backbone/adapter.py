@@ -17,15 +17,15 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from recbole_rlmrec.model.backbone.base import Representation
+from recbole_rlmrec.model.backbone.contract import Backbone, Representation
 from recbole_rlmrec.ops.balance import balanced, shared
-from recbole_rlmrec.ops.distributed import this_shard
+from recbole_rlmrec.ops.distributed import summand, this_shard
 
 #: Parameters by name that stand in for the model's own during a call.
 Tables = dict[str, Tensor]
 
 
-class RecBoleBackbone:
+class RecBoleBackbone(Backbone):
     """A model of RecBole with what RLMRec asks of a backbone.
 
     Args and losses are those of RecBole's class. Among several processes each computes the loss of the whole batch and
@@ -34,19 +34,8 @@ class RecBoleBackbone:
     """
 
     # What RecBole's model base class brings; declared here because RecBole is not typed.
-    n_users: int
-    n_items: int
-    USER_ID: str
-    ITEM_ID: str
-    NEG_ITEM_ID: str
     LABEL: str
     input_type: InputType
-
-    #: The trainer hands such models the whole batch in each process.
-    shares_losses: bool = True
-
-    #: Names of the loss terms in the order ``calculate_loss`` returns them; the trainer's log uses them.
-    loss_names: tuple[str, ...] = ()
 
     #: Names of what RecBole's ``calculate_loss`` returns.
     own_loss_names: tuple[str, ...] = ("loss",)
@@ -56,9 +45,6 @@ class RecBoleBackbone:
 
     #: Whether RecBole's code bears autocast, which lowers what enters a product of matrices but not a sparse one.
     bears_autocast: bool = True
-
-    #: Whether a node's representation holds anything of its neighbours; if not, a masked node's is the mask token.
-    sees_neighbours: bool = True
 
     # ------------------------------------------------------------------ what a model is asked for
 
@@ -78,11 +64,6 @@ class RecBoleBackbone:
     def ego_dim(self) -> int:
         """Width d of a node's ego embedding, which a mask token has to replace."""
         return sum(self.table(users).shape[1] for users, _ in self.ego_tables())
-
-    @property
-    def output_dim(self) -> int:
-        """Width of a node's representation."""
-        return self.ego_dim
 
     def node_representation(self, interaction: Any, tables: Tables, seen: Sequence[Any]) -> Representation:
         """Return the representation of the nodes at a step whose loss has been computed.
@@ -137,27 +118,20 @@ class RecBoleBackbone:
         device = interaction[self.USER_ID].device.type
         lowered = self.bears_autocast and torch.is_autocast_enabled(device)
         with torch.autocast(device_type=device, dtype=torch.get_autocast_dtype(device), enabled=lowered):
-            losses: Union[Tensor, tuple[Tensor, ...]] = super().calculate_loss(interaction)  # type: ignore[misc]
+            losses: Union[Tensor, tuple[Tensor, ...]] = super().calculate_loss(interaction)
         return losses
 
     def step(
         self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
     ) -> tuple[dict[str, Tensor], Representation]:
-        """Return the loss terms of a batch, and the representation of the nodes they were computed from.
-
-        Args:
-            interaction: the batch.
-            mask: given the ego embeddings ``[U + I, d]``, returns what stands in their place (RLMRec-Gen).
-            share: what is computed from the representation may pull at most this many times as hard as the terms do,
-                see :func:`~recbole_rlmrec.ops.balance.balanced`; None for no bound.
-        """
+        """Return the loss terms of a batch, and the representation of the nodes they were computed from."""
         tables = {} if mask is None else self.ego_parameters(mask(self.ego_embeddings()))
         own, aligned = self.balanced_tables(tables, share)
         with self.watched(share) as seen:
             losses = self.call(own, "recbole_losses", interaction)
         values = losses if isinstance(losses, tuple) else (losses,)
-        n_processes = this_shard().world_size
-        terms = {name: value.reshape(()) / n_processes for name, value in zip(self.own_loss_names, values)}
+        source = f"{type(self).__name__}.calculate_loss()"
+        terms = {name: summand(value.reshape(()), source) for name, value in zip(self.own_loss_names, values)}
         return terms, self.node_representation(interaction, aligned, seen)
 
     def balanced_tables(self, tables: Tables, share: Optional[float]) -> tuple[Tables, Tables]:
@@ -180,11 +154,6 @@ class RecBoleBackbone:
     def reduced(self, mean: Tensor, batch_size: int) -> Tensor:
         """Return an average over the batch in the scale of RecBole's loss."""
         return mean * batch_size if self.sums_losses else mean
-
-    def named_losses(self, terms: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Remember the terms' names for the log and return their values."""
-        self.loss_names = tuple(terms)
-        return tuple(terms.values())
 
     # ------------------------------------------------------------------ anchors
 
@@ -306,8 +275,8 @@ class ComputedBackbone(BalancedTables):
 
     def balanced_parameters(self) -> Tables:
         """Return all parameters of RecBole's model: what maps tables to representations is in the loss as well."""
-        named: Iterator[tuple[str, Tensor]] = self.named_parameters()  # type: ignore[attr-defined]
-        return {name: parameter for name, parameter in named if not name.startswith(("projector.", "node_mask."))}
+        own = self.backbone_parameters
+        return {name: parameter for name, parameter in self.named_parameters() if own is None or name in own}
 
     def user_rows(self, ids: Tensor) -> Tensor:
         """Return the representations of users ``ids``, ``[n]``, ``[n, output_dim]``."""
@@ -409,7 +378,7 @@ class OutputLayerBackbone(UserBatches, RecBoleBackbone):
         """Return the items' rows of the last layer twice, for the loss and for the representation."""
         if share is None:
             return tables, tables
-        name = next(name for name, table in self.named_parameters() if table is self.output_layer().weight)  # type: ignore[attr-defined]
+        name = next(name for name, table in self.named_parameters() if table is self.output_layer().weight)
         own, aligned = balanced(self.output_layer().weight, share)
         return {**tables, name: own}, {**tables, name: aligned}
 

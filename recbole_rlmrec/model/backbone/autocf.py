@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from logging import getLogger
-from typing import Any, Callable, Literal, Optional
+from typing import Any, Callable, ClassVar, Literal, Optional
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.backbone.base import GraphBackbone, distinct
+from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms, distinct
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.ops.attention import edge_attention
-from recbole_rlmrec.ops.distributed import this_shard
+from recbole_rlmrec.ops.distributed import Share, this_shard
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.ops.info_nce import log_sum_exp
 from recbole_rlmrec.ops.subgraph import edges, undirected_graph, within, without_nodes
@@ -101,6 +102,8 @@ class AutoCF(GraphBackbone, EmbeddingTables):
     The official code computes rows of the decoder's graph from keys in float32 and, for some of them, gets the row
     above (``decoder_rows: float32``); and it exponentiates products as they are, which here cannot overflow.
     """
+
+    settings_classes: ClassVar[SettingsClasses] = (AutoCFSettings,)
 
     is_node: Tensor
     nodes: Tensor
@@ -244,7 +247,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
         terms["infomax"] = infomax
         return terms, representation
 
-    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> Terms:
         """Return the score of the batch's interactions, L2 and the log-sum-exp terms."""
         user, positive, negative = self.batch(interaction)
         users, items = self.split(representation)
@@ -253,9 +256,9 @@ class AutoCF(GraphBackbone, EmbeddingTables):
         interactions = -scores / len(user)
         ssl = self._log_sum_exp(users, items, user, positive)
         return {
-            "interaction": self.reduced(interactions, len(user)),
+            "interaction": Share(self.reduced(interactions, len(user))),
             "reg": self.l2_term(user, positive, negative),
-            "ssl": self.reduced(ssl, len(user)),
+            "ssl": Share(self.reduced(ssl, len(user))),
         }
 
     def _log_sum_exp(self, users: Tensor, items: Tensor, user: Tensor, positive: Tensor) -> Tensor:

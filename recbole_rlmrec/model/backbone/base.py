@@ -1,27 +1,25 @@
-"""The backbone contract: what a recommender supplies so that RLMRec can align it."""
+"""The base of graph backbones: what such a recommender supplies, and what it gets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Callable, Iterator, Literal, Optional, Protocol, Sequence, Union
+from typing import Any, Callable, ClassVar, Literal, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
 
+from recbole_rlmrec.errors import ContractError
+from recbole_rlmrec.model.backbone.contract import Backbone, SettingsClasses
 from recbole_rlmrec.ops.balance import shared
-from recbole_rlmrec.ops.distributed import this_shard
+from recbole_rlmrec.ops.distributed import Share, summand, this_shard
 from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, sum_of_layers
 from recbole_rlmrec.ops.info_nce import info_nce
 from recbole_rlmrec.ops.loss import bpr_loss, mean_norm, squared_l2
 from recbole_rlmrec.settings import Settings, Weight, number_of
 
-
-class Representation(Protocol):
-    """What a step represents the nodes by: a ``[U + I, output_dim]`` tensor, or what computes the rows asked for."""
-
-    def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Return the rows ``index``, ``[n]``, of the stacked nodes, ``[n, output_dim]``; ``dim`` is 0."""
+#: Loss terms by name: of the whole batch, or this process's share.
+Terms = dict[str, Union[Tensor, Share]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class ViewContrastSettings(Settings):
     padding_negatives: bool
 
 
-class GraphBackbone:
+class GraphBackbone(Backbone):
     """A graph recommender in three parts: ego embeddings, their encoding, and the loss terms of the encoding.
 
     A mixin placed before a RecBole model class that owns ``user_embedding`` and ``item_embedding``. The subclass
@@ -63,20 +61,13 @@ class GraphBackbone:
     Rows: user row 0 and item row 0 are RecBole's ``[PAD]``; they have no edge. Stacked tables are ``[users; items]``.
     """
 
+    settings_classes: ClassVar[SettingsClasses] = (GraphSettings,)
+
     # What RecBole's model base class brings; declared here because RecBole is not typed.
-    n_users: int
-    n_items: int
     device: torch.device
-    USER_ID: str
-    ITEM_ID: str
-    NEG_ITEM_ID: str
     training: bool
     user_embedding: nn.Embedding
     item_embedding: nn.Embedding
-    named_parameters: Callable[[], Iterator[tuple[str, nn.Parameter]]]
-
-    #: Names of the loss terms in the order ``calculate_loss`` returns them; the trainer's log uses them.
-    loss_names: tuple[str, ...] = ()
 
     #: Whether an interaction that occurs k times weighs k in the graph, or 1.
     count_duplicates: bool = False
@@ -84,19 +75,13 @@ class GraphBackbone:
     #: Whether each node is its own neighbour in the graph.
     self_loops: bool = False
 
-    #: Whether a node's representation holds anything of its neighbours.
-    sees_neighbours: bool = True
-
-    #: The trainer hands such models the whole batch in each process.
-    shares_losses: bool = True
-
     #: How many times as hard as all other terms further views may pull on the ego embeddings; None for no bound.
     view_share: Optional[float] = None
 
     def __init__(self, config: Any, dataset: Any) -> None:
         # RecBole's own constructors ask for the graph while they run.
         self._interactions = (dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field])
-        super().__init__(config, dataset)  # type: ignore[call-arg]
+        super().__init__(config, dataset)
         self.graph_settings = GraphSettings.from_config(config)
         self.cached_representation: Optional[tuple[Tensor, Tensor]] = None
         # The cache is recomputed from the weights; it has no place in a checkpoint.
@@ -181,8 +166,11 @@ class GraphBackbone:
 
     # ------------------------------------------------------------------ losses
 
-    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> Terms:
         """Return the backbone's own loss terms, named and already weighted; their sum is its loss.
+
+        A term is taken for that of the whole batch, of which each of several processes adds its part, unless it is a
+        :class:`~recbole_rlmrec.ops.distributed.Share`.
 
         Args:
             ego: ``[U + I, d]``, possibly masked; what further views propagate.
@@ -191,7 +179,7 @@ class GraphBackbone:
         """
         return self.ranking_terms(representation, interaction)
 
-    def ranking_terms(self, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+    def ranking_terms(self, representation: Tensor, interaction: Any) -> Terms:
         """Return the terms common to all backbones: BPR over the representation, and L2."""
         user, positive, negative = self.batch(interaction)
         own = this_shard().rows(len(user))
@@ -199,7 +187,7 @@ class GraphBackbone:
         rows = torch.cat([user[own], positive[own] + self.n_users, negative[own] + self.n_users])
         anchor, liked, sampled = representation.index_select(0, rows).chunk(3)
         bpr = bpr_loss((anchor * liked).sum(dim=1), (anchor * sampled).sum(dim=1), total=len(user))
-        return {"bpr": self.reduced(bpr, len(user)), "reg": self.l2_term(user, positive, negative)}
+        return {"bpr": Share(self.reduced(bpr, len(user))), "reg": self.l2_term(user, positive, negative)}
 
     def batch(self, interaction: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Return the ids of users, positive items and negative items, ``[B]`` each."""
@@ -213,7 +201,7 @@ class GraphBackbone:
         """
         return mean * batch_size if self.graph_settings.loss_reduction == "sum" else mean
 
-    def l2_term(self, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    def l2_term(self, user: Tensor, positive: Tensor, negative: Tensor) -> Share:
         """Return ``reg_weight`` times the L2 term of ``l2_scope``.
 
         ``batch``: RecBole's ``EmbLoss`` of the batch's rows of the embedding tables. ``all``: the squared norm of
@@ -225,10 +213,10 @@ class GraphBackbone:
             tables = (self.user_embedding.weight, self.item_embedding.weight)
             parameters = [parameter for _, parameter in self.named_parameters()]
             padded = [int(any(parameter is table for table in tables)) for parameter in parameters]
-            return weight * squared_l2(parameters, first_rows=padded)
+            return Share(weight * squared_l2(parameters, first_rows=padded))
         users, items = self.user_embedding.weight, self.item_embedding.weight
         rows = (users.index_select(0, user), items.index_select(0, positive), items.index_select(0, negative))
-        return weight * mean_norm(rows, settings.require_pow)
+        return Share(weight * mean_norm(rows, settings.require_pow))
 
     def view_contrast(
         self,
@@ -237,7 +225,7 @@ class GraphBackbone:
         second: Tensor,
         interaction: Any,
         items_by_users: bool = False,
-    ) -> Tensor:
+    ) -> Share:
         """Return ``ssl_weight`` times the InfoNCE between two views of the batch's nodes.
 
         ``ssl_negatives: all`` contrasts each of the batch's nodes, duplicates included, with the whole table of the
@@ -273,7 +261,7 @@ class GraphBackbone:
             total = total + info_nce(
                 anchor, positives, candidate, settings.ssl_tau, weight[own], candidate_weight, divisor
             )
-        return number_of(settings.ssl_weight) * self.reduced(total, len(user))
+        return Share(number_of(settings.ssl_weight) * self.reduced(total, len(user)))
 
     # ------------------------------------------------------------------ what RecBole calls
 
@@ -303,8 +291,30 @@ class GraphBackbone:
         if mask is not None:
             ego = mask(ego)
         ego, of_views = shared(ego, self.view_share)
-        own, aligned = shared(self.encode(ego), share)
-        return self.loss_terms(of_views, own, interaction), aligned
+        representation = self.encode(ego)
+        self._check_representation(representation)
+        own, aligned = shared(representation, share)
+        return self.summands(self.loss_terms(of_views, own, interaction)), aligned
+
+    def summands(self, terms: Terms) -> dict[str, Tensor]:
+        """Return this process's summand of each loss term.
+
+        Raises:
+            ContractError: the terms are no dictionary of scalars by name.
+        """
+        source = f"{type(self).__name__}.loss_terms()"
+        if not isinstance(terms, dict):
+            raise ContractError(f"{source} returned a {type(terms).__name__}, expected a dictionary of terms by name.")
+        return {name: summand(term, f"{source}[{name!r}]") for name, term in terms.items()}
+
+    def _check_representation(self, representation: Any) -> None:
+        expected = (self.n_users + self.n_items, self.output_dim)
+        if not isinstance(representation, Tensor) or representation.shape != expected:
+            found = getattr(representation, "shape", type(representation).__name__)
+            raise ContractError(
+                f"{type(self).__name__}.encode() returned {found}, expected users and items stacked, "
+                f"[n_users + n_items, output_dim] = {list(expected)}."
+            )
 
     def alignment_anchors(self, interaction: Any) -> tuple[Tensor, list[Tensor]]:
         """Return whose representations RLMRec-Con aligns: the batch's users, and groups of items.
@@ -318,10 +328,9 @@ class GraphBackbone:
         return user, [positive, negative]
 
     def named_losses(self, terms: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Remember the terms' names for the log and return their values."""
+        """Remember the terms' names for the log, forget the representation and return the terms' values."""
         self.cached_representation = None
-        self.loss_names = tuple(terms)
-        return tuple(terms.values())
+        return super().named_losses(terms)
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the scores of the given user-item pairs, ``[B]``."""

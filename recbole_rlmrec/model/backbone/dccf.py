@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Literal, Optional
+from typing import Any, Callable, ClassVar, Literal, Optional
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.ops.balance import shared
+from recbole_rlmrec.ops.distributed import Share
 from recbole_rlmrec.ops.graph import similarity_product
 from recbole_rlmrec.ops.intent import mean_intent
 from recbole_rlmrec.settings import Settings, require_number
@@ -35,6 +37,8 @@ class DCCF(GraphBackbone, EmbeddingTables):
 
     The official code divides the items' contrast by the number of unique users (``item_contrast_divisor: users``).
     """
+
+    settings_classes: ClassVar[SettingsClasses] = (DCCFSettings, ViewContrastSettings)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -67,12 +71,12 @@ class DCCF(GraphBackbone, EmbeddingTables):
         terms = self.ranking_terms(own, interaction)
         by_users = self.dccf_settings.item_contrast_divisor == "users"
         contrasts = [
-            self.view_contrast(self.contrast_settings, propagated, view, interaction, by_users)
+            self.view_contrast(self.contrast_settings, propagated, view, interaction, by_users).value
             for propagated, *others in views
             for view in others
         ]
-        terms["ssl"] = torch.stack(contrasts).sum()
-        return terms, aligned
+        terms["ssl"] = Share(torch.stack(contrasts).sum())
+        return self.summands(terms), aligned
 
     def _encoded(self, ego: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         """Return the representation and, by layer, g and what it is contrasted with, ``[U + I, d]`` each."""

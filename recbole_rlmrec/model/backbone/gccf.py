@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from recbole_rlmrec.model.backbone.base import GraphBackbone
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.settings import Settings
 
@@ -27,6 +28,8 @@ class GCCF(GraphBackbone, EmbeddingTables):
     In the official RLMRec code only the base model has the self-loops; its Con and Gen, whose class has another name,
     train without. Here all three have them unless ``self_loops`` says otherwise, as the tuned files of Con and Gen do.
     """
+
+    settings_classes: ClassVar[SettingsClasses] = (GCCFSettings,)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -79,7 +79,7 @@ class DGCFAdapter(ForwardBackbone):
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        super().__init__(config, dataset)  # type: ignore[call-arg]
+        super().__init__(config, dataset)
         self.cor_batch_size: int = min(self.cor_batch_size, self.n_users, self.n_items)
 
 
@@ -180,7 +180,7 @@ class DMFAdapter(ComputedBackbone):
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        super().__init__(config, dataset)  # type: ignore[call-arg]
+        super().__init__(config, dataset)
         matrix = self.interaction_matrix.tocoo()
         # As in training, where an interaction that occurs twice is one.
         values = np.ones_like(matrix.data) if self.inter_matrix_type == "01" else matrix.data
@@ -348,13 +348,6 @@ class Support:
     adapter: Optional[type[RecBoleBackbone]]
     note: str
     no_gen: str = ""
-
-    @property
-    def endings(self) -> tuple[str, ...]:
-        """The endings of the names of what the model can be with alignment."""
-        if self.adapter is None:
-            return ()
-        return ("_RLMRecCon",) if self.no_gen else ("_RLMRecCon", "_RLMRecGen")
 
 
 _EMBEDDINGS = "is represented by its embeddings"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, ClassVar, Literal, Union
 
 import numpy as np
 from recbole.model.general_recommender.sgl import SGL as RecBoleSGL  # noqa: N811
 from torch import Tensor
 
-from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
+from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms, ViewContrastSettings
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency
 from recbole_rlmrec.settings import Settings, bound_of, require
 
@@ -31,6 +32,8 @@ class SGL(GraphBackbone, RecBoleSGL):
     """
 
     count_duplicates = True
+
+    settings_classes: ClassVar[SettingsClasses] = (ViewSettings, ViewContrastSettings)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         # RecBole calls graph_construction from train(), which may run before our settings would be read.
@@ -79,7 +82,7 @@ class SGL(GraphBackbone, RecBoleSGL):
         keep_rate = self.graph_settings.edge_keep_rate
         return self.adjacency.drop_edges(keep_rate), self.adjacency.drop_edges(keep_rate)
 
-    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> Terms:
         """Return BPR, L2 and the contrast of the two views (``ssl``)."""
         first, second = (self.propagate(ego, view) for view in self.views())
         terms = self.ranking_terms(representation, interaction)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
+from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms, ViewContrastSettings
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.settings import bound_of, require
 
@@ -18,6 +19,8 @@ class SimGCL(GraphBackbone, EmbeddingTables):
     Defaults are the original paper's: layers 1..L averaged, the batch's unique nodes as negatives. RLMRec takes
     layers 0..L summed and the full tables as negatives; the hyper-parameters of one do not suit the other.
     """
+
+    settings_classes: ClassVar[SettingsClasses] = (ViewContrastSettings,)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -34,7 +37,7 @@ class SimGCL(GraphBackbone, EmbeddingTables):
         uniform = torch.rand_like(layer)
         return uniform.mul_(self.eps / torch.linalg.vector_norm(uniform, dim=1, keepdim=True)).mul_(layer.sign())
 
-    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> Terms:
         """Return BPR, L2 and the contrast of the two noisy views (``ssl``)."""
         first, second = (self.propagate(ego, self.adjacency, self.noise) for _ in range(2))
         terms = self.ranking_terms(representation, interaction)

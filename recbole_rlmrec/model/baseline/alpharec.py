@@ -6,7 +6,7 @@ The original is LehengTHU/AlphaRec; what follows it is said beside each setting 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.backbone.base import GraphBackbone
-from recbole_rlmrec.ops.distributed import Shard, join_rows, this_shard
+from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
+from recbole_rlmrec.ops.distributed import Shard, Share, join_rows, this_shard
 from recbole_rlmrec.ops.info_nce import sampled_info_nce
 from recbole_rlmrec.ops.loss import squared_l2
 from recbole_rlmrec.ops.mixture import perceptron_mixture
@@ -55,8 +56,9 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
 
     input_type = InputType.PAIRWISE
 
-    #: Semantic embeddings take part in the scores, not in training only.
+    reads_semantic_embeddings = True
     scores_semantic_embeddings = True
+    settings_classes: ClassVar[SettingsClasses] = (AlphaRecSettings,)
 
     language: Tensor
 
@@ -111,7 +113,7 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         users, items = self.split(normalize(self.encode(self.ego_embeddings()), dim=1))
         return users, items
 
-    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> dict[str, Tensor]:
+    def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> Terms:
         """Return the InfoNCE over the positive and its own negatives, and L2 where it has a weight."""
         user, positive = interaction[self.USER_ID], interaction[self.ITEM_ID]
         own, settings = this_shard().rows(len(user)), self.alpharec_settings
@@ -119,10 +121,10 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         users, items = self.split(representation)
         anchor = users.index_select(0, user[own])
         loss = sampled_info_nce(anchor, items, positive[own], negative, settings.temperature, total=len(user))
-        terms = {"info_nce": self.reduced(loss, len(user))}
+        terms: Terms = {"info_nce": Share(self.reduced(loss, len(user)))}
         if self.graph_settings.reg_weight > 0:
             weight = self.graph_settings.reg_weight / this_shard().world_size
-            terms["reg"] = weight * squared_l2([parameter for _, parameter in self.named_parameters()])
+            terms["reg"] = Share(weight * squared_l2([parameter for _, parameter in self.named_parameters()]))
         return terms
 
 

@@ -14,13 +14,14 @@ filtering is ours, as it was RLMRec's for its Table 2, whose code is not public:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.base import GraphBackbone
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
 from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.layers import SemanticTable, linear
@@ -109,14 +110,7 @@ class KnowledgeAdaptor(nn.Module):
         return self.shared(rows, gate[:, : self.n_shared]) + torch.cat(own)
 
 
-if TYPE_CHECKING:
-    _Backbone = GraphBackbone
-else:
-    # At run time the mixin stands before whichever backbone it is combined with.
-    _Backbone = object
-
-
-class KnowledgeAugmentation(_Backbone):
+class KnowledgeAugmentation(GraphBackbone):
     """KAR over any graph backbone: ego embeddings are joined with what experts make of the semantic embeddings.
 
     The loss terms are the backbone's own, on the joined embeddings; ``l2_scope: all`` has the experts' weights in its
@@ -126,11 +120,10 @@ class KnowledgeAugmentation(_Backbone):
     processes each computes its share of the rows.
     """
 
-    #: Semantic embeddings take part in the scores, not in training only.
+    reads_semantic_embeddings = True
     scores_semantic_embeddings = True
-
-    #: Tuned settings are the backbone's where there are none of this class.
     inherits_tuned_settings = True
+    settings_classes: ClassVar[SettingsClasses] = (AugmentationSettings,)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

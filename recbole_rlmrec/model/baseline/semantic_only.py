@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from recbole.model.abstract_recommender import GeneralRecommender
@@ -11,6 +11,7 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_rlmrec.data.semantic_embedding import BLOCK_BYTES
+from recbole_rlmrec.model.backbone.contract import ModelFlags, SettingsClasses
 from recbole_rlmrec.model.layers import SemanticTable
 from recbole_rlmrec.settings import Settings
 
@@ -22,7 +23,7 @@ class SemanticOnlySettings(Settings):
     semantic_storage: Literal["memory", "memory_map"]
 
 
-class SemanticOnly(GeneralRecommender):
+class SemanticOnly(ModelFlags, GeneralRecommender):
     """The score of a user and an item is the cosine of their semantic embeddings; nothing is trained.
 
     A user or an item without an embedding scores 0 with everyone, as a vector at right angles would: such a user's
@@ -31,14 +32,12 @@ class SemanticOnly(GeneralRecommender):
 
     input_type = InputType.POINTWISE
 
-    #: Semantic embeddings take part in the scores, not in training only.
+    reads_semantic_embeddings = True
     scores_semantic_embeddings = True
-
-    #: The trainer takes no step.
     nothing_to_train = True
-
-    #: Evaluation is all there is, and each process evaluates its share of the users.
+    # Evaluation is all there is, and each process evaluates its share of the users.
     shares_losses = True
+    settings_classes: ClassVar[SettingsClasses] = (SemanticOnlySettings,)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

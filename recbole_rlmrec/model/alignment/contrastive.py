@@ -1,0 +1,146 @@
+"""RLMRec-Con (Ren et al., WWW 2024): contrast between representations and projected semantic embeddings.
+
+The formulas follow the official code where it differs from the paper (HKUDS/RLMRec @2241375).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Optional
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.alignment.base import Alignment
+from recbole_rlmrec.model.backbone.base import distinct
+from recbole_rlmrec.model.backbone.contract import Representation, SettingsClasses
+from recbole_rlmrec.model.layers import Projector, SemanticTable
+from recbole_rlmrec.ops.distributed import Share, join_rows, this_shard
+from recbole_rlmrec.ops.info_nce import info_nce, lowered_length
+from recbole_rlmrec.settings import Settings, Weight, require
+
+
+@dataclass(frozen=True)
+class ContrastiveSettings(Settings):
+    """Settings of RLMRec-Con."""
+
+    alignment_weight: Weight
+    alignment_share: float
+    alignment_temperature: float
+    alignment_negatives: Literal["all", "batch"]
+    semantic_storage: Literal["memory", "memory_map"]
+
+
+class ContrastiveAlignment(Alignment):
+    """RLMRec-Con: InfoNCE between a node's representation and the projection of its semantic embedding.
+
+    Each user of the batch is contrasted with the projected profiles of all users; each positive item with those of
+    the batch's positive items, each negative item with those of the batch's negative items, duplicates included
+    (``alignment_negatives: all``, the official code). ``batch`` contrasts with the batch's unique users and unique
+    items instead. Nodes without an embedding are neither anchors nor negatives.
+
+    ``alignment_weight: auto`` bounds how hard the alignment pulls on the representation, ``alignment_share`` times as
+    hard as the backbone's own terms (:func:`~recbole_rlmrec.ops.balance.balanced`), with a weight of at most 1; a
+    number is the weight at each step, as in the paper.
+
+    ``alignment_weight: 0`` is the backbone itself: no projector exists and no random number is drawn.
+    """
+
+    ending = "_RLMRecCon"
+    term_name = "alignment"
+    weight_setting = "alignment_weight"
+    settings_classes: ClassVar[SettingsClasses] = (ContrastiveSettings,)
+
+    alignment_settings: ContrastiveSettings
+    semantic: SemanticTable
+    projector: Projector
+
+    def build_alignment(self, config: Any, dataset: Any) -> None:
+        """Read the semantic embeddings, and make the projector from them to representations."""
+        settings = self.alignment_settings
+        if settings.semantic_storage == "memory_map" and settings.alignment_negatives == "all":
+            raise SettingError(
+                "semantic_storage=memory_map with alignment_negatives=all would read the whole table from disk at "
+                "each step. Set alignment_negatives to batch, or semantic_storage to memory."
+            )
+        self.semantic = self.semantic_table(config, dataset, settings.semantic_storage)
+        self.projector = Projector(self.semantic.dimension, self.output_dim, require(config, "seed"))
+
+    def formula(self, representation: Representation, interaction: Any, drawn: Any) -> Share:
+        """Return the InfoNCE of the batch's users, plus that of each group of its items, an average each."""
+        projector = self.projector
+        user, items = self.alignment_anchors(interaction)
+        if self.alignment_settings.alignment_negatives == "batch":
+            total = self._within_batch(projector, representation, [user], 0)
+            total = total + self._within_batch(projector, representation, items, self.n_users)
+        else:
+            total = self._against_all_users(projector, representation, user)
+            total = total + self._within_batch(projector, representation, items, self.n_users, False)
+        return Share(total)
+
+    def _against_all_users(self, projector: Projector, representation: Representation, user: Tensor) -> Tensor:
+        """Return the loss of the batch's users, each against the profiles of all users."""
+        first, n = 1, self.n_users - 1
+        share = this_shard().rows(n)
+        candidate = join_rows(projector(self.semantic.block(first + share.start, first + share.stop)), n)
+        rows, counts = distinct(user)
+        own = this_shard().rows(len(rows))
+        weight = counts * self.semantic.covered[rows]
+        # [PAD] may stand for a row that is no anchor: it has weight 0, and no row among the candidates.
+        positive = candidate.index_select(0, (rows[own] - first).clamp(min=0))
+        anchor = representation.index_select(0, rows[own])
+        covered = self._unless_full(self.semantic.covered[first : self.n_users])
+        temperature = self.alignment_settings.alignment_temperature
+        return info_nce(anchor, positive, candidate, temperature, weight[own], covered, weight.sum())
+
+    def _within_batch(
+        self,
+        projector: Projector,
+        representation: Representation,
+        groups: list[Tensor],
+        offset: int,
+        joint: bool = True,
+    ) -> Tensor:
+        """Return the losses of groups of ids of one side, each against profiles of the batch.
+
+        Args:
+            projector: from semantic to collaborative space.
+            representation: of the nodes, ``[U + I, output_dim]``.
+            groups: ``[B]`` ids each; ``[PAD]`` stands for rows that are no anchors.
+            offset: row of the side's id 0.
+            joint: contrast with the distinct ids of all groups; else with the group itself, duplicates included.
+        """
+        # Each profile is projected once, however often the batch names its node.
+        n_ids = self.n_items if offset else self.n_users
+        together, occurrences = distinct(torch.cat(groups), n_ids)
+        share = this_shard().rows(len(together))
+        projected = join_rows(self._projected(projector, together[share] + offset), len(together))
+        present = (occurrences > 0) & self.semantic.covered[together + offset]
+        total = projected.new_zeros(())
+        for ids in groups:
+            rows, counts = (together, occurrences) if len(groups) == 1 else distinct(ids, n_ids)
+            position = torch.searchsorted(together, rows)
+            weight = counts * self.semantic.covered[rows + offset]
+            profile = projected.index_select(0, position)
+            own = this_shard().rows(len(rows))
+            candidate, candidate_weight = (projected, present) if joint else (profile, weight)
+            anchor = representation.index_select(0, rows[own] + offset)
+            temperature = self.alignment_settings.alignment_temperature
+            total = total + info_nce(
+                anchor, profile[own], candidate, temperature, weight[own], candidate_weight, weight.sum()
+            )
+        return total
+
+    def _projected(self, projector: Projector, rows: Tensor) -> Tensor:
+        """Return the projected profiles of some rows of the stacked table, ``[n, output_dim]``."""
+        n = len(rows)
+        if torch.is_autocast_enabled(rows.device.type):
+            rows = F.pad(rows, (0, lowered_length(n, rows.device) - n))  # with [PAD], which is cut off again
+        profiles: Tensor = projector(self.semantic(rows))
+        return profiles[:n]
+
+    def _unless_full(self, covered: Tensor) -> Optional[Tensor]:
+        """Return ``covered`` as weights, or None where nothing is uncovered and the weights would change nothing."""
+        return covered if self.semantic.has_holes else None

@@ -1,0 +1,97 @@
+"""RLMRec-Gen (Ren et al., WWW 2024): reconstruction of the semantic embeddings of masked nodes.
+
+The formulas follow the official code where it differs from the paper (HKUDS/RLMRec @2241375): Eq. 18 of the paper has
+neither weight nor temperature, the code has both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from logging import getLogger
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.alignment.base import Alignment
+from recbole_rlmrec.model.backbone.contract import Representation, SettingsClasses
+from recbole_rlmrec.model.layers import NodeMask, Projector, SemanticTable
+from recbole_rlmrec.ops.distributed import Share, this_shard
+from recbole_rlmrec.ops.info_nce import reconstruction_loss
+from recbole_rlmrec.settings import Settings, Weight, require
+
+
+@dataclass(frozen=True)
+class GenerativeSettings(Settings):
+    """Settings of RLMRec-Gen."""
+
+    reconstruction_weight: Weight
+    alignment_share: float
+    reconstruction_temperature: float
+    mask_ratio: float
+    semantic_storage: Literal["memory", "memory_map"]
+
+
+class GenerativeAlignment(Alignment):
+    """RLMRec-Gen: mask ego embeddings and rebuild the masked nodes' semantic embeddings from what is propagated.
+
+    At each step ``floor(mask_ratio * n)`` of the n nodes with an embedding, users and items together, get the mask
+    token for their ego embedding. Every loss of the backbone runs on the masked table, as in the official code; the
+    reconstruction is an InfoNCE over the masked nodes of the step, averaged over them.
+
+    ``reconstruction_weight: auto`` and ``alignment_share`` bound the reconstruction as they bound Con's alignment.
+
+    ``reconstruction_weight: 0`` is the backbone itself: nothing is masked and no random number is drawn.
+    """
+
+    ending = "_RLMRecGen"
+    term_name = "reconstruction"
+    weight_setting = "reconstruction_weight"
+    masks = True
+    settings_classes: ClassVar[SettingsClasses] = (GenerativeSettings,)
+
+    alignment_settings: GenerativeSettings
+    semantic: SemanticTable
+    projector: Projector
+    node_mask: NodeMask
+
+    def build_alignment(self, config: Any, dataset: Any) -> None:
+        """Read the semantic embeddings, and make mask token and the projector from representations to embeddings."""
+        settings, seed = self.alignment_settings, require(config, "seed")
+        self.semantic = self.semantic_table(config, dataset, settings.semantic_storage, unit_length=True)
+        covered = self.semantic.covered.nonzero().squeeze(1)
+        self.node_mask = NodeMask(self.ego_dim, covered, settings.mask_ratio, seed)
+        if self.node_mask.n_masked == 0:
+            least = math.ceil(1e4 / len(covered)) / 1e4
+            raise SettingError(
+                f"mask_ratio={settings.mask_ratio} masks none of the {len(covered)} nodes that have a semantic "
+                f"embedding; it must be at least {least:g}."
+            )
+        self.projector = Projector(self.output_dim, self.semantic.dimension, seed)
+        if not self.sees_neighbours:
+            getLogger().warning(
+                f"{type(self).__name__}: its backbone represents a node by the node's own embedding, so a masked "
+                "one by the mask token. The reconstruction trains token and projector, but no embedding; contrast "
+                "(RLMRecCon) trains embeddings."
+            )
+
+    def draw_alignment(self, interaction: Any) -> Tensor:
+        """Return the rows to mask at this step, ``[n_masked]``."""
+        return self.node_mask.draw()
+
+    def mask_ego(self, ego: Tensor, drawn: Tensor) -> Tensor:
+        """Return the ego embeddings, ``[U + I, d]``, with the token in the rows drawn."""
+        masked: Tensor = self.node_mask(ego, drawn)
+        return masked
+
+    def formula(self, representation: Representation, interaction: Any, drawn: Tensor) -> Share:
+        """Return the InfoNCE between what the masked nodes are rebuilt as and what their profiles say."""
+        rows = this_shard().rows(len(drawn))
+        target = self.semantic(drawn)
+        hidden = self.projector.hidden(representation.index_select(0, drawn[rows]))
+        last: Any = self.projector[2]
+        temperature = self.alignment_settings.reconstruction_temperature
+        return Share(
+            reconstruction_loss(hidden, last.weight, last.bias, target, temperature, rows.start, total=len(drawn))
+        )
