@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from functools import lru_cache
 from logging import getLogger
 from pathlib import Path
@@ -31,8 +30,11 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of
 from recbole_rlmrec.model.registry import get_model, recbole_name
-from recbole_rlmrec.resources import resource_folder
+from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value, defaults_of
+
+#: Key of a block, in the YAML of a model class, with what `defaults: published` brings back.
+_PUBLISHED = "published"
 
 #: Keys that RecBole 1.2 reads although none of its property files lists them.
 _UNLISTED_KEYS = frozenset(
@@ -212,7 +214,7 @@ class RLMRecConfig(Config):
         for base in own_classes:
             for settings in vars(base).get("settings_classes", ()):
                 self.internal_config_dict.update(defaults_of(settings))
-            self._add_layers([_model_file(base)])
+            self._add_layers([class_file(base, folder / "model", ".yaml")])
         above = [folder / "dataset" / f"{dataset}.yaml"] if self._is_general else []
         self._add_layers(above)
         above.append(folder / "protocol" / f"{self._effective('eval_protocol')}.yaml")
@@ -224,6 +226,7 @@ class RLMRecConfig(Config):
             # Whether they are asked for is known only now; what lies above them is put above them again.
             published = folder / "published"
             self._add_layers([published / "overall.yaml", *(published / "model" / name for name in model_files)])
+            self._add_layers([class_file(base, folder / "model", ".yaml") for base in own_classes], block=_PUBLISHED)
             self._add_layers(above)
         if tuned is not None:
             self._add_layers([tuned])
@@ -322,12 +325,22 @@ class RLMRecConfig(Config):
         files = [folder / f"{name}.yaml" for name in names]
         return next((path for path in files if path.is_file()), None) if self._effective("tuned") else None
 
-    def _add_layers(self, paths: Iterable[Path], only: Optional[Sequence[str]] = None) -> None:
-        """Put the settings of files over those of the layers below, or only some of them; absent files are none."""
+    def _add_layers(
+        self, paths: Iterable[Path], only: Optional[Sequence[str]] = None, block: Optional[str] = None
+    ) -> None:
+        """Put the settings of files, or of a block of each, over those of the layers below; absent files are none.
+
+        Args:
+            paths: the files.
+            only: the settings to take; all, if not given.
+            block: the key of a block of settings, which are taken instead of the others.
+        """
         for path in paths:
             if not path.is_file():
                 continue
             content = read_yaml(path)
+            of_block = content.pop(_PUBLISHED, None) or {}
+            content = of_block if block else content
             if only is not None:
                 content = {key: content[key] for key in only if key in content}
             if self._keeps_metrics:
@@ -380,15 +393,6 @@ class RLMRecConfig(Config):
             self.notes.append(("warning", f"{model} is no general recommender: split_file is not used."))
 
 
-def _model_file(model: type) -> Path:
-    """Return where the defaults of a model class lie: among ours, or beside the module of a class from outside."""
-    name = f"{model.__name__}.yaml"
-    if model.__module__.startswith("recbole_rlmrec."):
-        return resource_folder("properties") / "model" / name
-    module = sys.modules.get(model.__module__)
-    return Path(getattr(module, "__file__", None) or ".").with_name(name)
-
-
 def _recbole_properties() -> Path:
     return Path(recbole.__file__).parent / "properties"
 
@@ -402,7 +406,7 @@ def _known_keys() -> frozenset[str]:
     paths += [*theirs.glob("model/*.yaml"), *own.rglob("*.yaml")]
     for path in paths:
         keys.update(read_yaml(path))
-    return frozenset(keys | _UNLISTED_KEYS)
+    return frozenset((keys | _UNLISTED_KEYS) - {_PUBLISHED})
 
 
 def _unknown_key_message(key: str, origin: str) -> str:

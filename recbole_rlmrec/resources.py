@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 
@@ -13,3 +14,17 @@ def resource_folder(name: str) -> Path:
     package = Path(__file__).resolve().parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
+
+
+def class_file(model: type, folder: Path, ending: str) -> Path:
+    """Return where a file of a model class lies: in a folder of ours, or beside the module of a class from outside.
+
+    Args:
+        model: the class.
+        folder: of the files of our classes and RecBole's.
+        ending: such as ``.yaml``.
+    """
+    module = sys.modules.get(model.__module__)
+    path = getattr(module, "__file__", None)
+    is_from_outside = path is not None and model.__module__.partition(".")[0] not in ("recbole_rlmrec", "recbole")
+    return (Path(path).parent if is_from_outside and path else folder) / f"{model.__name__}{ending}"

@@ -99,6 +99,12 @@ class World:
         return config.model_class(config, train_data._dataset), train_data
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test of a contract's class one run for each of the class's models."""
+    if "model_name" in metafunc.fixturenames:
+        metafunc.parametrize("model_name", metafunc.cls.names)
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ from recbole.utils import ModelType
 from recbole_rlmrec.config import OUTPUT_SETTINGS, parse_value
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.contract import flags_of
-from recbole_rlmrec.resources import resource_folder
+from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value
 
 _EXPECTED = (
@@ -309,9 +309,9 @@ def find_space(where: str, model_class: type) -> Space:
 
 def _space_of_class(model_class: type, folder: Path) -> Space:
     """Read the file of a class, or compose those of its bases, the first of which win."""
-    path = folder / f"{model_class.__name__}.hyper"
-    if path.is_file():
-        return read_space(path)
+    for path in (folder / f"{model_class.__name__}.hyper", class_file(model_class, folder, ".hyper")):
+        if path.is_file():
+            return read_space(path)
     merged: dict[str, Dimension] = {}
     for base in reversed(model_class.__bases__):
         merged.update(_space_of_class(base, folder).dimensions)

@@ -29,13 +29,8 @@ class SimGCL(GraphBackbone, EmbeddingTables):
         self.eps: float = require(config, "eps")
 
     def noise(self, layer: Tensor) -> Tensor:
-        """Return noise of length ``eps`` for each row, in the orthant of the row: ``sign(E) * normalize(U) * eps``.
-
-        Args:
-            layer: ``[U + I, d]``.
-        """
-        uniform = torch.rand_like(layer)
-        return uniform.mul_(self.eps / torch.linalg.vector_norm(uniform, dim=1, keepdim=True)).mul_(layer.sign())
+        """Return what is added to a layer, ``[U + I, d]``, see :func:`noise_in_orthant`."""
+        return noise_in_orthant(layer, self.eps)
 
     def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> Terms:
         """Return BPR, L2 and the contrast of the two noisy views (``ssl``)."""
@@ -43,3 +38,14 @@ class SimGCL(GraphBackbone, EmbeddingTables):
         terms = self.ranking_terms(representation, interaction)
         terms["ssl"] = self.view_contrast(self.contrast_settings, first, second, interaction)
         return terms
+
+
+def noise_in_orthant(layer: Tensor, eps: float) -> Tensor:
+    """Return noise of length ``eps`` for each row, in the orthant of the row: ``sign(E) * normalize(U) * eps``.
+
+    Args:
+        layer: ``[N, d]``.
+        eps: the length.
+    """
+    uniform = torch.rand_like(layer)
+    return uniform.mul_(eps / torch.linalg.vector_norm(uniform, dim=1, keepdim=True)).mul_(layer.sign())
