@@ -142,11 +142,8 @@ def _check_backbone(cls: type[Backbone]) -> None:
 
 
 def _check_alignment(cls: type[Alignment]) -> None:
-    for name, what in {
-        "ending": "such as _Cosine",
-        "term": "the term's name in the log",
-        "weight": "a setting",
-    }.items():
+    asked = {"ending": "such as _Cosine", "term_name": "that of the log", "weight_setting": "the setting's name"}
+    for name, what in asked.items():
         if not isinstance(getattr(cls, name, None), str):
             raise ContractError(f"{cls.__name__} breaks the contract of alignments: it lacks {name}, {what}.")
     if not cls.ending.startswith("_") or not cls.ending[1:].isidentifier():

@@ -1,0 +1,1 @@
+"""A package as a stranger would write it: a backbone and an alignment that recbole_rlmrec knows nothing of."""

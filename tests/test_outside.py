@@ -1,0 +1,220 @@
+"""Classes from another package: known by their entry points, with settings, YAML, searches and checkpoints.
+
+The package lies in ``tests/outside`` with the metadata that pip would write; processes that are to know it have it on
+their path. What is registered in this process instead is taken out again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+import torch
+from conftest import World
+
+from recbole_rlmrec.errors import ContractError
+from recbole_rlmrec.model.alignment.base import Alignment
+from recbole_rlmrec.model.backbone.base import GraphBackbone
+from recbole_rlmrec.model.backbone.tables import EmbeddingTables
+from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, BASELINES, register
+from recbole_rlmrec.settings import SETTINGS, Range, Settings, setting
+
+OUTSIDE = Path(__file__).parent / "outside"
+SCRIPT = Path(__file__).parents[1] / "run_recbole_rlmrec.py"
+
+
+def outside(*command: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process that has the package installed."""
+    environment = {**os.environ, "PYTHONPATH": f"{OUTSIDE}{os.pathsep}{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, *map(str, command)]
+    return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def train(world: World, model: str, *settings: str) -> subprocess.CompletedProcess[str]:
+    arguments = [f"--model={model}", f"--dataset={world.name}", f"--data_path={world.root}", "--epochs=2"]
+    arguments += ["--benchmark_filename=[train,valid,test]", "--show_progress=False", "--use_gpu=False"]
+    return outside(SCRIPT, *arguments, *settings, cwd=world.root.parent)
+
+
+def test_contract_of_the_classes_from_outside(tmp_path: Path) -> None:
+    """One line each: with our alignments, with their own, and theirs over our backbones and RecBole's."""
+    (tmp_path / "test_theirs.py").write_text(
+        "from contract import ModelContract\n\n\n"
+        "class TestTheirs(ModelContract):\n"
+        '    names = ("TiltedGCN", "TiltedGCN_RLMRecCon", "TiltedGCN_RLMRecGen", "TiltedGCN_Cosine", "SGL_Cosine", '
+        '"AutoCF_Cosine", "BPR_Cosine", "NGCF_Cosine")\n'
+        '    settings = {"seed_num": 3, "node_dropout": 0.0, "message_dropout": 0.0}\n'
+    )
+    (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text())
+    done = outside("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_theirs.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "72 passed" in done.stdout
+
+
+@pytest.mark.parametrize("model", ["TiltedGCN_Cosine", "BPR_Cosine"])
+def test_trained_by_the_command_line(world: World, model: str) -> None:
+    done = train(world, model, "--cosine_weight=0.2", "--result_file=result.json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads((world.root.parent / "result.json").read_text())
+    assert result["model"] == model and result["settings"]["cosine_weight"] == 0.2
+    assert result["base"]["model"] == model.partition("_")[0]
+
+
+def test_settings_are_checked_completed_and_listed(world: World) -> None:
+    done = train(world, "TiltedGCN", "--tilt_weight=-1")
+    assert "tilt_weight=-1 (from the command line) is out of range: expected a number at least 0" in done.stderr
+    assert "TiltedGCN: weight of the penalty on the tilt" in done.stderr
+    done = train(world, "TiltedGCN", "--tilt_wieght=1")
+    assert "There is no setting 'tilt_wieght' (from the command line). Did you mean 'tilt_weight'?" in done.stderr
+    script = f"""
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.model.registry import names
+given = {{"data_path": {str(world.root)!r}, "benchmark_filename": ["train", "valid", "test"]}}
+configs = [RLMRecConfig("TiltedGCN_Cosine", "tiny", config_dict={{**given, "defaults": which}})
+           for which in ("recommended", "published")]
+print([(config["n_layers"], config["tilt_weight"], config["cosine_weight"]) for config in configs])
+print([name for name in names() if "Tilted" in name or name.endswith("Cosine")])
+"""
+    done = outside("-c", script, cwd=world.root.parent)
+    values, models = done.stdout.splitlines()
+    assert values == "[(3, 0.5, 0.3), (3, 0.125, 0.3)]", done.stderr  # the YAML's; the field's, where it says nothing
+    assert "'TiltedGCN_RLMRecCon'" in models and "'TiltedGCN_Cosine'" in models and "'DCCF_Cosine'" in models
+
+
+def test_searched_in_the_space_beside_the_class(world: World) -> None:
+    done = train(world, "TiltedGCN", "--tune", "--max_evals=4", "--tune_output=found")
+    assert done.returncode == 0, done.stderr[-2000:]
+    trials = [json.loads(line) for line in next(world.root.parent.rglob("trials.jsonl")).read_text().splitlines()]
+    tried = {(trial["parameters"]["learning_rate"], trial["parameters"]["tilt_weight"]) for trial in trials}
+    assert tried == {(0.01, 0.1), (0.01, 1.0), (0.02, 0.1), (0.02, 1.0)}
+
+
+def test_two_processes_train_what_one_trains(world: World) -> None:
+    losses = []
+    for several in ((), ("--nproc=2",)):
+        done = train(world, "TiltedGCN_Cosine", "--base_first=False", "--learning_rate=0.01", *several)
+        assert done.returncode == 0, done.stderr[-2000:]
+        lines = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "cosine" in line]
+        losses.append([float(line.split("cosine")[1].split(":")[1].split(",")[0].split("]")[0]) for line in lines[-2:]])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and min(losses[0]) > 0
+
+
+# ---------------------------------------------------------------------- what breaks the contract
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Take out what a test registers."""
+    known = (BACKBONES, ALIGNMENTS, BASELINES, SETTINGS)
+    before = [dict(each) for each in known]
+    yield
+    for each, content in zip(known, before):
+        each.clear()
+        each.update(content)
+
+
+class Whole(GraphBackbone, EmbeddingTables):
+    """A backbone that keeps to the contract."""
+
+
+def test_registered_by_hand(registry: None, world: World) -> None:
+    assert register(Whole) is Whole and register(Whole) is Whole
+    model, _ = world.model("Whole_RLMRecCon", n_layers=2, reg_weight=0.0)
+    assert type(model).__name__ == "Whole_RLMRecCon" and isinstance(model, Whole)
+
+
+@dataclass(frozen=True)
+class OddSettings(Settings):
+    odd_weight: float = setting(0.1, Range(0), "Odd: weight")
+
+
+@dataclass(frozen=True)
+class TakenSettings(Settings):
+    ssl_tau: float = setting(0.1, Range(0, 1), "something else than the temperature")
+
+
+@dataclass(frozen=True)
+class SilentSettings(Settings):
+    odd_number: int
+
+
+def alignment(**content: Any) -> type:
+    whole = {"ending": "_Odd", "term_name": "odd", "weight_setting": "odd_weight", "settings_classes": (OddSettings,)}
+    whole |= {"formula": lambda self, representation, interaction, drawn: representation.sum()}
+    return type("OddAlignment", (Alignment,), {key: value for key, value in {**whole, **content}.items() if value})
+
+
+def backbone(name: str = "Odd", bases: tuple[type, ...] = (GraphBackbone, EmbeddingTables), **content: Any) -> type:
+    return type(name, bases, content)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: type("Odd", (), {}), "Odd is no GraphBackbone, no Alignment and no GeneralRecommender"),
+        (lambda: backbone(bases=(GraphBackbone,)), "Odd is a backbone, but no model"),
+        (lambda: backbone("Odd_One"), "what follows a '_' in a model's name is an alignment"),
+        (lambda: backbone("BPR"), "RecBole has a model 'BPR'"),
+        (lambda: backbone("SimGCL"), "'SimGCL' is taken by recbole_rlmrec.model.backbone.simgcl.SimGCL"),
+        (lambda: backbone(settings_classes=(TakenSettings,)), "TakenSettings.ssl_tau: there is a setting of this name"),
+        (lambda: backbone(settings_classes=(SilentSettings,)), "SilentSettings.odd_number says neither default nor"),
+        (lambda: alignment(ending=None), "OddAlignment breaks the contract of alignments: it lacks ending"),
+        (lambda: alignment(ending="Odd"), "OddAlignment.ending = 'Odd': expected '_' and a name"),
+        (lambda: alignment(ending="_RLMRecCon"), "'_RLMRecCon' is taken by"),
+        (lambda: alignment(formula=None), "it lacks formula()"),
+        (lambda: alignment(weight_setting="other"), "its weight 'other' is no field of the first of its settings"),
+    ],
+)
+def test_refused_at_registration(registry: None, make: Any, message: str) -> None:
+    with pytest.raises(ContractError) as refusal:
+        register(make())
+    assert message in str(refusal.value)
+
+
+def no_dictionary(self: Any, ego: Any, representation: Any, interaction: Any) -> Any:
+    return representation.sum()
+
+
+def one_by_row(self: Any, ego: Any, representation: Any, interaction: Any) -> Any:
+    return {"odd": representation.sum(dim=1)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"loss_terms": no_dictionary}, "Odd.loss_terms() returned a Tensor, expected a dictionary of terms by name"),
+        ({"loss_terms": one_by_row}, "Odd.loss_terms()['odd'] returned a tensor of shape (72,), expected a loss"),
+        ({"encode": lambda self, ego: ego[1:]}, "Odd.encode() returned torch.Size([71, 8]), expected users and items"),
+        ({"encode": lambda self, ego: self.split(ego)}, "Odd.encode() returned tuple, expected users and items"),
+    ],
+)
+def test_refused_at_the_first_step(registry: None, world: World, content: dict[str, Any], message: str) -> None:
+    register(backbone(**content))
+    model, train_data = world.model("Odd", n_layers=2, reg_weight=0.0)
+    with pytest.raises(ContractError) as refusal:
+        model.calculate_loss(next(iter(train_data)))
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"formula": lambda *given: 0.5}, "BPR_Odd.formula() returned a float, expected a loss"),
+        ({"formula": lambda *given: torch.ones(3)}, "BPR_Odd.formula() returned a tensor of shape (3,)"),
+        ({"term_name": "loss"}, "BPR_Odd: backbone and alignment both have a term 'loss'"),
+    ],
+)
+def test_an_alignment_refused_at_the_first_step(
+    registry: None, world: World, content: dict[str, Any], message: str
+) -> None:
+    register(alignment(**content))
+    model, train_data = world.model("BPR_Odd")
+    with pytest.raises(ContractError) as refusal:
+        model.calculate_loss(next(iter(train_data)))
+    assert message in str(refusal.value)
