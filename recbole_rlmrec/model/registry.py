@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.metadata
+import pkgutil
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,7 @@ from recbole.utils import get_model as get_recbole_model
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.errors import ContractError, SettingError
+from recbole_rlmrec.model import backbone as backbones
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
 from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
@@ -33,8 +36,20 @@ from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
 from recbole_rlmrec.settings import declare
 
+
+def _found_backbones() -> list[type[Backbone]]:
+    """Return the paper's backbones, then whatever else lies beside them, by module."""
+    found: list[type[Backbone]] = [LightGCN, SGL, SimGCL, GCCF, DCCF, AutoCF]
+    for module in pkgutil.iter_modules(backbones.__path__, f"{backbones.__name__}."):
+        content = vars(importlib.import_module(module.name)).values()
+        classes = [each for each in content if isinstance(each, type) and each.__module__ == module.name]
+        models = [each for each in classes if issubclass(each, GeneralRecommender) and issubclass(each, Backbone)]
+        found += [each for each in models if each not in found]
+    return found
+
+
 #: Backbones that are no model of RecBole's as it is, by name; a RecBole model of the same name is the one ours extends.
-BACKBONES: dict[str, type[Backbone]] = {model.__name__: model for model in (LightGCN, SGL, SimGCL, GCCF, DCCF, AutoCF)}
+BACKBONES: dict[str, type[Backbone]] = {model.__name__: model for model in _found_backbones()}
 
 #: Alignments by the ending of a model's name.
 ALIGNMENTS: dict[str, type[Alignment]] = {
