@@ -24,7 +24,7 @@ from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
 from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
 from recbole_rlmrec.model.backbone.autocf import AutoCF
 from recbole_rlmrec.model.backbone.base import GraphBackbone
-from recbole_rlmrec.model.backbone.contract import Backbone
+from recbole_rlmrec.model.backbone.contract import Backbone, flags_of
 from recbole_rlmrec.model.backbone.dccf import DCCF
 from recbole_rlmrec.model.backbone.gccf import GCCF
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
@@ -58,6 +58,10 @@ ALIGNMENTS: dict[str, type[Alignment]] = {
 
 #: Further models, which are not aligned.
 BASELINES: dict[str, type] = {model.__name__: model for model in (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec)}
+
+for _known in (*BACKBONES.values(), *ALIGNMENTS.values(), *BASELINES.values()):
+    for _settings in flags_of(_known).settings_classes:
+        declare(_settings)
 
 #: Packages that RecBole's models import while they are built or trained and that have another name in the index.
 _PACKAGES = {"faiss": "faiss-cpu", "community": "python-louvain", "kmeans_pytorch": "kmeans-pytorch"}
@@ -117,7 +121,7 @@ def register(cls: type) -> type:
         _check_backbone(cls)
     elif not issubclass(cls, GeneralRecommender):
         raise ContractError(f"{cls.__name__} is no GraphBackbone, no Alignment and no GeneralRecommender of RecBole's.")
-    for settings in getattr(cls, "settings_classes", ()):
+    for settings in flags_of(cls).settings_classes:
         declare(settings)
     if issubclass(cls, Alignment):
         _add(ALIGNMENTS, cls.ending, cls)
