@@ -231,8 +231,11 @@ def test_every_file_suits_its_class(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_class_has_its_file(name: str) -> None:
-    assert (PROVIDED / f"{name}.hyper").is_file()
+def test_every_class_has_a_space_of_settings_that_it_reads(name: str, tmp_path: Path) -> None:
+    """Its own file, or what the files of its bases say."""
+    space = find_space("auto", get_model(name))
+    read = RLMRecConfig(name, "no-such-dataset", config_dict={"data_path": str(tmp_path)}).internal_config_dict
+    assert space.dimensions and set(space.texts) <= set(read)
 
 
 @pytest.mark.parametrize("name", [*TRAINED, "BPR_RLMRecCon", "BPR_RLMRecGen", "NGCF_RLMRecCon", "NeuMF_RLMRecGen"])
