@@ -1,0 +1,69 @@
+"""XSimGCL (Yu et al., TKDE 2023), which RecBole does not have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, ClassVar, Optional
+
+import torch
+from torch import Tensor
+
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
+from recbole_rlmrec.model.backbone.simgcl import SimGCL
+from recbole_rlmrec.ops.balance import shared
+from recbole_rlmrec.settings import Range, Settings, setting
+
+
+@dataclass(frozen=True)
+class CrossLayerSettings(Settings):
+    """Settings of XSimGCL's own."""
+
+    contrast_layer: int = setting(
+        1, Range(1, whole=True), "XSimGCL: layer that the representation is contrasted with, from 1 to n_layers"
+    )
+
+
+class XSimGCL(SimGCL):
+    """SimGCL with one pass instead of three: the noisy layers are ranked by, and contrasted among themselves.
+
+    While training, noise is added after each layer; the mean of layers 1..L is the representation, and it is contrasted
+    with layer ``contrast_layer`` of the same pass. Evaluation adds no noise.
+    """
+
+    settings_classes: ClassVar[SettingsClasses] = (CrossLayerSettings,)
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.contrast_layer = CrossLayerSettings.from_config(config).contrast_layer
+        if self.contrast_layer > self.graph_settings.n_layers:
+            raise SettingError(
+                f"contrast_layer={self.contrast_layer}: there are n_layers={self.graph_settings.n_layers} layers."
+            )
+
+    def layers(self, ego: Tensor) -> Tensor:
+        """Return layers 0 to L, ``[L + 1, U + I, d]``, of ``ego``, ``[U + I, d]``; noisy while training."""
+        layers = [ego]
+        for _ in range(self.graph_settings.n_layers):
+            layer = self.adjacency.matmul(layers[-1])
+            layers.append(layer + self.noise(layer.detach()) if self.training else layer)
+        return torch.stack(layers)
+
+    def encode(self, ego: Tensor) -> Tensor:
+        """Return the combined layers, ``[U + I, output_dim]``."""
+        return self.combined(list(self.layers(ego)))
+
+    def step(
+        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return BPR, L2 and the contrast of the mean of the layers with one of them (``ssl``), and the representation.
+
+        Both come with one pass, which is why this and not ``loss_terms`` is what XSimGCL supplies.
+        """
+        ego = self.ego_embeddings()
+        own, of_contrast = shared(self.layers(ego if mask is None else mask(ego)), self.view_share)
+        representation, aligned = shared(self.combined(list(own)), share)
+        terms = self.ranking_terms(representation, interaction)
+        mean, layer = of_contrast[1:].mean(dim=0), of_contrast[self.contrast_layer]
+        terms["ssl"] = self.view_contrast(self.contrast_settings, mean, layer, interaction)
+        return self.summands(terms), aligned
