@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Callable, ContextManager, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, ContextManager, Mapping, NamedTuple, Optional, Sequence, Union
 
 from recbole.utils import init_logger, init_seed, set_color
 
@@ -75,6 +75,12 @@ class Result:
     base: Optional[dict[str, Any]] = None
     aligned: Optional[dict[str, Any]] = None
     data: Optional[dict[str, str]] = None
+
+    def __getitem__(self, name: str) -> Any:
+        """Return an attribute by its name, as what RecBole's ``run_recbole`` returns is read."""
+        if name not in {each.name for each in fields(self)}:
+            raise KeyError(name)
+        return getattr(self, name)
 
     def write(self, path: Union[str, Path]) -> None:
         """Write this result as JSON."""
@@ -407,11 +413,22 @@ def _tell_what_it_is_worth(
         getLogger().warning(kept.plateau)
 
 
+class Loaded(NamedTuple):
+    """What a checkpoint is rebuilt to; it unpacks as what RecBole's ``load_data_and_model`` returns."""
+
+    config: RLMRecConfig
+    model: Any
+    dataset: Any
+    train_data: Any
+    valid_data: Any
+    test_data: Any
+
+
 def load_model(
     path: Union[str, Path],
     config_dict: Optional[Mapping[str, Any]] = None,
     model: Optional[type] = None,
-) -> tuple[RLMRecConfig, Any, Any, Any, Any, Any]:
+) -> Loaded:
     """Rebuild the model of a checkpoint, and its data, in any process.
 
     Args:
@@ -441,7 +458,7 @@ def load_model(
         check_data(checkpoint, fingerprint(loaders[0]._dataset), path)  # now that the embeddings have been read
     load_weights(recommender, checkpoint, path)
     recommender.eval()
-    return (config, recommender, dataset, *loaders)
+    return Loaded(config, recommender, dataset, *loaders)
 
 
 def _floats(metrics: Optional[Mapping[str, Any]]) -> Optional[dict[str, float]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from conftest import World
 from test_trainer import QUICK, all_scores, train
 
+import recbole_rlmrec
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.registry import names
 from recbole_rlmrec.quick_start import load_model, run
@@ -133,3 +136,21 @@ def test_folders_that_another_run_makes_at_the_same_time(world: World, monkeypat
     place = {"data_path": str(world.root), "checkpoint_dir": "somewhere/else"}
     result = run("LightGCN", world.name, config_dict={**settings, **place})
     assert result is not None and Path(result.checkpoint).is_file()
+
+
+def test_what_the_package_exports(world: World) -> None:
+    """It is imported when it is used; a result reads as RecBole's dictionary, and what is loaded as RecBole's tuple."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, recbole_rlmrec; print('torch' in sys.modules, *recbole_rlmrec.__all__)"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["False", *recbole_rlmrec.__all__], done.stderr
+    result = recbole_rlmrec.run("BPR", world.name, config_dict=world.config("BPR", epochs=1).external_config_dict)
+    assert result is not None and result["test_result"] == result.test_result
+    with pytest.raises(KeyError, match="write"):
+        result["write"]
+    config, model, *_ = loaded = recbole_rlmrec.load_model(result.checkpoint)
+    assert (loaded.config, loaded.model) == (config, model) and type(model).__name__ == "BPR"
+    with pytest.raises(AttributeError, match="module 'recbole_rlmrec' has no attribute 'nothing'"):
+        recbole_rlmrec.nothing  # noqa: B018

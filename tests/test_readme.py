@@ -113,3 +113,12 @@ def test_packages_are_all_listed() -> None:
     listed = set(setup["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "recbole_rlmrec").rglob("__init__.py")}
     assert listed == found | {"recbole_rlmrec.properties", "recbole_rlmrec.dataset"}
+
+
+def test_listings_for_contributors_are_the_files_that_tests_run() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in ("tilted.py", "cosine.py", "TiltedGCN.yaml"):
+        listing = (ROOT / "tests/outside/rlmrec_outside" / name).read_text(encoding="utf-8")
+        assert f"\n{listing}```" in text, name
+    for path in re.findall(r"`((?:recbole_rlmrec|tests|properties/model|model)/[\w/]+\.(?:py|sh|yaml))`", text):
+        assert (ROOT / path).is_file() or (ROOT / "recbole_rlmrec" / path).is_file(), path
