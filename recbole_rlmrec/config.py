@@ -16,6 +16,7 @@ import yaml
 from recbole.config import Config
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.utils import get_dataloader
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import (
     InputType,
     ModelType,
@@ -205,7 +206,7 @@ class RLMRecConfig(Config):
         super()._load_internal_config_dict(recbole_name, model_class, dataset)
         folder = resource_folder("properties")
         bases = [base for base in reversed(model_class.__mro__) if not base.__module__.startswith("recbole.")]
-        own_classes = [base for base in bases if issubclass(base, ModelFlags)]
+        own_classes = [base for base in bases if issubclass(base, (ModelFlags, AbstractRecommender))]
         self._is_general = model_class.type in (ModelType.GENERAL, ModelType.TRADITIONAL)
         # Models that predict labels have metrics of their own, which a ranking's would replace.
         self._keeps_metrics = model_class.type in (ModelType.CONTEXT, ModelType.DECISIONTREE)
@@ -340,6 +341,8 @@ class RLMRecConfig(Config):
                 continue
             content = read_yaml(path)
             of_block = content.pop(_PUBLISHED, None) or {}
+            if not isinstance(of_block, dict):
+                raise SettingError(f"'{path}': expected settings below '{_PUBLISHED}:', found {of_block!r}.")
             content = of_block if block else content
             if only is not None:
                 content = {key: content[key] for key in only if key in content}
@@ -373,7 +376,7 @@ class RLMRecConfig(Config):
         for key, value in self.external_config_dict.items():
             if key not in self.internal_config_dict and key not in _UNLISTED_KEYS:
                 origin = self._origins[key]
-                if key not in _known_keys():
+                if key not in SETTINGS and key not in _known_keys():
                     raise SettingError(_unknown_key_message(key, origin))
                 if is_own and key in self._command_line:
                     # A file may serve several models; what is typed for this one must mean something to it.
@@ -400,7 +403,7 @@ def _recbole_properties() -> Path:
 @lru_cache(maxsize=1)
 def _known_keys() -> frozenset[str]:
     """Every key of RecBole's and our property files, whichever model reads it."""
-    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *SETTINGS}
+    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
     own, theirs = resource_folder("properties"), _recbole_properties()
     paths = [theirs / "overall.yaml", theirs / "dataset/sample.yaml", *theirs.glob("quick_start_config/*.yaml")]
     paths += [*theirs.glob("model/*.yaml"), *own.rglob("*.yaml")]
@@ -410,7 +413,7 @@ def _known_keys() -> frozenset[str]:
 
 
 def _unknown_key_message(key: str, origin: str) -> str:
-    near = difflib.get_close_matches(key, sorted(_known_keys()), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(key, sorted({*_known_keys(), *SETTINGS}), n=1, cutoff=0.6)
     advice = f" Did you mean '{near[0]}'?" if near else " The README lists all settings."
     return f"There is no setting '{key}' (from {origin}).{advice}"
 

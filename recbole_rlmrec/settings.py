@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Container, Literal, Mapping, Optional, TypeVar, Union
 
 from recbole_rlmrec.errors import ContractError, SettingError
@@ -162,20 +162,27 @@ MODEL_SETTINGS: dict[str, Setting] = {
     "ssl_weight": Setting(
         _AUTO_WEIGHT,
         "auto",
-        "SGL, SimGCL, DCCF: weight of the contrast between views, in SGL and SimGCL also auto: as large as ssl_share "
-        "allows; AutoCF: of users with users and items with items",
+        "SGL, SimGCL, XSimGCL, DCCF: weight of the contrast between views, in all but DCCF also auto: as large as "
+        "ssl_share allows; AutoCF: of users with users and items with items",
     ),
     "ssl_share": Setting(
         Range(0, 1),
         "0.1",
-        "SGL, SimGCL: with an auto ssl_weight, how hard the contrast may pull at most, in gradients of the other terms",
+        "SGL, SimGCL, XSimGCL: with an auto ssl_weight, how hard the contrast may pull at most, in gradients of the "
+        "other terms",
     ),
-    "ssl_tau": Setting(_POSITIVE, "0.2", "SGL, SimGCL, DCCF: temperature of that contrast"),
+    "ssl_tau": Setting(_POSITIVE, "0.2", "SGL, SimGCL, XSimGCL, DCCF: temperature of that contrast"),
     "ssl_negatives": Setting(
-        Choice(("all", "batch")), "all", "SGL, SimGCL, DCCF: negatives are the whole table, or the batch's unique nodes"
+        Choice(("all", "batch")),
+        "all",
+        "SGL, SimGCL, XSimGCL, DCCF: negatives are the whole table, or the batch's unique nodes",
     ),
-    "ssl_negative_items": Setting(_FLAG, "False", "SGL, SimGCL, DCCF: negative items are anchors too (RLMRec's SGL)"),
-    "padding_negatives": Setting(_FLAG, "False", "SGL, SimGCL, DCCF: [PAD] counts as a negative (RecBole's SGL)"),
+    "ssl_negative_items": Setting(
+        _FLAG, "False", "SGL, SimGCL, XSimGCL, DCCF: negative items are anchors too (RLMRec's SGL)"
+    ),
+    "padding_negatives": Setting(
+        _FLAG, "False", "SGL, SimGCL, XSimGCL, DCCF: [PAD] counts as a negative (RecBole's SGL)"
+    ),
     "view_edge_drop": Setting(
         Choice(("recbole", "independent")),
         "recbole",
@@ -183,7 +190,7 @@ MODEL_SETTINGS: dict[str, Setting] = {
     ),
     "drop_ratio": Setting(Range(0, 1, includes_high=False), "0.1", "SGL: share of edges or nodes dropped in a view"),
     "type": Setting(Choice(("ED", "ND", "RW")), "ED", "SGL: edge drop, node drop, or an edge drop per layer"),
-    "eps": Setting(_WEIGHT, "0.1", "SimGCL: length of the noise added after each layer"),
+    "eps": Setting(_WEIGHT, "0.1", "SimGCL, XSimGCL: length of the noise added after each layer"),
     "self_loops": Setting(_FLAG, "True", "GCCF: each node is its own neighbour in the graph"),
     "unused_layer_weights": Setting(
         _FLAG, "False", "GCCF: carry the official code's layer weights, which enter the L2 term and nothing else"
@@ -279,10 +286,6 @@ RUN_SETTINGS: dict[str, Setting] = {
 SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **RUN_SETTINGS}
 
 
-#: The bound of a backbone's contrast; every other weight that can be ``auto`` is an alignment's.
-_CONTRAST = ("ssl_share", "ssl_weight")
-
-
 def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
     """Return the names of settings that have no effect beside the others.
 
@@ -293,9 +296,7 @@ def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
     without: set[str] = set()
     if settings.get("early_stopping") == "recbole":
         without |= {"early_stopping", "patience_steps", "plateau_steps", "plateau_epochs"}
-    share, contrast = _CONTRAST
-    aligned = {name for name, known in SETTINGS.items() if isinstance(known.allowed, AutoOr)} - {contrast}
-    for bound, weights in ((share, {contrast}), ("alignment_share", aligned)):
+    for bound, weights in (("ssl_share", {"ssl_weight"}), ("alignment_share", ALIGNMENT_WEIGHTS)):
         if all(name in free or settings.get(name) != "auto" for name in weights):
             without.add(bound)
     return without
@@ -318,26 +319,65 @@ def setting(default: Any, allowed: Allowed, meaning: str, example: Optional[str]
 _DESCRIBED = "recbole_rlmrec"
 
 
+def known(name: str, default: Any) -> Any:
+    """Return a field for a setting that exists, with a default of one's own.
+
+    Args:
+        name: the setting, which is the field's name.
+        default: of the classes that read the settings class.
+    """
+    return field(default=default, metadata={_DESCRIBED: SETTINGS[name]})
+
+
+#: Settings that are an alignment's weight, which ``alignment_share`` bounds where it is ``auto``.
+ALIGNMENT_WEIGHTS: set[str] = set()
+
+#: Which class declared a setting first, by module and name.
+_DECLARED_BY: dict[str, tuple[str, str]] = {}
+
+
 def declare(settings: type[Settings]) -> None:
-    """Make the settings of a class from outside known: they are checked, listed and completed like ours.
+    """Make the settings of a class known: they are checked, listed and completed.
 
     Raises:
-        ContractError: a field says nothing of itself and is no known setting, or is one that is known otherwise.
+        ContractError: the class is no dataclass; a field says nothing of itself and is no known setting, is one that is
+            known otherwise or one of RecBole's, or has a default out of its own range.
     """
+    if "__dataclass_fields__" not in vars(settings):
+        raise ContractError(f"{settings.__name__} is no dataclass: put @dataclass(frozen=True) above it.")
+    owner = (settings.__module__, settings.__qualname__)
+    found = {}
     for each in fields(settings):
-        described, known = each.metadata.get(_DESCRIBED), SETTINGS.get(each.name)
-        if described is None and known is None:
+        described, there = each.metadata.get(_DESCRIBED), SETTINGS.get(each.name)
+        if described is None and (there is None or each.default is not MISSING):
             raise ContractError(
-                f"{settings.__name__}.{each.name} says neither default nor range: declare it as "
-                f"{each.name}: {each.type} = setting(default, allowed, meaning)."
+                f"{settings.__name__}.{each.name} does not say what it may be: declare it as {each.name}: {each.type} "
+                f"= setting(default, allowed, meaning), or, for a setting that exists, known('{each.name}', default)."
             )
-        if described is not None and known is not None and described != known:
+        if described is None:
+            continue
+        if each.default is not MISSING and each.default not in described.allowed:
             raise ContractError(
-                f"{settings.__name__}.{each.name}: there is a setting of this name ({known.meaning}). Choose another "
-                "one, or leave out what it may be, to read that one."
+                f"{settings.__name__}.{each.name}: the default {each.default!r} is not {described.allowed}."
             )
-        if described is not None:
-            SETTINGS[each.name] = described
+        if there is None and each.name in _recboles_settings():
+            raise ContractError(f"{settings.__name__}.{each.name} is a setting of RecBole's. Choose another name.")
+        is_same = there is not None and (described.allowed, described.meaning) == (there.allowed, there.meaning)
+        if there is not None and not is_same and _DECLARED_BY.get(each.name) != owner:
+            raise ContractError(
+                f"{settings.__name__}.{each.name}: there is a setting of this name ({there.meaning}). Choose another "
+                f"one; or read that one, with a default of your own: known('{each.name}', default)."
+            )
+        if not is_same:
+            found[each.name] = described
+    SETTINGS.update(found)
+    _DECLARED_BY.update(dict.fromkeys(found, owner))
+
+
+def _recboles_settings() -> set[str]:
+    from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
+
+    return {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
 
 
 def defaults_of(settings: type[Settings]) -> dict[str, Any]:
@@ -378,7 +418,7 @@ def require(config: Any, name: str) -> Any:
         SettingError: it is missing or out of range.
     """
     value = config[name]
-    if value is None:
+    if value is None and not (name in SETTINGS and None in SETTINGS[name].allowed):
         example: Optional[str] = SETTINGS[name].example if name in SETTINGS else None
         raise SettingError(
             f"{config['model']} needs the setting '{name}', which no file sets. Put `{name}: {example or '...'}` into "

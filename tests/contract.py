@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import World
 from recbole.utils import init_seed
 from torch import Tensor, nn
+from worlds import World
 
 from recbole_rlmrec.launch import Processes, run_in_processes
 from recbole_rlmrec.model.alignment.base import Alignment
@@ -87,6 +87,10 @@ def in_two_processes(
     return found
 
 
+#: What two processes found, by class of tests.
+_IN_TWO_PROCESSES: dict[type, dict[str, Any]] = {}
+
+
 class ModelContract:
     """What every backbone and every alignment keeps to.
 
@@ -98,17 +102,23 @@ class ModelContract:
     names: ClassVar[tuple[str, ...]]
     settings: ClassVar[dict[str, Any]] = {}
 
-    @pytest.fixture(scope="class")
-    def contract_world(self, tmp_path_factory: pytest.TempPathFactory) -> Any:
-        folder = tmp_path_factory.mktemp("contract")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            yield holed_world(folder / "dataset")
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run each test once for each of the models."""
+        if "model_name" in metafunc.fixturenames:
+            metafunc.parametrize("model_name", type(self).names)
 
-    @pytest.fixture(scope="class")
-    def two_processes(self, contract_world: World) -> dict[str, Any]:
-        arguments = (contract_world.root.parent / "two", type(self).names, type(self).settings)
-        return run_in_processes(Processes(nproc=2), in_two_processes, *arguments)
+    @pytest.fixture
+    def contract_world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+        monkeypatch.chdir(tmp_path)
+        return holed_world(tmp_path / "dataset")
+
+    @pytest.fixture
+    def two_processes(self, tmp_path: Path) -> dict[str, Any]:
+        """Start them once for all models of the class."""
+        if type(self) not in _IN_TWO_PROCESSES:
+            arguments = (tmp_path / "two", type(self).names, type(self).settings)
+            _IN_TWO_PROCESSES[type(self)] = run_in_processes(Processes(nproc=2), in_two_processes, *arguments)
+        return _IN_TWO_PROCESSES[type(self)]
 
     def test_off_means_off(self, contract_world: World, model_name: str) -> None:
         """At weight 0 an aligned model is its backbone: the same parameters, losses and gradients, bit for bit."""
@@ -119,6 +129,7 @@ class ModelContract:
         off = {aligned.weight_setting: 0.0, **self.settings}
         model, batch = prepared(contract_world, model_name, **off)
         backbone, _ = prepared(contract_world, base, **self.settings)
+        assert aligned.calculate_loss is Alignment.calculate_loss
         (terms, gradients), (expected, expected_gradients) = (
             terms_and_gradients(each, batch) for each in (model, backbone)
         )

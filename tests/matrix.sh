@@ -30,7 +30,7 @@ run_stack() { # stack
     local trained=$((SECONDS - begun - installed))
     "$python" -m pytest -q -n 2 --dist worksteal > "$work/$stack.tests" 2>&1
     local tests=$(tail -n 1 "$work/$stack.tests" | sed 's/ in .*//') tested=$((SECONDS - begun - installed - trained))
-    [[ $tests == *failed* || $tests == *error* ]] && grep '^FAILED\|^ERROR' "$work/$stack.tests"
+    grep '^FAILED\|^ERROR' "$work/$stack.tests" >&2
     "$python" - "$stack" "$work/$stack.json" "$installed" "$trained" "$tested" "$tests" <<'PYTHON'
 import datetime, importlib.metadata, json, platform, sys
 stack, result, *figures = sys.argv[1:]

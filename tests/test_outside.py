@@ -16,14 +16,16 @@ from typing import Any, Iterator
 
 import pytest
 import torch
-from conftest import World
+from recbole.model.general_recommender import BPR
+from worlds import World
 
 from recbole_rlmrec.errors import ContractError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.base import GraphBackbone
+from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
-from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, BASELINES, register
-from recbole_rlmrec.settings import SETTINGS, Range, Settings, setting
+from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, BASELINES, get_model, register
+from recbole_rlmrec.settings import SETTINGS, AutoOr, Range, Settings, Weight, inert, setting
 
 OUTSIDE = Path(__file__).parent / "outside"
 SCRIPT = Path(__file__).parents[1] / "run_recbole_rlmrec.py"
@@ -51,7 +53,6 @@ def test_contract_of_the_classes_from_outside(tmp_path: Path) -> None:
         '"AutoCF_Cosine", "BPR_Cosine", "NGCF_Cosine")\n'
         '    settings = {"seed_num": 3, "node_dropout": 0.0, "message_dropout": 0.0}\n'
     )
-    (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text())
     done = outside("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_theirs.py", cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "72 passed" in done.stdout
@@ -124,14 +125,77 @@ class Whole(GraphBackbone, EmbeddingTables):
 
 
 def test_registered_by_hand(registry: None, world: World) -> None:
+    """What was made before keeps its class."""
+    before = get_model("LightGCN_RLMRecCon")
     assert register(Whole) is Whole and register(Whole) is Whole
+    assert get_model("LightGCN_RLMRecCon") is before
     model, _ = world.model("Whole_RLMRecCon", n_layers=2, reg_weight=0.0)
     assert type(model).__name__ == "Whole_RLMRecCon" and isinstance(model, Whole)
+
+
+def test_the_bound_of_an_alignment_is_alignment_share(registry: None, world: World) -> None:
+    """Also of one that does not name it; and the longest ending is meant."""
+    register(alignment(ending="_Far_RLMRecCon", settings_classes=(AutoSettings,)))
+    model, _ = world.model("BPR_Far_RLMRecCon")
+    assert model.ending == "_Far_RLMRecCon" and model.alignment_share == 0.1
+    model, _ = world.model("BPR_Far_RLMRecCon", alignment_share=0.7)
+    assert model.alignment_share == 0.7
+    settings = {"odd_weight": "auto", "alignment_share": 0.7}
+    assert "alignment_share" not in inert(settings) and "alignment_share" in inert({**settings, "odd_weight": 0.1})
+
+
+def test_a_model_of_its_own_has_its_settings(registry: None, world: World) -> None:
+    register(type("Own", (BPR,), {"settings_classes": (OddSettings,), "__module__": __name__}))
+    assert world.config("Own")["odd_weight"] == 0.1 and get_model("Own").__name__ == "Own"
+
+
+def test_a_declaration_can_be_changed_by_its_class(registry: None) -> None:
+    """As in a notebook's cell that is run once more; and a refused class leaves nothing behind."""
+    with pytest.raises(ContractError, match="RecBole has a model"):
+        register(backbone("BPR", settings_classes=(OddSettings,)))
+    assert "odd_weight" not in SETTINGS
+    register(backbone(settings_classes=(OddSettings,)))
+    changed = dataclass(frozen=True)(
+        type(
+            "OddSettings",
+            (Settings,),
+            {
+                "odd_weight": setting(0.3, Range(0, 9), "Odd: weight"),
+                "__annotations__": {"odd_weight": float},
+                "__module__": __name__,
+            },
+        )
+    )
+    register(backbone(settings_classes=(changed,)))
+    assert SETTINGS["odd_weight"].allowed == Range(0, 9)
+
+
+def test_an_entry_point_that_fails_leaves_the_others_alone(world: World, tmp_path: Path) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[recbole_rlmrec.models]\nbad = broken:Model\n")
+    (tmp_path / "broken.py").write_text("raise RuntimeError('not today')\n")
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from recbole_rlmrec.model.registry import get_model
+print(get_model("TiltedGCN_Cosine").__name__)
+get_model("Model")
+"""
+    done = outside("-c", script, cwd=tmp_path)
+    assert done.stdout == "TiltedGCN_Cosine\n"
+    assert "The entry point bad = broken:Model could not be loaded (RuntimeError: not today)." in done.stderr
 
 
 @dataclass(frozen=True)
 class OddSettings(Settings):
     odd_weight: float = setting(0.1, Range(0), "Odd: weight")
+
+
+@dataclass(frozen=True)
+class AutoSettings(Settings):
+    odd_weight: Weight = setting("auto", AutoOr(Range(0)), "Odd: weight")
 
 
 @dataclass(frozen=True)
@@ -142,6 +206,25 @@ class TakenSettings(Settings):
 @dataclass(frozen=True)
 class SilentSettings(Settings):
     odd_number: int
+
+
+class BareSettings(OddSettings):
+    odd_bare: float = 0.1
+
+
+@dataclass(frozen=True)
+class PlainSettings(Settings):
+    n_layers: int = 4
+
+
+@dataclass(frozen=True)
+class FarSettings(Settings):
+    odd_far: float = setting(2, Range(0, 1), "Odd: too far")
+
+
+@dataclass(frozen=True)
+class RecBolesSettings(Settings):
+    metrics: float = setting(0.5, Range(0, 1), "Odd: no metrics")
 
 
 def alignment(**content: Any) -> type:
@@ -160,10 +243,20 @@ def backbone(name: str = "Odd", bases: tuple[type, ...] = (GraphBackbone, Embedd
         (lambda: type("Odd", (), {}), "Odd is no GraphBackbone, no Alignment and no GeneralRecommender"),
         (lambda: backbone(bases=(GraphBackbone,)), "Odd is a backbone, but no model"),
         (lambda: backbone("Odd_One"), "what follows a '_' in a model's name is an alignment"),
+        (lambda: 3, "3 is no GraphBackbone, no Alignment and no GeneralRecommender"),
         (lambda: backbone("BPR"), "RecBole has a model 'BPR'"),
+        (lambda: backbone(bases=(EmbeddingTables, GraphBackbone)), "GraphBackbone must stand before the model class"),
+        (lambda: backbone(bases=(Backbone, EmbeddingTables)), "breaks the backbone contract: it lacks step()"),
+        (lambda: backbone(calculate_loss=lambda self, batch: 0), "it overrides calculate_loss(), which an alignment"),
+        (lambda: backbone(settings_classes=OddSettings), "expected a tuple of subclasses of Settings"),
+        (lambda: backbone(settings_classes=(BareSettings,)), "BareSettings is no dataclass"),
+        (lambda: backbone(settings_classes=(PlainSettings,)), "PlainSettings.n_layers does not say what it may be"),
+        (lambda: backbone(settings_classes=(FarSettings,)), "FarSettings.odd_far: the default 2 is not a number in"),
+        (lambda: backbone(settings_classes=(RecBolesSettings,)), "RecBolesSettings.metrics is a setting of RecBole's"),
+        (lambda: alignment(ending="_KAR"), "'_KAR' is taken by"),
         (lambda: backbone("SimGCL"), "'SimGCL' is taken by recbole_rlmrec.model.backbone.simgcl.SimGCL"),
         (lambda: backbone(settings_classes=(TakenSettings,)), "TakenSettings.ssl_tau: there is a setting of this name"),
-        (lambda: backbone(settings_classes=(SilentSettings,)), "SilentSettings.odd_number says neither default nor"),
+        (lambda: backbone(settings_classes=(SilentSettings,)), "SilentSettings.odd_number does not say what it may"),
         (lambda: alignment(ending=None), "OddAlignment breaks the contract of alignments: it lacks ending"),
         (lambda: alignment(ending="Odd"), "OddAlignment.ending = 'Odd': expected '_' and a name"),
         (lambda: alignment(ending="_RLMRecCon"), "'_RLMRecCon' is taken by"),
@@ -188,6 +281,10 @@ def one_by_row(self: Any, ego: Any, representation: Any, interaction: Any) -> An
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (
+            {"loss_terms": lambda *given: {}},
+            "Odd.loss_terms() returned no term, expected a dictionary of terms by name",
+        ),
         ({"loss_terms": no_dictionary}, "Odd.loss_terms() returned a Tensor, expected a dictionary of terms by name"),
         ({"loss_terms": one_by_row}, "Odd.loss_terms()['odd'] returned a tensor of shape (72,), expected a loss"),
         ({"encode": lambda self, ego: ego[1:]}, "Odd.encode() returned torch.Size([71, 8]), expected users and items"),

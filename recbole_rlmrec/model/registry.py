@@ -6,8 +6,7 @@ import difflib
 import importlib
 import importlib.metadata
 import pkgutil
-from dataclasses import fields
-from functools import cache
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Optional
 
@@ -34,7 +33,7 @@ from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
-from recbole_rlmrec.settings import declare
+from recbole_rlmrec.settings import ALIGNMENT_WEIGHTS, Settings, declare
 
 
 def _found_backbones() -> list[type[Backbone]]:
@@ -62,6 +61,7 @@ BASELINES: dict[str, type] = {model.__name__: model for model in (SemanticOnly, 
 for _known in (*BACKBONES.values(), *ALIGNMENTS.values(), *BASELINES.values()):
     for _settings in flags_of(_known).settings_classes:
         declare(_settings)
+ALIGNMENT_WEIGHTS.update(alignment.weight_setting for alignment in ALIGNMENTS.values())
 
 #: Packages that RecBole's models import while they are built or trained and that have another name in the index.
 _PACKAGES = {"faiss": "faiss-cpu", "community": "python-louvain", "kmeans_pytorch": "kmeans-pytorch"}
@@ -90,10 +90,15 @@ def get_model(name: str) -> Any:
     for whole in (BACKBONES, BASELINES):
         if name in whole:
             return whole[name]
-    for ending in ALIGNMENTS:
+    for ending in _endings():
         if name.endswith(ending):
             return _aligned_model(name.removesuffix(ending), ending)
     return _recbole_model(name)
+
+
+def _endings() -> list[str]:
+    """Return the endings, the longest first: one may be the end of another."""
+    return sorted(ALIGNMENTS, key=len, reverse=True)
 
 
 def register(cls: type) -> type:
@@ -103,7 +108,7 @@ def register(cls: type) -> type:
     ``<Backbone>`` and ``<Backbone><ending>`` for every alignment can be asked for. An alignment extends
     :class:`~recbole_rlmrec.model.alignment.base.Alignment`; then ``<Backbone><its ending>`` can. Another model extends
     RecBole's ``GeneralRecommender``. A package registers its classes by itself where it names them as entry points of
-    the group ``recbole_rlmrec.models``.
+    the group ``recbole_rlmrec.models``; what is registered by hand is known to this process only.
 
     Args:
         cls: the class. Its settings are those of ``settings_classes``, their defaults in ``<Class>.yaml`` beside its
@@ -115,35 +120,51 @@ def register(cls: type) -> type:
     Raises:
         ContractError: the class is none of these, lacks something, or has a name, an ending or a setting that exists.
     """
-    if issubclass(cls, Alignment):
+    if not isinstance(cls, type) or not issubclass(cls, (Backbone, GeneralRecommender)):
+        found = cls.__name__ if isinstance(cls, type) else repr(cls)
+        raise ContractError(f"{found} is no GraphBackbone, no Alignment and no GeneralRecommender of RecBole's.")
+    known: dict[str, Any] = BASELINES
+    name = cls.__name__
+    if not issubclass(cls, GeneralRecommender) and issubclass(cls, Alignment):
         _check_alignment(cls)
-    elif issubclass(cls, Backbone):
+        known, name = ALIGNMENTS, cls.ending
+    elif issubclass(cls, Backbone) and not issubclass(cls, Alignment):
         _check_backbone(cls)
-    elif not issubclass(cls, GeneralRecommender):
-        raise ContractError(f"{cls.__name__} is no GraphBackbone, no Alignment and no GeneralRecommender of RecBole's.")
-    for settings in flags_of(cls).settings_classes:
+        known = BACKBONES
+    _check_name(known, name, cls)
+    for settings in settings_classes_of(cls):
         declare(settings)
+    known[name] = cls
+    for key in [key for key in _ALIGNED if name in key]:
+        del _ALIGNED[key]
     if issubclass(cls, Alignment):
-        _add(ALIGNMENTS, cls.ending, cls)
-    else:
-        _add(BACKBONES if issubclass(cls, Backbone) else BASELINES, cls.__name__, cls)
+        ALIGNMENT_WEIGHTS.add(cls.weight_setting)
     return cls
 
 
-def _add(known: dict[str, Any], name: str, cls: type) -> None:
+def settings_classes_of(cls: type) -> tuple[type[Settings], ...]:
+    """Return the settings classes that a class declares or inherits first.
+
+    Raises:
+        ContractError: what it declares is no tuple of classes.
+    """
+    found = getattr(cls, "settings_classes", ())
+    if not isinstance(found, tuple) or not all(isinstance(each, type) and issubclass(each, Settings) for each in found):
+        raise ContractError(f"{cls.__name__}.settings_classes = {found!r}: expected a tuple of subclasses of Settings.")
+    return found
+
+
+def _check_name(known: dict[str, Any], name: str, cls: type) -> None:
+    taken = ALIGNMENTS.get(name) if known is ALIGNMENTS else BACKBONES.get(name) or BASELINES.get(name)
     if known is ALIGNMENTS:
-        taken = known.get(name)
-    else:
-        taken = BACKBONES.get(name) or BASELINES.get(name)
-        if taken is None and _recbole_files(name):
-            raise ContractError(f"{cls.__module__}.{cls.__name__}: RecBole has a model '{name}'. Choose another name.")
+        taken = taken or next((model for title, model in BASELINES.items() if title.endswith(name)), None)
+    elif taken is None and _recbole_files(name):
+        raise ContractError(f"{cls.__module__}.{cls.__name__}: RecBole has a model '{name}'. Choose another name.")
     if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ContractError(
             f"{cls.__module__}.{cls.__name__}: '{name}' is taken by {taken.__module__}.{taken.__name__}. Choose "
             "another name."
         )
-    known[name] = cls
-    _aligned_model.cache_clear()
 
 
 def _check_backbone(cls: type[Backbone]) -> None:
@@ -154,9 +175,16 @@ def _check_backbone(cls: type[Backbone]) -> None:
         )
     if "_" in cls.__name__:
         raise ContractError(f"{cls.__name__}: what follows a '_' in a model's name is an alignment. Leave it out.")
-    if issubclass(cls, GraphBackbone) and cls.__mro__.index(GraphBackbone) > cls.__mro__.index(GeneralRecommender):
+    if cls.__mro__.index(Backbone) > cls.__mro__.index(GeneralRecommender):
         raise ContractError(
             f"{cls.__name__}: GraphBackbone must stand before the model class of RecBole's in its bases."
+        )
+    if cls.step is Backbone.step:
+        raise ContractError(f"{cls.__name__} breaks the backbone contract: it lacks step(). Extend GraphBackbone.")
+    if issubclass(cls, GraphBackbone) and cls.calculate_loss is not GraphBackbone.calculate_loss:
+        raise ContractError(
+            f"{cls.__name__} breaks the backbone contract: it overrides calculate_loss(), which an alignment does not "
+            "call. Supply loss_terms(), or step()."
         )
 
 
@@ -169,20 +197,31 @@ def _check_alignment(cls: type[Alignment]) -> None:
         raise ContractError(f"{cls.__name__}.ending = {cls.ending!r}: expected '_' and a name, such as _Cosine.")
     if cls.formula is Alignment.formula:
         raise ContractError(f"{cls.__name__} breaks the contract of alignments: it lacks formula().")
-    if not cls.settings_classes or cls.weight_setting not in {field.name for field in fields(cls.settings_classes[0])}:
+    first = settings_classes_of(cls)[0]
+    if cls.weight_setting not in getattr(first, "__dataclass_fields__", {}):
         raise ContractError(
             f"{cls.__name__}: its weight '{cls.weight_setting}' is no field of the first of its settings_classes."
         )
 
 
-@cache
+#: Entry points that could not be loaded, and why.
+_FAILED: dict[str, str] = {}
+
+_is_loaded = False
+
+
 def _load_entry_points() -> None:
-    """Register the classes that installed packages name as entry points."""
+    """Register the classes that installed packages name as entry points; one that fails leaves the others alone."""
+    global _is_loaded
+    if _is_loaded:
+        return
+    _is_loaded = True  # first: a package may ask for models of ours while it is imported
     for point in importlib.metadata.entry_points(group="recbole_rlmrec.models"):
         try:
             register(point.load())
-        except (ImportError, AttributeError) as error:
-            raise ContractError(f"The entry point {point.name} = {point.value} cannot be loaded: {error}") from error
+        except Exception as error:  # whatever the package does; its models are not to be had, all others are
+            _FAILED[f"{point.name} = {point.value}"] = f"{type(error).__name__}: {error}"
+            getLogger().warning(f"The entry point {point.name} = {point.value} cannot be loaded: {error}")
 
 
 def __getattr__(name: str) -> Any:
@@ -214,7 +253,7 @@ def base_of(model: type) -> Optional[type]:
     """
     if not issubclass(model, Alignment):
         return None
-    name = next((model.__name__.removesuffix(end) for end in ALIGNMENTS if model.__name__.endswith(end)), "")
+    name = next((model.__name__.removesuffix(end) for end in _endings() if model.__name__.endswith(end)), "")
     support = RECBOLE_MODELS.get(name)
     if support is not None and support.adapter is not None and issubclass(model, support.adapter):
         # RecBole's model with what its adapter repairs, such as the errors of NCL's clustering; its numbers are
@@ -248,8 +287,18 @@ def endings_of(backbone: str) -> tuple[str, ...]:
     return tuple(ending for ending, alignment in ALIGNMENTS.items() if not (alignment.masks and support.no_gen))
 
 
-@cache
+#: Classes made of backbone and ending.
+_ALIGNED: dict[tuple[str, str], type] = {}
+
+
 def _aligned_model(backbone: str, ending: str) -> type:
+    """Return the class of a backbone with an alignment, always the same."""
+    if (backbone, ending) not in _ALIGNED:
+        _ALIGNED[backbone, ending] = _made(backbone, ending)
+    return _ALIGNED[backbone, ending]
+
+
+def _made(backbone: str, ending: str) -> type:
     """Make the class of a backbone with an alignment.
 
     Raises:
@@ -316,5 +365,7 @@ def _unknown_model_message(name: str) -> str:
     advice = f" Did you mean {known[near[0]]}?" if near else ""
     return (
         f"There is no model '{name}'.{advice} RLMRec's models are {', '.join(ours)}; RecBole's own run as well, "
-        f"many of them also as {' and '.join(f'<Model>{ending}' for ending in ALIGNMENTS)}."
+        f"many of them also as {' and '.join(f'<Model>{ending}' for ending in ALIGNMENTS)}. A class from another "
+        "package has to be registered: by recbole_rlmrec.register, or by an entry point."
+        + "".join(f" The entry point {point} could not be loaded ({why})." for point, why in _FAILED.items())
     )

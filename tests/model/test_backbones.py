@@ -459,3 +459,20 @@ def test_loading_other_weights_gives_their_scores(world: World) -> None:
     assert not torch.allclose(second.full_sort_predict(batch), wanted)
     second.load_state_dict(first.state_dict())
     assert torch.equal(second.full_sort_predict(batch), wanted)
+
+
+def test_xsimgcl_drops_edges_and_contrasts_the_mean_of_its_layers(world: World) -> None:
+    """Without noise its layers are LightGCN's; the contrast is that of their mean with the layer asked for."""
+    model, dataset = built(world, "XSimGCL", eps=0.0, n_layers=2, contrast_layer=2, ssl_weight=1.0)
+    expected = dense_layers(model, dense_adjacency(dataset), 2)
+    close(model.layers(model.ego_embeddings()), np.stack(expected))
+    batch = some_batch()
+    terms = dict(zip(("bpr", "reg", "ssl"), model.calculate_loss(batch)))
+    mean, layer = (torch.from_numpy(each).float() for each in (np.mean(expected[1:], axis=0), expected[2]))
+    contrast = model.view_contrast(model.contrast_settings, mean, layer, batch).value
+    torch.testing.assert_close(terms["ssl"], contrast, rtol=1e-4, atol=1e-6)
+    model, _ = built(world, "XSimGCL", eps=0.0, n_layers=2, edge_keep_rate=0.5)
+    torch.manual_seed(0)
+    assert not np.allclose(model.layers(model.ego_embeddings())[1].detach().numpy(), expected[1])
+    with pytest.raises(SettingError, match="contrast_layer=3 with n_layers=2: one of at least 2 layers"):
+        world.model("XSimGCL", n_layers=2, contrast_layer=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Union
 
@@ -9,13 +10,17 @@ import torch
 from torch import Tensor
 
 from recbole_rlmrec.errors import ContractError
-from recbole_rlmrec.model.backbone.contract import Backbone, Representation
+from recbole_rlmrec.model.backbone.contract import Backbone, Representation, SettingsClasses
 from recbole_rlmrec.model.layers import SemanticTable
 from recbole_rlmrec.ops.distributed import Share, summand
-from recbole_rlmrec.settings import bound_of, number_of
+from recbole_rlmrec.settings import Settings, bound_of, known, number_of
 
-#: The setting that bounds every alignment whose weight is ``auto``.
-SHARE_SETTING = "alignment_share"
+
+@dataclass(frozen=True)
+class BoundSettings(Settings):
+    """What every alignment reads beside its own settings."""
+
+    alignment_share: float = known("alignment_share", 0.1)
 
 
 class Alignment(Backbone):
@@ -47,11 +52,14 @@ class Alignment(Backbone):
     #: Whether the alignment masks ego embeddings, which not every backbone has for every node.
     masks: ClassVar[bool] = False
 
+    settings_classes: ClassVar[SettingsClasses] = (BoundSettings,)
+
     alignment_settings: Any
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.alignment_settings = self.settings_classes[0].from_config(config)
+        self.alignment_share = BoundSettings.from_config(config).alignment_share
         self.backbone_parameters = frozenset(name for name, _ in self.named_parameters())
         self.is_aligned = getattr(self.alignment_settings, self.weight_setting) != 0
         if self.is_aligned:
@@ -92,7 +100,7 @@ class Alignment(Backbone):
         if not self.is_aligned:
             return super().calculate_loss(interaction)
         weight = getattr(self.alignment_settings, self.weight_setting)
-        bound = bound_of(weight, getattr(self.alignment_settings, SHARE_SETTING, 1.0))
+        bound = bound_of(weight, self.alignment_share)
         drawn = self.draw_alignment(interaction)
         mask = partial(self.mask_ego, drawn=drawn) if self.masks else None
         terms, representation = self.step(interaction, mask, bound)

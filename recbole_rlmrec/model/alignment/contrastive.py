@@ -27,7 +27,6 @@ class ContrastiveSettings(Settings):
     """Settings of RLMRec-Con."""
 
     alignment_weight: Weight
-    alignment_share: float
     alignment_temperature: float
     alignment_negatives: Literal["all", "batch"]
     semantic_storage: Literal["memory", "memory_map"]

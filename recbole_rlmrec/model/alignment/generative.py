@@ -27,7 +27,6 @@ class GenerativeSettings(Settings):
     """Settings of RLMRec-Gen."""
 
     reconstruction_weight: Weight
-    alignment_share: float
     reconstruction_temperature: float
     mask_ratio: float
     semantic_storage: Literal["memory", "memory_map"]

@@ -292,7 +292,7 @@ class GraphBackbone(Backbone):
             ego = mask(ego)
         ego, of_views = shared(ego, self.view_share)
         representation = self.encode(ego)
-        self._check_representation(representation)
+        self.check_representation(representation)
         own, aligned = shared(representation, share)
         return self.summands(self.loss_terms(of_views, own, interaction)), aligned
 
@@ -303,11 +303,17 @@ class GraphBackbone(Backbone):
             ContractError: the terms are no dictionary of scalars by name.
         """
         source = f"{type(self).__name__}.loss_terms()"
-        if not isinstance(terms, dict):
-            raise ContractError(f"{source} returned a {type(terms).__name__}, expected a dictionary of terms by name.")
+        if not isinstance(terms, dict) or not terms:
+            found = f"a {type(terms).__name__}" if terms or not isinstance(terms, dict) else "no term"
+            raise ContractError(f"{source} returned {found}, expected a dictionary of terms by name.")
         return {name: summand(term, f"{source}[{name!r}]") for name, term in terms.items()}
 
-    def _check_representation(self, representation: Any) -> None:
+    def check_representation(self, representation: Any) -> None:
+        """Check the shape of what is to be a representation.
+
+        Raises:
+            ContractError: it is not ``[U + I, output_dim]``.
+        """
         expected = (self.n_users + self.n_items, self.output_dim)
         if not isinstance(representation, Tensor) or representation.shape != expected:
             found = getattr(representation, "shape", type(representation).__name__)

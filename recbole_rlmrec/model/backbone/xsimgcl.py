@@ -27,8 +27,9 @@ class CrossLayerSettings(Settings):
 class XSimGCL(SimGCL):
     """SimGCL with one pass instead of three: the noisy layers are ranked by, and contrasted among themselves.
 
-    While training, noise is added after each layer; the mean of layers 1..L is the representation, and it is contrasted
-    with layer ``contrast_layer`` of the same pass. Evaluation adds no noise.
+    While training, edges are dropped (``edge_keep_rate``) and noise is added after each layer. The layers combined are
+    the representation, by default the mean of layers 1..L; that mean is contrasted with layer ``contrast_layer`` of
+    the same pass. Evaluation drops nothing and adds no noise.
     """
 
     settings_classes: ClassVar[SettingsClasses] = (CrossLayerSettings,)
@@ -36,16 +37,19 @@ class XSimGCL(SimGCL):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.contrast_layer = CrossLayerSettings.from_config(config).contrast_layer
-        if self.contrast_layer > self.graph_settings.n_layers:
+        n_layers = self.graph_settings.n_layers
+        if n_layers < 2 or self.contrast_layer > n_layers:
             raise SettingError(
-                f"contrast_layer={self.contrast_layer}: there are n_layers={self.graph_settings.n_layers} layers."
+                f"contrast_layer={self.contrast_layer} with n_layers={n_layers}: one of at least 2 layers is "
+                "contrasted with their mean."
             )
 
     def layers(self, ego: Tensor) -> Tensor:
         """Return layers 0 to L, ``[L + 1, U + I, d]``, of ``ego``, ``[U + I, d]``; noisy while training."""
+        graph = self.adjacency.drop_edges(self.graph_settings.edge_keep_rate if self.training else 1.0)
         layers = [ego]
         for _ in range(self.graph_settings.n_layers):
-            layer = self.adjacency.matmul(layers[-1])
+            layer = graph.matmul(layers[-1])
             layers.append(layer + self.noise(layer.detach()) if self.training else layer)
         return torch.stack(layers)
 
@@ -62,7 +66,9 @@ class XSimGCL(SimGCL):
         """
         ego = self.ego_embeddings()
         own, of_contrast = shared(self.layers(ego if mask is None else mask(ego)), self.view_share)
-        representation, aligned = shared(self.combined(list(own)), share)
+        combined = self.combined(list(own))
+        self.check_representation(combined)
+        representation, aligned = shared(combined, share)
         terms = self.ranking_terms(representation, interaction)
         mean, layer = of_contrast[1:].mean(dim=0), of_contrast[self.contrast_layer]
         terms["ssl"] = self.view_contrast(self.contrast_settings, mean, layer, interaction)
