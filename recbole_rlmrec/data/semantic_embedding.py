@@ -598,8 +598,9 @@ def _missing_message(folders: list[Path], dataset: str, side: Side) -> str:
     if not folders:
         lines.append("  no folder at all: none was given")
     lines.append(
-        f"To make them from texts: recbole-rlmrec build-semantics --dataset {dataset}. From vectors: save a float16 or float32 array [n, D] with np.save as {stem}.npy and the original id of every "
-        f"row, one per line, as {stem}.tokens (SemanticEmbedding.save writes both); RLMRec's released embeddings are "
+        f"To make them from texts: recbole-rlmrec build-semantics --dataset {dataset}. From vectors: save a float16 or "
+        f"float32 array [n, D] with np.save as {stem}.npy and the original id of every row, one per line, as "
+        f"{stem}.tokens (SemanticEmbedding.save writes both); RLMRec's released embeddings are "
         "turned into these files by `recbole-rlmrec import-release`."
     )
     return "\n".join(lines)
