@@ -276,17 +276,7 @@ class GraphBackbone(Backbone):
     def step(
         self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the weighted loss terms of a batch, and the representation they were computed from.
-
-        Args:
-            interaction: the batch.
-            mask: given the ego embeddings ``[U + I, d]``, returns what is encoded in their place (RLMRec-Gen).
-            share: what is computed from the representation returned may pull on it at most this many times as hard as
-                the terms do, see :func:`~recbole_rlmrec.ops.balance.balanced`; None for no bound.
-
-        Returns:
-            The terms by name, and ``encode(ego)``, ``[U + I, output_dim]``.
-        """
+        """Return the weighted loss terms of a batch, and ``encode(ego)``, ``[U + I, output_dim]``; see the contract."""
         ego = self.ego_embeddings()
         if mask is not None:
             ego = mask(ego)
