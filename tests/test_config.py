@@ -274,7 +274,7 @@ BACKBONE_DEFAULTS: dict[str, dict[str, Any]] = {
         "mask_depth": 2,
         "fix_steps": 10,
         "node_keep_rate": 0.2,
-        "ssl_weight": 1.0,
+        "ssl_weight": 0.01,
         "decoder_rows": "exact",
     },
     "SGL": {
@@ -328,6 +328,7 @@ PUBLISHED_DEFAULTS: dict[str, dict[str, Any]] = {
     "overall": {"early_stopping": "recbole", "epochs": 300, "base_first": False, "defaults": "published"},
     "SGL": {"ssl_weight": 0.05, "padding_negatives": True},
     "SimGCL": {"ssl_weight": 0.5},
+    "AutoCF": {"ssl_weight": 1.0},
     "_RLMRecCon": {"alignment_weight": 0.01, "alignment_negatives": "all"},
     "_RLMRecGen": {"reconstruction_weight": 0.1},
 }
