@@ -258,7 +258,7 @@ _SEARCHED: dict[str, tuple[str, tuple[float, ...]]] = {
     "SGL": ("ssl_weight", (0.005, 0.05, 0.1)),
     "SimGCL": ("ssl_weight", (0.005, 0.05, 0.5)),
     "DCCF": ("ssl_weight", (0.0001, 0.001, 0.01)),
-    "AutoCF": ("ssl_weight", (0.1, 0.5, 1.0)),
+    "AutoCF": ("ssl_weight", (0.001, 0.01, 0.1)),
 }
 
 
