@@ -22,7 +22,7 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.launch import Processes, run_in_processes
 from recbole_rlmrec.model.backbone.contract import flags_of
-from recbole_rlmrec.model.registry import base_of
+from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.trainer import check_data, load_checkpoint, load_weights, trainer_class
 
@@ -249,7 +249,7 @@ def _train(
         _rewind(loader, config["seed"])
     init_seed(config["seed"], config["reproducibility"])
     train_data, valid_data, test_data = data.loaders
-    recommender = config.model_class(config, train_data._dataset).to(config["device"])
+    recommender = _built(config, train_data._dataset).to(config["device"])
     getLogger().info(recommender)
     trainer = trainer_class(config)(config, recommender)
     trainer.base_record = base.record() if base is not None else None
@@ -317,7 +317,7 @@ def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[O
         if stored["model"] == config["model"]:
             return agreed(_base_of_checkpoint(stored)), resume_from
     # Whatever is wrong with the alignment's settings or its embeddings is said now, not after the base's training.
-    config.model_class(config, data.loaders[0]._dataset)
+    _built(config, data.loaders[0]._dataset)
     base_config = config.of_base(base_class)
     folder, settings = Path(config["checkpoint_dir"]), base_config.settings
     # What lies in a folder may differ between machines, and between two looks at it.
@@ -453,12 +453,24 @@ def load_model(
     loaders = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
     check_data(checkpoint, fingerprint(loaders[0]._dataset), path)
-    recommender = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    recommender = _built(config, loaders[0]._dataset).to(config["device"])
     if flags_of(type(recommender)).scores_semantic_embeddings:
         check_data(checkpoint, fingerprint(loaders[0]._dataset), path)  # now that the embeddings have been read
     load_weights(recommender, checkpoint, path)
     recommender.eval()
     return Loaded(config, recommender, dataset, *loaders)
+
+
+def _built(config: RLMRecConfig, dataset: Any) -> Any:
+    """Build a configuration's model; some of RecBole's import a package only then (KGAT: dgl).
+
+    Raises:
+        SettingError: that package is missing.
+    """
+    try:
+        return config.model_class(config, dataset)
+    except ModuleNotFoundError as error:
+        raise SettingError(missing_package(config["model"], error)) from error
 
 
 def _floats(metrics: Optional[Mapping[str, Any]]) -> Optional[dict[str, float]]:

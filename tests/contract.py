@@ -24,6 +24,7 @@ from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.base import GraphBackbone
 from recbole_rlmrec.model.registry import base_of, get_model
 from recbole_rlmrec.quick_start import load_model, run
+from recbole_rlmrec.trainer import trainer_class
 
 HOLES = ({"u3", "u8", "u21"}, {"i0", "i5", "i11"})
 
@@ -103,9 +104,12 @@ class ModelContract:
     settings: ClassVar[dict[str, Any]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run each test once for each of the models."""
+        """Run each test once for each of the models, or for each of those that are aligned."""
+        names = type(self).names
         if "model_name" in metafunc.fixturenames:
-            metafunc.parametrize("model_name", type(self).names)
+            metafunc.parametrize("model_name", names)
+        if "aligned_name" in metafunc.fixturenames:
+            metafunc.parametrize("aligned_name", [name for name in names if issubclass(get_model(name), Alignment)])
 
     @pytest.fixture
     def contract_world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -120,14 +124,11 @@ class ModelContract:
             _IN_TWO_PROCESSES[type(self)] = run_in_processes(Processes(nproc=2), in_two_processes, *arguments)
         return _IN_TWO_PROCESSES[type(self)]
 
-    def test_off_means_off(self, contract_world: World, model_name: str) -> None:
+    def test_off_means_off(self, contract_world: World, aligned_name: str) -> None:
         """At weight 0 an aligned model is its backbone: the same parameters, losses and gradients, bit for bit."""
-        base, aligned = base_of(get_model(model_name)), get_model(model_name)
-        if base is None or not issubclass(aligned, Alignment):
-            assert not issubclass(aligned, Alignment)
-            return
+        base, aligned = base_of(get_model(aligned_name)), get_model(aligned_name)
         off = {aligned.weight_setting: 0.0, **self.settings}
-        model, batch = prepared(contract_world, model_name, **off)
+        model, batch = prepared(contract_world, aligned_name, **off)
         backbone, _ = prepared(contract_world, base, **self.settings)
         assert aligned.calculate_loss is Alignment.calculate_loss
         (terms, gradients), (expected, expected_gradients) = (
@@ -157,15 +158,12 @@ class ModelContract:
                 assert model.loss_names[-1] == model.term_name
 
     def test_the_alignment_reaches_its_own_parameters_and_the_backbones(
-        self, contract_world: World, model_name: str
+        self, contract_world: World, aligned_name: str
     ) -> None:
         """The last term has a gradient by all that the alignment added, and the other terms have none by it."""
-        model_class = get_model(model_name)
-        if not issubclass(model_class, Alignment):
-            assert model_class.backbone_parameters is None
-            return
+        model_class = get_model(aligned_name)
         fixed = {model_class.weight_setting: 1.0}  # with auto, a term alone has no gradient to be bounded by
-        model, batch = prepared(contract_world, model_name, **fixed, **self.settings)
+        model, batch = prepared(contract_world, aligned_name, **fixed, **self.settings)
         init_seed(5, True)
         *others, term = model.calculate_loss(batch)
         named = dict(model.named_parameters())
@@ -183,18 +181,15 @@ class ModelContract:
             unused = torch.autograd.grad(rest, of_its_own, allow_unused=True)
             assert all(gradient is None or not bool((gradient != 0).any()) for gradient in unused)
 
-    def test_nodes_without_an_embedding_have_no_part(self, contract_world: World, model_name: str) -> None:
-        """Whatever stands in the semantic table's rows without an embedding, losses and gradients stay the same."""
-        model, batch = prepared(contract_world, model_name, **self.settings)
-        table = getattr(getattr(model, "semantic", None), "vectors", None)
-        if table is None:
-            assert not isinstance(model, Alignment) or not hasattr(model, "semantic")
-            return
+    def test_nodes_without_an_embedding_have_no_part(self, contract_world: World, aligned_name: str) -> None:
+        """Whatever stands in the rows of ``semantic`` without an embedding, losses and gradients are the same."""
+        model, batch = prepared(contract_world, aligned_name, **self.settings)
         terms, gradients = terms_and_gradients(model, batch)
-        changed, _ = prepared(contract_world, model_name, **self.settings)
+        changed, _ = prepared(contract_world, aligned_name, **self.settings)
+        table = changed.semantic.vectors
         uncovered = ~changed.semantic.covered
         assert int(uncovered.sum()) == sum(map(len, HOLES)) + 2  # and both [PAD]
-        changed.semantic.vectors[uncovered] = torch.randn(int(uncovered.sum()), table.shape[1]) * 20
+        table[uncovered] = torch.randn(int(uncovered.sum()), table.shape[1]) * 20
         found, found_gradients = terms_and_gradients(changed, batch)
         assert found == pytest.approx(terms, rel=1e-5)
         for name, gradient in gradients.items():
@@ -230,10 +225,13 @@ class ModelContract:
         config = contract_world.config(model_name, epochs=1, checkpoint_dir=str(tmp_path / "saved"), **self.settings)
         result = run(model_name, contract_world.name, config_dict=config.external_config_dict)
         assert result is not None
-        _, model, _, _, _, test_data = load_model(result.checkpoint)
-        assert type(model).__name__ == model_name and test_data is not None
-        state = torch.load(result.checkpoint, weights_only=True)["state_dict"]
-        assert state.keys() == model.state_dict().keys()
+        loaded = load_model(result.checkpoint)
+        assert type(loaded.model).__name__ == model_name
+        trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+        trainer.eval_collector.data_collect(loaded.train_data)
+        scores = trainer.evaluate(loaded.test_data, load_best_model=False)
+        trainer.tensorboard.close()
+        assert dict(scores) == result.test_result
 
 
 def has_l2_of_the_batch(model: Any) -> bool:

@@ -154,3 +154,13 @@ def test_what_the_package_exports(world: World) -> None:
     assert (loaded.config, loaded.model) == (config, model) and type(model).__name__ == "BPR"
     with pytest.raises(AttributeError, match="module 'recbole_rlmrec' has no attribute 'nothing'"):
         recbole_rlmrec.nothing  # noqa: B018
+
+
+def test_a_package_that_a_model_imports_when_it_is_built(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(self: Any, config: Any, dataset: Any) -> None:
+        raise ModuleNotFoundError("No module named 'dgl'", name="dgl")
+
+    config = world.config("BPR")
+    monkeypatch.setattr(config.model_class, "__init__", build)
+    with pytest.raises(SettingError, match="BPR needs the package 'dgl', which is not installed: pip install dgl"):
+        recbole_rlmrec.run("BPR", world.name, config_dict=config.external_config_dict)

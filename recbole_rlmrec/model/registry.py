@@ -197,7 +197,7 @@ def _check_alignment(cls: type[Alignment]) -> None:
         raise ContractError(f"{cls.__name__}.ending = {cls.ending!r}: expected '_' and a name, such as _Cosine.")
     if cls.formula is Alignment.formula:
         raise ContractError(f"{cls.__name__} breaks the contract of alignments: it lacks formula().")
-    first = settings_classes_of(cls)[0]
+    first = next(iter(settings_classes_of(cls)), None)
     if cls.weight_setting not in getattr(first, "__dataclass_fields__", {}):
         raise ContractError(
             f"{cls.__name__}: its weight '{cls.weight_setting}' is no field of the first of its settings_classes."
