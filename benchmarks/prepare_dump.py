@@ -18,7 +18,7 @@ import numpy as np
 import timing
 import workload
 
-from recbole_rlmrec.data.prepare import prepare
+from recbole_rlmrec.sources.prepare import prepare
 
 MIB = 2**20
 _BLOCK = 10_000

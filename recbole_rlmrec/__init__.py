@@ -8,12 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recbole_rlmrec.version import __version__
+
 if TYPE_CHECKING:
     from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
     from recbole_rlmrec.model.registry import register
     from recbole_rlmrec.quick_start import load_model, run
-
-__version__ = "0.2.0"
 
 __all__ = ["SemanticEmbedding", "__version__", "load_model", "register", "run"]
 

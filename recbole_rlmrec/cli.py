@@ -7,9 +7,9 @@ import shlex
 import sys
 from typing import Any, Optional, Sequence
 
-from recbole_rlmrec import __version__
 from recbole_rlmrec.compat import require_recbole
 from recbole_rlmrec.errors import RLMRecError, SettingError
+from recbole_rlmrec.version import __version__
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -74,14 +74,14 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
-    from recbole_rlmrec.data import release
+    from recbole_rlmrec.sources import release
 
     release.add_arguments(parser)
     parser.set_defaults(run=lambda known, _: release.run_from_arguments(known), takes_settings=False)
 
 
 def _add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
-    from recbole_rlmrec.data import prepare
+    from recbole_rlmrec.sources import prepare
 
     prepare.add_arguments(parser)
     parser.set_defaults(run=lambda known, _: prepare.run_from_arguments(known), takes_settings=False)

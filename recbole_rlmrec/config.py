@@ -30,7 +30,8 @@ from recbole_rlmrec import compat
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of
-from recbole_rlmrec.model.registry import get_model, recbole_name
+from recbole_rlmrec.model.registry import get_model
+from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value, defaults_of
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, ContextManager, Mapping, NamedTuple, Optional,
 
 from recbole.utils import init_logger, init_seed, set_color
 
+from recbole_rlmrec.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.comparison import Outcome, find_record, finite, recorded_base, table, write_record
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
@@ -24,7 +25,7 @@ from recbole_rlmrec.launch import Processes, run_in_processes
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
-from recbole_rlmrec.trainer import check_data, load_checkpoint, load_weights, trainer_class
+from recbole_rlmrec.trainer import trainer_class
 
 #: What may differ between two trainings that have the same outcome; data are compared by their hashes.
 _OF_NO_MATTER = OUTPUT_SETTINGS | {"dataset", "base_first"}

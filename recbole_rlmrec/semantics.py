@@ -10,18 +10,19 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Mapping, Optional, Sequence, TypeVar
 
-from recbole_rlmrec.data.corpus import Corpus, load_corpus
-from recbole_rlmrec.data.semantic_embedding import SIDES, Side
+from recbole_rlmrec.check.report import CheckReport, check, check_corpus
 from recbole_rlmrec.encoder.base import ENCODERS, Encoder, EncoderName, EncoderSettings, make_encoder
-from recbole_rlmrec.encoder.encode import encode_profiles
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.profile.batch import collect, requests_under_way, submit
-from recbole_rlmrec.profile.check import CheckReport, check, check_corpus
 from recbole_rlmrec.profile.cost import shown_cost
+from recbole_rlmrec.profile.encode_profiles import encode_profiles
 from recbole_rlmrec.profile.llm import LLMSettings, LLMWriter, WriteSummary
 from recbole_rlmrec.profile.prompt import Prompt, PromptSettings, item_prompts, user_prompts
 from recbole_rlmrec.profile.record import Failure, Profile, ProfileLog, failures_path, profiles_path, read_failures
 from recbole_rlmrec.profile.template import TemplateWriter
+from recbole_rlmrec.sides import SIDES, Side
+from recbole_rlmrec.text.corpus import Corpus
+from recbole_rlmrec.text.load import load_corpus
 
 WriterName = Literal["template", "llm"]
 WRITERS = ("template", "llm")

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any, Callable, Optional, Union
 
 import numpy as np
-import scipy.sparse
 import torch
 import torch.distributed as dist
 from recbole.data.interaction import Interaction
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_rlmrec.checkpoint import CHECKPOINT_FORMAT, check_data, load_checkpoint, load_weights, pack, unpack
 from recbole_rlmrec.comparison import Outcome, record_path
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.loader import FullSortLoader
@@ -30,13 +30,12 @@ from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
 from recbole_rlmrec.evaluation import TopKCollector
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.backbone.contract import flags_of
-from recbole_rlmrec.model.registry import missing_package, recbole_name
+from recbole_rlmrec.model.registry import missing_package
 from recbole_rlmrec.ops.distributed import agreed, sum_gradients, this_shard
 from recbole_rlmrec.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
+from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.settings import inert
 from recbole_rlmrec.stopping import EarlyStopping, Margin, StoppingSettings
-
-CHECKPOINT_FORMAT = 1
 
 #: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
 _RESUME_FREE = frozenset(
@@ -51,119 +50,6 @@ LEAST_VALIDATION = 50
 
 #: While patience does not count, the log says so once in so many epochs.
 _EPOCHS_BETWEEN_NOTES = 10
-
-_CHECKPOINT_KEYS = (
-    "format",
-    "model",
-    "dataset",
-    "settings",
-    "data",
-    "best_valid_result",
-    "epoch",
-    "cur_step",
-    "best_valid_score",
-    "state_dict",
-    "other_parameter",
-    "optimizer",
-)
-
-
-def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without executing anything in it.
-
-    Args:
-        path: a file written by :class:`SafeTrainerMixin`.
-        device: where the tensors go.
-
-    Returns:
-        ``format``, ``model``, ``dataset``, ``settings``, ``data`` (hashes of the ids and of the training split),
-        ``epoch``, ``cur_step``, ``best_valid_score``, ``best_valid_result``, ``state_dict``, ``other_parameter``,
-        ``optimizer``.
-
-    Raises:
-        CheckpointError: there is no such file, it is damaged, or it is no checkpoint of this package.
-    """
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no checkpoint '{path}'.") from None
-    except Exception as error:  # torch.load raises whatever its zip and pickle readers raise
-        raise CheckpointError(
-            f"'{path}' cannot be read as a checkpoint of tensors and plain values. It may be cut short, or be "
-            "RecBole's, which pickles its configuration; nothing in it was run. Train the model anew."
-        ) from error
-    missing = [key for key in _CHECKPOINT_KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
-    if missing:
-        raise CheckpointError(f"'{path}' is no checkpoint of recbole_rlmrec: it lacks {', '.join(missing)}.")
-    if checkpoint["format"] != CHECKPOINT_FORMAT:
-        raise CheckpointError(
-            f"'{path}' has checkpoint format {checkpoint['format']}; this version reads format {CHECKPOINT_FORMAT}."
-        )
-    return checkpoint
-
-
-def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: Union[str, Path]) -> None:
-    """Refuse a checkpoint that was trained on other data than those at hand.
-
-    Args:
-        checkpoint: from :func:`load_checkpoint`.
-        fingerprint: :func:`~recbole_rlmrec.data.dataset.fingerprint` of the training data.
-        path: for messages.
-
-    Raises:
-        CheckpointError: the ids, their order, the training interactions, or the embeddings differ. Of embeddings that
-            one of the two has not read nothing is said.
-    """
-    stored = checkpoint["data"]
-    compared = [name for name in stored if name in fingerprint or not name.endswith(" embeddings")]
-    differing = [name for name in compared if fingerprint.get(name) != stored[name]]
-    if differing:
-        raise CheckpointError(
-            f"'{path}' was trained on other data of the name '{checkpoint['dataset']}': {', '.join(differing)} differ. "
-            "RecBole numbers ids in the order of the file, so another order also counts. Restore the files it was "
-            "trained on, or train anew."
-        )
-
-
-def load_weights(model: Any, checkpoint: dict[str, Any], path: Union[str, Path]) -> None:
-    """Put a checkpoint's weights into a model.
-
-    Raises:
-        CheckpointError: the checkpoint is another model's, or its tensors do not fit.
-    """
-    name = type(model).__name__
-    if checkpoint["model"] != name:
-        raise CheckpointError(f"'{path}' is a checkpoint of {checkpoint['model']}, not of {name}.")
-    try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"'{path}' does not fit this {name}: {error} Load it with the dataset and settings it was trained with."
-        ) from error
-    model.load_other_parameter({key: _unpack(value) for key, value in checkpoint["other_parameter"].items()})
-
-
-def _pack(value: Any) -> Any:
-    """Turn what RecBole's models keep beside their weights into tensors and plain values.
-
-    The neighbourhood and linear models (ItemKNN, EASE, ...) keep NumPy arrays and SciPy matrices.
-    """
-    if scipy.sparse.issparse(value):
-        matrix = value.tocsr()
-        parts = {part: _pack(getattr(matrix, part)) for part in ("data", "indices", "indptr")}
-        return {"kind": "csr", "shape": list(matrix.shape), **parts}
-    if isinstance(value, np.ndarray):
-        return {"kind": "array", "tensor": torch.from_numpy(np.ascontiguousarray(value))}
-    return value
-
-
-def _unpack(value: Any) -> Any:
-    if not isinstance(value, dict) or "kind" not in value:
-        return value
-    if value["kind"] == "array":
-        return value["tensor"].cpu().numpy()
-    parts = tuple(_unpack(value[part]) for part in ("data", "indices", "indptr"))
-    return scipy.sparse.csr_matrix(parts, shape=value["shape"])
 
 
 class SafeTrainerMixin:
@@ -393,7 +279,7 @@ class SafeTrainerMixin:
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "state_dict": self.model.state_dict(),
-            "other_parameter": {key: _pack(value) for key, value in self.model.other_parameter().items()},
+            "other_parameter": {key: pack(value) for key, value in self.model.other_parameter().items()},
             "optimizer": self.optimizer.state_dict(),
             "stopping": self._stopping.state() if self._stopping is not None else None,
             "margin": asdict(self._margin) if self._margin is not None else None,
@@ -525,9 +411,9 @@ def _copy_from_first_process(model: Any) -> None:
         return
     for tensor in model.state_dict().values():
         dist.broadcast(tensor, src=0)
-    others = [{key: _moved(_pack(value), "cpu") for key, value in model.other_parameter().items()}]
+    others = [{key: _moved(pack(value), "cpu") for key, value in model.other_parameter().items()}]
     dist.broadcast_object_list(others, src=0)
-    model.load_other_parameter({key: _unpack(_moved(value, model.device)) for key, value in others[0].items()})
+    model.load_other_parameter({key: unpack(_moved(value, model.device)) for key, value in others[0].items()})
 
 
 def _moved(value: Any, device: Union[str, torch.device]) -> Any:
@@ -607,7 +493,7 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
         scaler = torch.amp.GradScaler(kind, enabled=self.enable_scaler)
         # GPUs before Ampere emulate bfloat16, slowly.
         is_native = kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-        lowered = torch.bfloat16 if is_native else torch.float16
+        cast_to = torch.bfloat16 if is_native else torch.float16
         total: Optional[Tensor] = None
         names: tuple[str, ...] = ()
         is_tuple = False
@@ -615,7 +501,7 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
             interaction, share = self._own_part(batch)
             interaction = _on_device(interaction, self.device)
             self.optimizer.zero_grad()
-            with torch.autocast(device_type=kind, dtype=lowered, enabled=self.enable_amp):
+            with torch.autocast(device_type=kind, dtype=cast_to, enabled=self.enable_amp):
                 losses = loss_func(interaction)
             is_tuple = isinstance(losses, tuple)
             terms = [share * term for term in (losses if is_tuple else (losses,))]

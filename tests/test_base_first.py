@@ -15,11 +15,11 @@ from conftest import World
 from test_trainer import QUICK, all_scores
 
 from recbole_rlmrec import quick_start, trainer
+from recbole_rlmrec.checkpoint import load_checkpoint
 from recbole_rlmrec.comparison import Outcome, find_record, recorded_base, table, write_record
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.quick_start import Result, load_model, run
 from recbole_rlmrec.stopping import Margin
-from recbole_rlmrec.trainer import load_checkpoint
 
 
 def train(world: World, model: Any, **settings: Any) -> Result:

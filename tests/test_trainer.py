@@ -16,11 +16,12 @@ import pytest
 import torch
 from conftest import World, fitting
 
+from recbole_rlmrec.checkpoint import load_checkpoint
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import CheckpointError
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.quick_start import load_model, run
-from recbole_rlmrec.trainer import Trainer, load_checkpoint, trainer_class
+from recbole_rlmrec.trainer import Trainer, trainer_class
 
 QUICK = {
     "benchmark_filename": ["train", "valid", "test"],

@@ -6,8 +6,8 @@ import re
 from typing import Optional, Sequence
 from urllib.parse import quote
 
-from recbole_rlmrec.data.semantic_embedding import PAD_TOKEN
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.recbole_names import PAD_TOKEN
 
 # pandas, and so RecBole, reads these as a missing value, even in a text column and in quotes. RecBole then counts the
 # interactions of such an id as [PAD]'s.

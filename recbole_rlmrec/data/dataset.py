@@ -12,17 +12,16 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_rlmrec.data.release import DATASET_RELEASES, RELEASE_URL
+from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
     SemanticEmbedding,
     check_metadata,
     check_same_dimension,
-    metadata_path,
-    read_metadata,
 )
 from recbole_rlmrec.data.split import SPLIT_NAMES, pairs_sha256, read_split, split_column_codes
 from recbole_rlmrec.errors import DataError, RLMRecError
+from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_URL
 
 #: The feature fields of the semantic embeddings, by side; RecBole's suffixes of such files.
 SEMANTIC_FIELDS: dict[str, Literal["user", "item"]] = {"useremb": "user", "itememb": "item"}

@@ -16,7 +16,7 @@ from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.data.loader import FullSortLoader, TrainLoader
 from recbole_rlmrec.data.sampler import PairSampler
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.model.registry import recbole_name
+from recbole_rlmrec.recbole_names import recbole_name
 
 _PHASES = ["train", "valid", "test"]
 

@@ -13,36 +13,38 @@ row is a hole in a mask, not a zero vector.
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import mmap
 import os
 import re
-from array import array
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Literal, Sequence
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike
 
+from recbole_rlmrec.data.embedding_files import (
+    half_pair_message,
+    missing_message,
+    read_atomic_file,
+    read_tokens,
+    read_vectors,
+    stem_of,
+    to_float32,
+)
+from recbole_rlmrec.data.join_report import Join, report_join
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
-
-Side = Literal["user", "item"]
-SIDES: tuple[Side, ...] = ("user", "item")
-
-PAD_TOKEN = "[PAD]"  # RecBole's name of internal id 0
+from recbole_rlmrec.recbole_names import PAD_TOKEN
+from recbole_rlmrec.sides import Side
+from recbole_rlmrec.wording import count, examples
 
 # Rows are read in blocks of about this size, so that a memory map larger than memory can be checked and joined.
 BLOCK_BYTES = 32 * 2**20
 
-_LOW_COVERAGE = 0.5
-_SIDE_WORDS = {"user": ("user", "usr"), "item": ("item", "itm")}
 _LINE_BREAK = re.compile(r"[\r\n]")
-_METADATA_REMEDY = "Mend it, or delete it: the file is optional and only describes the embeddings."
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ class SemanticEmbedding:
             DataError: see :meth:`check`.
         """
         table = np.asarray(vectors)
-        table = table if table.dtype in (np.float16, np.float32) else _to_float32(table)
+        table = table if table.dtype in (np.float16, np.float32) else to_float32(table)
         embedding = cls(np.asarray(tokens).astype(np.str_), table, "the given vectors", side)
         embedding.check()
         return embedding
@@ -141,7 +143,7 @@ class SemanticEmbedding:
         if len(tokens) != n_rows:
             blank = f" ({n_empty} of them empty: are there blank lines?)" if n_empty else ""
             raise DataError(
-                f"{self.source}: the files hold {_count(n_rows, 'row')} and {_count(len(tokens), 'token')}{blank}, "
+                f"{self.source}: the files hold {count(n_rows, 'row')} and {count(len(tokens), 'token')}{blank}, "
                 "expected one token for each row, in row order. Write both files again from the same table."
             )
         if n_empty:
@@ -163,7 +165,7 @@ class SemanticEmbedding:
             return
         repeated = index[index.duplicated()].unique()
         raise DataError(
-            f"{self.source}: {_count(len(repeated), 'token')} on more than one row, e.g. {_examples(repeated, 5)}. "
+            f"{self.source}: {count(len(repeated), 'token')} on more than one row, e.g. {examples(repeated, 5)}. "
             "Keep one row per id."
         )
 
@@ -173,7 +175,7 @@ class SemanticEmbedding:
         if bad.size:
             raise DataError(
                 f"{self.source}: row {bad[0]} (token {str(self.tokens[bad[0]])!r}) holds a value that is NaN, infinite "
-                f"or too large for {self.vectors.dtype}; {_count(bad.size, 'such row')} in all. "
+                f"or too large for {self.vectors.dtype}; {count(bad.size, 'such row')} in all. "
                 "Encode the profile again, or leave the row out of both files, which makes the id a hole."
             )
 
@@ -202,21 +204,21 @@ class SemanticEmbedding:
             DataError: nothing was found, only half a pair was found, or what was found is malformed.
             ValueError: ``side`` is not one of ``SIDES``.
         """
-        stem = _stem(dataset, side)
+        stem = stem_of(dataset, side)
         folders = [Path(directory) for directory in directories]
         for folder in folders:
             vectors_path, tokens_path = folder / f"{stem}.npy", folder / f"{stem}.tokens"
             atomic_file = folder / stem
             if vectors_path.is_file() and tokens_path.is_file():
-                tokens, vectors = _read_tokens(tokens_path), _read_vectors(vectors_path, memory_map)
+                tokens, vectors = read_tokens(tokens_path), read_vectors(vectors_path, memory_map)
                 return cls._checked(tokens, vectors, str(vectors_path), side)
             # Going on to another file here could train, unseen, on an older table than the one the user just wrote.
             if vectors_path.is_file() or tokens_path.is_file():
-                raise DataError(_half_pair_message(folder, dataset, side))
+                raise DataError(half_pair_message(folder, dataset, side))
             if atomic_file.is_file():
-                tokens, vectors = _read_atomic_file(atomic_file, field_separator, seq_separator)
+                tokens, vectors = read_atomic_file(atomic_file, field_separator, seq_separator)
                 return cls._checked(tokens, vectors, str(atomic_file), side)
-        raise DataError(_missing_message(folders, dataset, side))
+        raise DataError(missing_message(folders, dataset, side))
 
     @classmethod
     def _checked(cls, tokens: np.ndarray, vectors: np.ndarray, source: str, side: Side) -> SemanticEmbedding:
@@ -237,7 +239,7 @@ class SemanticEmbedding:
             DataError: the table is malformed (see ``check``); nothing is written then.
             ValueError: ``side`` is not one of ``SIDES``.
         """
-        stem = _stem(dataset, side)
+        stem = stem_of(dataset, side)
         self.check()
         folder = Path(directory)
         # Both files are whole before either takes its name, so a crash while writing leaves the old pair.
@@ -261,7 +263,7 @@ class SemanticEmbedding:
         ids = np.asarray(id_tokens, dtype=np.str_)
         if ids.ndim != 1 or ids.size < 2 or ids[0] != PAD_TOKEN:
             raise ValueError(
-                f"id_tokens has shape {ids.shape} and starts with {_examples(ids.ravel(), 2) or 'nothing'}, expected "
+                f"id_tokens has shape {ids.shape} and starts with {examples(ids.ravel(), 2) or 'nothing'}, expected "
                 f"RecBole's field2id_token array: {PAD_TOKEN!r}, then one original id for each internal id from 1."
             )
         index = pd.Index(self.tokens.tolist(), dtype=object)
@@ -275,9 +277,8 @@ class SemanticEmbedding:
         zero = np.zeros_like(matched)
         zero[matched] = self.peaks[rows[matched]] == 0
         rows[zero] = -1
-        joined = JoinedEmbedding(rows, rows >= 0, self, int(zero.sum()))
-        _report_join(joined, ids, matched, zero, unused)
-        return joined
+        report_join(Join(self.source, self.side, self.tokens, unused, ids, matched, zero))
+        return JoinedEmbedding(rows, rows >= 0, self, int(zero.sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,34 +355,6 @@ def check_same_dimension(user: SemanticEmbedding, item: SemanticEmbedding) -> No
         )
 
 
-def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
-    """Path of the first ``<dataset>.semantic.json`` in the directories, or None if none has one."""
-    candidates = (Path(directory) / f"{dataset}.semantic.json" for directory in directories)
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def read_metadata(directories: Sequence[Path], dataset: str) -> dict[str, Any] | None:
-    """Read the first ``<dataset>.semantic.json`` in the directories: how the embeddings were made.
-
-    Returns:
-        The metadata (any of encoder, dimension, normalized, writer, profiles_sha256, train_sha256), or None if there
-        is no such file.
-
-    Raises:
-        DataError: the file is not a JSON object.
-    """
-    path = metadata_path(directories, dataset)
-    if path is None:
-        return None
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}. {_METADATA_REMEDY}") from error
-    if not isinstance(metadata, dict):
-        raise DataError(f"{path} holds {_json_kind(metadata)}, expected a JSON object. {_METADATA_REMEDY}")
-    return metadata
-
-
 def check_metadata(metadata: dict[str, Any], embedding: SemanticEmbedding, path: Path | str) -> None:
     """Check that metadata describes this table.
 
@@ -407,68 +380,11 @@ def check_metadata(metadata: dict[str, Any], embedding: SemanticEmbedding, path:
         )
 
 
-def _json_kind(value: Any) -> str:
-    """Name a JSON value's kind for a message."""
-    return {list: "a list", str: "a string", type(None): "null"}.get(type(value), repr(value))
-
-
-def _stem(dataset: str, side: Side) -> str:
-    """File name of a side's atomic file, without which the pair's names add ``.npy`` and ``.tokens``."""
-    if side not in SIDES:
-        raise ValueError(f"side is {side!r}, expected one of {', '.join(map(repr, SIDES))}.")
-    return f"{dataset}.{side}emb"
-
-
 def _blocks(n_rows: int, row_bytes: int) -> Iterator[slice]:
     """Cut ``n_rows`` rows of ``row_bytes`` bytes into slices of about ``BLOCK_BYTES``."""
     size = max(1, BLOCK_BYTES // max(1, row_bytes))
     for start in range(0, n_rows, size):
         yield slice(start, start + size)
-
-
-# Reading
-
-
-def _read_tokens(path: Path) -> np.ndarray:
-    """Read one token per line, str ``[n]``; lines end with LF or CRLF."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}). Save it again as UTF-8, one id per line.") from error
-    # Not splitlines(), which would also cut an id at form feeds and Unicode's line separators.
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return np.array([line[:-1] if line.endswith("\r") else line for line in lines], dtype=np.str_)
-
-
-def _read_vectors(path: Path, memory_map: bool) -> np.ndarray:
-    """Read a ``.npy`` file without unpickling anything; floats other than float16 and float32 become float32."""
-    try:
-        vectors = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
-    except MemoryError as error:
-        raise DataError(f"{path} does not fit in memory ({error}). Load it as a memory map.") from error
-    # A damaged file makes NumPy raise nearly anything: ValueError, EOFError, OSError, TokenError, BadZipFile.
-    except Exception as error:
-        raise DataError(
-            f"{path} cannot be read as a .npy array ({type(error).__name__}: {error}). It is probably empty, cut "
-            "short, pickled or not a .npy file. Pickled objects are never loaded, because they can run code. "
-            "Write it again with np.save(path, vectors), where vectors is a float16 or float32 array [n, D]."
-        ) from error
-    if not isinstance(vectors, np.ndarray):
-        vectors.close()
-        raise DataError(
-            f"{path} is an .npz archive of several arrays, expected one .npy array. "
-            "Write the array alone with np.save(path, vectors)."
-        )
-    if vectors.dtype.kind != "f" or vectors.dtype in (np.float16, np.float32):
-        return vectors
-    if memory_map:
-        logging.getLogger().warning(
-            f"{path} has dtype {vectors.dtype}: it is copied into memory as float32. "
-            "Save it as float16 or float32 to leave it on disk."
-        )
-    return _to_float32(vectors)
 
 
 def _read_rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -488,303 +404,3 @@ def _read_rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
                     "or cut short meanwhile: restore it and start again."
                 )
     return found
-
-
-def _to_float32(values: np.ndarray) -> np.ndarray:
-    """Copy to float32; a value too large becomes infinite, which ``check`` then reports with its row."""
-    with np.errstate(over="ignore"):
-        return np.array(values, dtype=np.float32, order="C")
-
-
-def _read_atomic_file(path: Path, field_separator: str, seq_separator: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read RecBole's atomic file of one side.
-
-    Returns:
-        Tokens, str ``[n]``, and vectors, float32 ``[n, D]``.
-
-    Raises:
-        DataError: the header has not one token and one float_seq column, a line does not fit the header, or a vector
-            is empty, differs in length from the first one or holds something that is not a number.
-    """
-    tokens: list[str] = []
-    values = array("f")  # grows in place: a list of rows would have to be copied once more
-    dimension = 0
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = next(file, "").rstrip("\n").split(field_separator)
-            token_column, vector_column = _atomic_columns(path, header, field_separator)
-            for number, line in enumerate(file, start=2):
-                fields = line.rstrip("\n").split(field_separator)
-                if fields == [""]:
-                    continue  # RecBole skips blank lines too
-                if len(fields) != len(header):
-                    raise DataError(
-                        f"{path}, line {number}: {_count(len(fields), 'column')}, expected {len(header)} as in the "
-                        f"header. Separate columns with {field_separator!r} and values with {seq_separator!r}."
-                    )
-                token = _unquoted(fields[token_column])
-                vector = _parse_vector(fields[vector_column], seq_separator, f"{path}, line {number} (token {token!r})")
-                dimension = dimension or len(vector)
-                if len(vector) != dimension:
-                    raise DataError(
-                        f"{path}, line {number} (token {token!r}): {_count(len(vector), 'value')}, expected "
-                        f"{dimension} as in the first row. All vectors have the same length: encode this one again."
-                    )
-                tokens.append(token)
-                values.extend(vector)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}). Save it again as UTF-8.") from error
-    if not tokens:
-        raise DataError(f"{path} has a header but no rows, expected one row per id. Write the embeddings again.")
-    return np.array(tokens, dtype=np.str_), np.frombuffer(values, dtype=np.float32).reshape(len(tokens), dimension)
-
-
-def _atomic_columns(path: Path, header: list[str], field_separator: str) -> tuple[int, int]:
-    """Find the only token column and the only float_seq column of an atomic file's header."""
-    kinds = [field.strip().rpartition(":")[2] for field in header]
-    if kinds.count("token") != 1 or kinds.count("float_seq") != 1:
-        raise DataError(
-            f"{path}: the header is {field_separator.join(header)[:200]!r}, expected one token and one float_seq "
-            f"column separated by {field_separator!r}, such as {f'uid:token{field_separator}user_emb:float_seq'!r}."
-        )
-    return kinds.index("token"), kinds.index("float_seq")
-
-
-def _unquoted(field: str) -> str:
-    """Take the quotes off a quoted field, as RecBole's reader does; so the token equals the interactions'."""
-    if len(field) >= 2 and field.startswith('"') and field.endswith('"'):
-        return field[1:-1].replace('""', '"')
-    return field
-
-
-def _parse_vector(field: str, seq_separator: str, where: str) -> list[float]:
-    """Turn an atomic file's float_seq field into numbers; repeated separators count once, as in RecBole."""
-    parts = [part for part in _unquoted(field).split(seq_separator) if part]
-    if not parts:
-        raise DataError(
-            f"{where}: the vector is empty. Encode the id again, or remove the line: the id is then a hole."
-        )
-    try:
-        return [float(part) for part in parts]
-    except ValueError as error:
-        raise DataError(f"{where}: {error}. Expected numbers separated by {seq_separator!r}.") from error
-
-
-# What to say when files are missing
-
-
-def _half_pair_message(folder: Path, dataset: str, side: Side) -> str:
-    """Say which file of the pair is missing and how to complete it."""
-    stem = _stem(dataset, side)
-    hints = "".join(f"\n  {hint}" for hint in _near_misses(folder, dataset, side))
-    if (folder / f"{stem}.npy").is_file():
-        return (
-            f"{folder} holds {stem}.npy but not {stem}.tokens, which says whose row each one is. Write the original id "
-            f"of every row to {stem}.tokens, one per line, in row order (UTF-8).{hints}"
-        )
-    return (
-        f"{folder} holds {stem}.tokens but not {stem}.npy, the vectors. Save them there with np.save as a float16 or "
-        f"float32 array [n, D], one row for each line of {stem}.tokens, or remove that file.{hints}"
-    )
-
-
-def _missing_message(folders: list[Path], dataset: str, side: Side) -> str:
-    """List what was looked for and where, what comes near it, and how to make the files."""
-    stem = _stem(dataset, side)
-    lines = [f"No {side} embeddings of dataset {dataset!r}: looked for {stem}.npy with {stem}.tokens, or {stem}, in"]
-    for folder in folders:
-        lines.append(f"  {folder}" + ("" if folder.is_dir() else " (no such folder)"))
-        lines += [f"    {hint}" for hint in _near_misses(folder, dataset, side)]
-    if not folders:
-        lines.append("  no folder at all: none was given")
-    lines.append(
-        f"To make them from texts: recbole-rlmrec build-semantics --dataset {dataset}. From vectors: save a float16 or "
-        f"float32 array [n, D] with np.save as {stem}.npy and the original id of every row, one per line, as "
-        f"{stem}.tokens (SemanticEmbedding.save writes both); RLMRec's released embeddings are "
-        "turned into these files by `recbole-rlmrec import-release`."
-    )
-    return "\n".join(lines)
-
-
-def _near_misses(folder: Path, dataset: str, side: Side) -> list[str]:
-    """Say what to do with files in the folder that look like this side's embeddings under another name."""
-    stem = _stem(dataset, side)
-    names = sorted(path.name for path in folder.glob("[!.]*") if path.is_file()) if folder.is_dir() else []
-    expected = {stem, f"{stem}.npy", f"{stem}.tokens"}
-    of_others = re.compile(rf".+\.{side}emb(\.npy|\.tokens)?")
-    other = [name for name in names if name not in expected and of_others.fullmatch(name)]
-    alike = [name for name in names if name not in expected and name not in other and _looks_like(name, side)]
-    found = (
-        (
-            other,
-            f"of another dataset than {dataset!r}: rename if they are this dataset's, or change the dataset's name",
-        ),
-        ([name for name in alike if name.endswith(".npy")], f"rename to {stem}.npy"),
-        ([name for name in alike if name.endswith((".tokens", ".txt"))], f"rename to {stem}.tokens"),
-        (
-            [name for name in alike if name.endswith((".pkl", ".pickle"))],
-            "pickles as in RLMRec's release: turn them into these files with `recbole-rlmrec import-release`",
-        ),
-    )
-    return [f"found {_listed(files)}: {advice}" for files, advice in found if files]
-
-
-def _looks_like(name: str, side: Side) -> bool:
-    """Tell whether a file name speaks of this side's embeddings, as ``usr_emb_np.pkl`` does."""
-    return "emb" in name.lower() and any(word in name.lower() for word in _SIDE_WORDS[side])
-
-
-# What to say about a join
-
-
-def _report_join(
-    joined: JoinedEmbedding, ids: np.ndarray, matched: np.ndarray, zero: np.ndarray, unused: np.ndarray
-) -> None:
-    """Log how far a join reaches, or fail if it reaches nobody.
-
-    Args:
-        joined: the result.
-        ids: original ids, ``[PAD]`` first, str ``[n_ids]``.
-        matched: ids that have a row, bool ``[n_ids]``.
-        zero: ids whose row is all zero, bool ``[n_ids]``.
-        unused: rows that belong to no id, bool ``[n]``.
-    """
-    embedding = joined.embedding
-    logger = logging.getLogger()
-    who = embedding.side or "id"
-    what = f"{embedding.side or 'semantic'} embeddings"
-    n_ids = len(ids) - 1
-    if not matched.any():
-        raise DataError(_no_match_message(what, who, ids[1:], embedding))
-    if not joined.n_covered:
-        raise DataError(
-            f"{what}: {int(matched.sum())} of {_count(n_ids, who)} have a row in {embedding.source}, but all of these "
-            "rows are zero, which cosine cannot compare. Encode the profiles again."
-        )
-
-    holes = ids[1:][~joined.covered[1:]]
-    summary = f"{what}: {joined.n_covered} of {_count(n_ids, who)} covered ({100 * joined.coverage:.1f} %)"
-    if holes.size:
-        summary += f", {_count(holes.size, 'hole')}, e.g. {_examples(holes, 2)}"
-    # One line in either case: a warning where so little is covered that the files are probably not the right ones.
-    if joined.coverage < _LOW_COVERAGE:
-        logger.warning(f"{summary}. Less than half is covered: is {embedding.source} of this dataset, and complete?")
-    else:
-        logger.info(summary)
-    if joined.n_zero:
-        logger.warning(
-            f"{what}: {_count(joined.n_zero, who)} with an all-zero vector in {embedding.source}, e.g. "
-            f"{_examples(ids[zero], 3)}: cosine cannot compare them, so they are treated as holes. Encode them again."
-        )
-    uncovered = ids[1:][~matched[1:]]
-    if uncovered.size and unused.any():
-        shift = _full_shift(ids[1:], embedding.tokens)
-        logger.warning(
-            f"{what}: {_count(int(unused.sum()), 'row')} of {embedding.source} without {_article(who)}, e.g. "
-            f"{_examples(embedding.tokens[unused], 3)}, and {_count(uncovered.size, who)} without a row, e.g. "
-            f"{_examples(uncovered, 3)}. Both at once are typical of ids shifted by one"
-            + (f" (with {shift:+d} on every token, one side would match whole)" if shift else "")
-            + ": check that the tokens are the original ids."
-        )
-
-
-def _no_match_message(what: str, who: str, ids: np.ndarray, embedding: SemanticEmbedding) -> str:
-    """Say that no id has a row, show both sides and guess why."""
-    tokens = embedding.tokens
-    guess = _guess_cause(ids, tokens)
-    return (
-        f"{what}: 0 of {_count(len(ids), who)} match, and 0 of {_count(len(tokens), 'row')} of {embedding.source}.\n"
-        f"  original ids of the dataset: {_examples(ids, 3)}\n"
-        f"  tokens of the embeddings:    {_examples(tokens, 3)}\n"
-        + (f"  probable cause: {guess}\n" if guess else "")
-        + "Expected the tokens to be the original ids, spelt as in the dataset's .inter file."
-    )
-
-
-# Each spelling that ids suffer from on their way through spreadsheets and data frames, and what undoes it.
-_SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("white space or quotes around the ids are left aside", lambda token: token.strip(" \t\r\n\"'")),
-    ("upper and lower case are not told apart", str.casefold),
-    (
-        "numbers written as floats are read as integers ('1.0' as '1')",
-        lambda token: re.sub(r"^(\d+)\.0*$", r"\1", token),
-    ),
-    ("leading zeros are left out ('007' as '7')", lambda token: re.sub(r"^0+(?=\d)", "", token)),
-)
-
-
-def _guess_cause(ids: np.ndarray, tokens: np.ndarray) -> str | None:
-    """Guess why no id equals a token, by trying what would make them equal; None if nothing fits."""
-    trials = [(_n_common(map(undo, ids.tolist()), map(undo, tokens.tolist())), cause) for cause, undo in _SPELLINGS]
-    id_numbers, token_numbers = _integers(ids), _integers(tokens)
-    if id_numbers is not None and token_numbers is not None:
-        trials += [
-            (
-                int(np.isin(id_numbers, token_numbers + shift).sum()),
-                f"{shift:+d} is added to every token (shifted by one)",
-            )
-            for shift in (1, -1)
-        ]
-    n_common, cause = max(trials, key=lambda trial: trial[0])
-    # A shift makes a few integers meet by chance, so a handful proves nothing.
-    if n_common >= max(1, min(len(ids), len(tokens)) // 10):
-        return f"{n_common} of {len(ids)} would match if {cause}."
-    if token_numbers is not None and _are_row_numbers(token_numbers):
-        first, last = token_numbers.min(), token_numbers.max()
-        return f"the tokens are the numbers {first} to {last}, row numbers instead of original ids."
-    if id_numbers is not None and _are_row_numbers(id_numbers):
-        return "the dataset's ids are row numbers: it was renumbered, and the embeddings have the ids from before."
-    return None
-
-
-def _full_shift(ids: np.ndarray, tokens: np.ndarray) -> int | None:
-    """Find +1 or -1 that, added to integer tokens, matches the smaller side whole; None where neither does."""
-    id_numbers, token_numbers = _integers(ids), _integers(tokens)
-    if id_numbers is None or token_numbers is None:
-        return None
-    full = min(len(ids), len(tokens))
-    return next((shift for shift in (1, -1) if np.isin(id_numbers, token_numbers + shift).sum() == full), None)
-
-
-def _n_common(ids: Iterable[str], tokens: Iterable[str]) -> int:
-    """Number of ids that are among the tokens."""
-    among = set(tokens)
-    return sum(each in among for each in ids)
-
-
-def _integers(tokens: np.ndarray) -> np.ndarray | None:
-    """Read all tokens as int64 ``[n]``; None where one is no integer."""
-    try:
-        return tokens.astype(np.int64)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _are_row_numbers(numbers: np.ndarray) -> bool:
-    """Tell whether the numbers are 0..n-1 or 1..n in any order."""
-    start = int(numbers.min())
-    return (
-        len(numbers) > 1
-        and start in (0, 1)
-        and np.array_equal(np.sort(numbers), np.arange(start, start + len(numbers)))
-    )
-
-
-def _examples(tokens: Iterable[str], most: int) -> str:
-    """Show the first few tokens, quoted: ``'12', '77'``."""
-    return ", ".join(repr(str(token)) for token, _ in zip(tokens, range(most)))
-
-
-def _listed(names: list[str], most: int = 5) -> str:
-    """List names, cutting a long list short."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _count(number: int, noun: str) -> str:
-    """Write a number with its noun: ``1 row``, ``9 rows``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _article(noun: str) -> str:
-    """Put the indefinite article before one of our nouns (user, item, id)."""
-    return f"an {noun}" if noun in ("item", "id") else f"a {noun}"

@@ -72,7 +72,7 @@ class SemanticTable(nn.Module):
 
     @staticmethod
     def _given(rows: Tensor) -> Tensor:
-        """Return rows as the layers after this one take them: lowered under autocast only."""
+        """Return rows as the layers after this one take them: cast under autocast only."""
         return rows if torch.is_autocast_enabled(rows.device.type) else rows.float()
 
     def _finished(self, rows: Tensor) -> Tensor:

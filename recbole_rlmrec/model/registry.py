@@ -234,17 +234,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def recbole_name(model: type) -> str:
-    """Return the name by which RecBole knows a model: that of the class of RecBole's that it is or extends.
-
-    RecBole looks trainers, data loaders and property files up by name.
-
-    Args:
-        model: any model class. One that extends no model of RecBole's keeps its name.
-    """
-    return next((base.__name__ for base in model.__mro__ if _is_recbole_model(base)), model.__name__)
-
-
 def base_of(model: type) -> Optional[type]:
     """Return the backbone that an aligned class aligns, as a model of its own; None for a class without alignment.
 
@@ -266,11 +255,6 @@ def base_of(model: type) -> Optional[type]:
 def _is_whole(model: type) -> bool:
     """Return whether a class is a model by itself, without an alignment."""
     return issubclass(model, GeneralRecommender) and not issubclass(model, Alignment)
-
-
-def _is_recbole_model(model: type) -> bool:
-    package, _, module = model.__module__.rpartition(".")
-    return package.startswith("recbole.model.") and module == model.__name__.lower()
 
 
 def endings_of(backbone: str) -> tuple[str, ...]:

@@ -19,10 +19,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
-from recbole_rlmrec.data.corpus import Corpus, Review
-from recbole_rlmrec.data.semantic_embedding import Side
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.profile.budget import cut_fairly, estimate_tokens
+from recbole_rlmrec.sides import Side
+from recbole_rlmrec.text.corpus import Corpus, Review
 
 DOMAINS = ("general", "books", "businesses", "games", "movies")
 

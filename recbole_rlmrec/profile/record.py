@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Iterable, Iterator, Optional, Union
 
-from recbole_rlmrec.data.semantic_embedding import Side
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path, json_line, try_lock
+from recbole_rlmrec.sides import Side
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from collections import Counter
 from statistics import median
 from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
-from recbole_rlmrec.data.corpus import Corpus, Item, Review
 from recbole_rlmrec.profile.prompt import (
     NO_TRAINING_INTERACTION,
     PromptSettings,
@@ -25,6 +24,7 @@ from recbole_rlmrec.profile.prompt import (
     readable_attributes,
 )
 from recbole_rlmrec.profile.record import Profile
+from recbole_rlmrec.text.corpus import Corpus, Item, Review
 
 NOTHING_KNOWN_OF_ITEM = "no title, description or attribute"
 NOTHING_KNOWN_OF_USER = "no attribute of the user, and no title or attribute of a training item"

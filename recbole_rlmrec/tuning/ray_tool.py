@@ -8,18 +8,17 @@ import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional, Protocol
 
 import ray
 from ray import tune
 from ray._private import ray_constants
 from ray.tune.search import Searcher
 
-from recbole_rlmrec.tuning.journal import Trial
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.tuning.journal import Journal, Trial
+from recbole_rlmrec.tuning.proposal import Proposals
 from recbole_rlmrec.tuning.trial import Task
-
-if TYPE_CHECKING:
-    from recbole_rlmrec.tuning.search import Search
 
 #: Read by Ray where it starts. Without them it opens ports to the network that ask for no password, reports its use to
 #: its makers, writes each trial's results in three more formats, takes an interrupt for the wish to finish the trials
@@ -32,6 +31,20 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+
+
+class Search(Protocol):
+    """What a tool needs of a search: :class:`recbole_rlmrec.tuning.search.Search` is one."""
+
+    config: RLMRecConfig
+    task: Task
+    jobs: int
+    budget: int
+    proposals: Proposals
+    journal: Journal
+
+    def record(self, trial: Trial, checkpoint: Optional[str]) -> None:
+        """Keep a trial that has ended, and its checkpoint where it is the best."""
 
 
 def run_with_ray(search: Search) -> None:

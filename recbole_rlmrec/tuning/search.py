@@ -15,7 +15,6 @@ import torch
 from recbole.trainer import HyperTuning
 from recbole.utils import init_seed
 
-from recbole_rlmrec import __version__
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
@@ -26,6 +25,7 @@ from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import ALGORITHMS, Algorithm, Proposals, trial_doc
 from recbole_rlmrec.tuning.space import Space, find_space
 from recbole_rlmrec.tuning.trial import Task
+from recbole_rlmrec.version import __version__
 
 Tool = Literal["hyperopt", "ray"]
 

@@ -11,15 +11,10 @@ import pytest
 import torch
 
 from recbole_rlmrec.data import semantic_embedding
-from recbole_rlmrec.data.semantic_embedding import (
-    SIDES,
-    SemanticEmbedding,
-    check_metadata,
-    check_same_dimension,
-    metadata_path,
-    read_metadata,
-)
+from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding, check_metadata, check_same_dimension
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.sides import SIDES
 
 
 def table(tokens, vectors=None, side="user", dtype=np.float32):

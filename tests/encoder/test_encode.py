@@ -15,12 +15,16 @@ from typing import Any, Callable, Sequence
 import numpy as np
 import pytest
 
-from recbole_rlmrec.data.semantic_embedding import SIDES, SemanticEmbedding, Side, check_metadata, read_metadata
-from recbole_rlmrec.encoder import encode as module
+from recbole_rlmrec.data.embedding_files import read_metadata
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding, check_metadata
+from recbole_rlmrec.encoder import job as module
 from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
-from recbole_rlmrec.encoder.encode import EncodeSummary, encode_profiles, encode_texts, profiles_sha256
+from recbole_rlmrec.encoder.encode import encode_texts
+from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.errors import DataError, ServiceError
+from recbole_rlmrec.profile.encode_profiles import encode_profiles, profiles_sha256
 from recbole_rlmrec.profile.record import Profile, write_profiles
+from recbole_rlmrec.sides import SIDES, Side
 
 NAME = "books"
 ROOT = Path(__file__).parents[2]
@@ -315,7 +319,7 @@ def test_no_other_process_comes_between_encoding_and_renaming(
     folder: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("fcntl")
-    replace_files, refused = module._Job.replace_files, []
+    replace_files, refused = module.Job.replace_files, []
 
     def replaced(job: Any, state: Any) -> None:
         other = {side: {f"{side}{number}": "cde" for number in range(20)} for side in SIDES}
@@ -324,7 +328,7 @@ def test_no_other_process_comes_between_encoding_and_renaming(
         refused.append(error)
         replace_files(job, state)
 
-    monkeypatch.setattr(module._Job, "replace_files", replaced)
+    monkeypatch.setattr(module.Job, "replace_files", replaced)
     encoded(folder, Letters())
     assert len(refused) == 1
     assert output_bytes(folder) == whole

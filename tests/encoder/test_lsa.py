@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding, Side
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_texts
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.sides import Side
 
 TEXTS = [
     "space opera space opera robots",

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from loopback_server import LoopbackServer, embedding
 
-from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding, Side
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_texts
 from recbole_rlmrec.errors import ServiceError, SettingError
+from recbole_rlmrec.sides import Side
 
 KEY = "sk-test-0123456789abcdef"
 TEXTS = [f"text number {number}" for number in range(23)]

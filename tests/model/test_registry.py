@@ -12,7 +12,8 @@ from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
 from recbole_rlmrec.model.backbone.recbole_models import NCLAdapter
 from recbole_rlmrec.model.backbone.sgl import SGL
-from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, base_of, get_model, names, recbole_name
+from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, base_of, get_model, names
+from recbole_rlmrec.recbole_names import recbole_name
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from recbole_rlmrec.ops import blockwise
 from recbole_rlmrec.ops import info_nce as module
-from recbole_rlmrec.ops.info_nce import info_nce, log_sum_exp, reconstruction_loss, sampled_info_nce
+from recbole_rlmrec.ops.blockwise import log_sum_exp
+from recbole_rlmrec.ops.info_nce import info_nce, reconstruction_loss, sampled_info_nce
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -177,8 +179,8 @@ def dense_info_nce(
 
 
 def set_blocks(monkeypatch: pytest.MonkeyPatch, block_scores: int, tile_scores: int) -> None:
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
-    monkeypatch.setattr(module, "_TILE_SCORES", tile_scores)
+    monkeypatch.setitem(blockwise._BLOCK_SCORES, "cpu", block_scores)
+    monkeypatch.setattr(blockwise, "_TILE_SCORES", tile_scores)
 
 
 # In one block, in blocks of rows, in blocks of rows and columns; the first two also with blocks of rows in tiles.
@@ -205,7 +207,7 @@ def test_blocks_change_nothing(
 @pytest.mark.parametrize("block_scores", [2**20, 2**12])
 @pytest.mark.parametrize("temperature", [0.3, 0.01])
 def test_gradcheck_with_weights(monkeypatch: pytest.MonkeyPatch, block_scores: int, temperature: float) -> None:
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    monkeypatch.setitem(blockwise._BLOCK_SCORES, "cpu", block_scores)
     inputs = tables(n_anchors=4, n_candidates=70, d=3)
     weights = torch.tensor([2.0, 0.0, 1.0, 3.0]).double(), torch.randint(0, 3, (70,)).double()
     assert torch.autograd.gradcheck(lambda *each: info_nce(*each, temperature, *weights), inputs)
@@ -224,7 +226,7 @@ def test_only_the_gradients_asked_for() -> None:
 def test_a_near_column_of_no_weight_does_not_drown_the_others(
     monkeypatch: pytest.MonkeyPatch, block_scores: int
 ) -> None:
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    monkeypatch.setitem(blockwise._BLOCK_SCORES, "cpu", block_scores)
     anchor = torch.tensor([[1.0, 0.0]])
     candidate = torch.cat([anchor, torch.tensor([[0.0, 1.0]]).expand(99, 2)])
     weight = torch.ones(100)
@@ -256,7 +258,7 @@ def test_shares_of_the_anchors_add_up() -> None:
 @pytest.mark.parametrize("block_scores", [2**20, 2**12])
 @pytest.mark.parametrize("temperature", [0.2, 0.01])
 def test_bfloat16_products_are_near(monkeypatch: pytest.MonkeyPatch, block_scores: int, temperature: float) -> None:
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    monkeypatch.setitem(blockwise._BLOCK_SCORES, "cpu", block_scores)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(n, 32, generator=generator).requires_grad_() for n in (300, 300, 500)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -272,7 +274,7 @@ def test_bfloat16_products_are_near(monkeypatch: pytest.MonkeyPatch, block_score
 @pytest.mark.parametrize("temperature", [0.2, 0.02])
 def test_bfloat16_products_with_weights(monkeypatch: pytest.MonkeyPatch, block_scores: int, temperature: float) -> None:
     """The first columns have no weight, as ids without an embedding have none: a whole block of them comes first."""
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    monkeypatch.setitem(blockwise._BLOCK_SCORES, "cpu", block_scores)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(n, 32, generator=generator).requires_grad_() for n in (100, 100, 500)]
     anchor_weight = torch.randint(0, 4, (100,), generator=generator).float()
@@ -303,8 +305,8 @@ def test_lengths_of_the_rows_bound_their_products(scale: float, monkeypatch: pyt
     """Short rows need no maximum, long ones do; either way it is the plain sum, also in float32."""
     generator = torch.Generator().manual_seed(0)
     rows, columns = (torch.randn(n, 8, generator=generator) * scale for n in (9, 40))
-    safe, is_safe = [], module._is_safe
-    monkeypatch.setattr(module, "_is_safe", lambda *each: safe.append(is_safe(*each)) or safe[-1])
+    safe, is_safe = [], blockwise.is_safe
+    monkeypatch.setattr(blockwise, "is_safe", lambda *each: safe.append(is_safe(*each)) or safe[-1])
     rows.requires_grad_()
     found = log_sum_exp(rows, columns, torch.ones(9))
     expected = torch.logsumexp(rows.double() @ columns.double().T, dim=1).sum()
@@ -391,7 +393,7 @@ def test_bfloat16_products_have_one_shape_for_many_lengths(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("block_scores", [2**20, 2**12])
 def test_reconstruction_in_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, block_scores: int) -> None:
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    monkeypatch.setitem(blockwise._BLOCK_SCORES, "cpu", block_scores)
     generator = torch.Generator().manual_seed(0)
     sizes = ((200, 96), (160, 96), (160,), (200, 160))
     hidden, weight, bias, target = (torch.randn(size, generator=generator) for size in sizes)
@@ -456,7 +458,7 @@ def test_sampled_loss_is_taken_in_full_precision() -> None:
 
 @pytest.mark.parametrize("block_scores", [2**20, 2**12])
 def test_scores_far_apart_give_no_denormal_numbers(monkeypatch: pytest.MonkeyPatch, block_scores: int) -> None:
-    monkeypatch.setitem(module._BLOCK_SCORES, "cpu", block_scores)
+    monkeypatch.setitem(blockwise._BLOCK_SCORES, "cpu", block_scores)
     generator = torch.Generator().manual_seed(0)
     rows, columns = (torch.randn(n, 8, generator=generator, requires_grad=True) for n in (70, 300))
     exponentials: list[torch.Tensor] = []

@@ -10,7 +10,6 @@ from typing import Any, Optional
 
 import pytest
 
-from recbole_rlmrec.data.corpus import Corpus, Item, Review
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.profile.budget import estimate_tokens
 from recbole_rlmrec.profile.prompt import (
@@ -25,6 +24,7 @@ from recbole_rlmrec.profile.prompt import (
     sample,
     user_prompts,
 )
+from recbole_rlmrec.text.corpus import Corpus, Item, Review
 
 SETTINGS = PromptSettings()
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from recbole_rlmrec.data.corpus import Corpus, Item, Review
 from recbole_rlmrec.profile.prompt import PromptSettings, canonical_sha256
 from recbole_rlmrec.profile.template import (
     TemplateWriter,
@@ -19,6 +18,7 @@ from recbole_rlmrec.profile.template import (
     natural_title,
     user_profile,
 )
+from recbole_rlmrec.text.corpus import Corpus, Item, Review
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.base import distinct
 from recbole_rlmrec.model.backbone.contract import Representation, SettingsClasses
 from recbole_rlmrec.model.layers import Projector, SemanticTable
+from recbole_rlmrec.ops.blockwise import padded_length
 from recbole_rlmrec.ops.distributed import Share, join_rows, this_shard
-from recbole_rlmrec.ops.info_nce import info_nce, lowered_length
+from recbole_rlmrec.ops.info_nce import info_nce
 from recbole_rlmrec.settings import Settings, Weight, require
 
 
@@ -136,7 +137,7 @@ class ContrastiveAlignment(Alignment):
         """Return the projected profiles of some rows of the stacked table, ``[n, output_dim]``."""
         n = len(rows)
         if torch.is_autocast_enabled(rows.device.type):
-            rows = F.pad(rows, (0, lowered_length(n, rows.device) - n))  # with [PAD], which is cut off again
+            rows = F.pad(rows, (0, padded_length(n, rows.device) - n))  # with [PAD], which is cut off again
         profiles: Tensor = projector(self.semantic(rows))
         return profiles[:n]
 

@@ -43,8 +43,8 @@ class RecBoleBackbone(Backbone):
     #: Whether RecBole's loss is a sum over the batch; the alignment is one then as well.
     sums_losses: bool = False
 
-    #: Whether RecBole's code bears autocast, which lowers what enters a product of matrices but not a sparse one.
-    bears_autocast: bool = True
+    #: Whether RecBole's code supports autocast, which casts what enters a product of matrices but not a sparse one.
+    supports_autocast: bool = True
 
     # ------------------------------------------------------------------ what a model is asked for
 
@@ -116,8 +116,8 @@ class RecBoleBackbone(Backbone):
     def recbole_losses(self, interaction: Any) -> Union[Tensor, tuple[Tensor, ...]]:
         """Return what RecBole's ``calculate_loss`` does, for the whole batch."""
         device = interaction[self.USER_ID].device.type
-        lowered = self.bears_autocast and torch.is_autocast_enabled(device)
-        with torch.autocast(device_type=device, dtype=torch.get_autocast_dtype(device), enabled=lowered):
+        is_cast = self.supports_autocast and torch.is_autocast_enabled(device)
+        with torch.autocast(device_type=device, dtype=torch.get_autocast_dtype(device), enabled=is_cast):
             losses: Union[Tensor, tuple[Tensor, ...]] = super().calculate_loss(interaction)
         return losses
 
@@ -225,7 +225,7 @@ class TableBackbone(BalancedTables):
 class ForwardBackbone(RecBoleBackbone):
     """``forward`` returns the representations of all users and all items first, ``[U, k]`` and ``[I, k]``."""
 
-    bears_autocast = False
+    supports_autocast = False
 
     _seen: Optional[list[Any]] = None
     _share: Optional[float] = None

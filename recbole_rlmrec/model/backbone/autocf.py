@@ -15,9 +15,9 @@ from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms, distinct
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.ops.attention import edge_attention
+from recbole_rlmrec.ops.blockwise import log_sum_exp
 from recbole_rlmrec.ops.distributed import Share, this_shard
 from recbole_rlmrec.ops.graph import Adjacency
-from recbole_rlmrec.ops.info_nce import log_sum_exp
 from recbole_rlmrec.ops.subgraph import edges, undirected_graph, within, without_nodes
 from recbole_rlmrec.settings import Settings, require_number
 

@@ -52,7 +52,7 @@ class ENMFAdapter(UserBatches, SummedTableBackbone):
     """ENMF learns from all pairs: a batch holds users, and its loss is summed over them and over all items."""
 
     # Its loss is a difference of large sums, of which bfloat16 would keep three digits.
-    bears_autocast = False
+    supports_autocast = False
 
     def history(self) -> Tensor:
         """Return the items of each user, ``[U, H]``."""
@@ -125,7 +125,7 @@ class GCMCAdapter(RecBoleBackbone):
     The node features are one-hot: a row of the first layer's weights is the ego embedding of a node.
     """
 
-    bears_autocast = False
+    supports_autocast = False
 
     _WEIGHT = "GcEncoder.weights_u.0"
 
@@ -237,7 +237,7 @@ class SimpleXAdapter(ComputedBackbone):
     """
 
     # Cosines against a margin, which bfloat16 would blur.
-    bears_autocast = False
+    supports_autocast = False
 
     def ego_tables(self) -> list[tuple[str, str]]:
         """Return the tables of users and items."""

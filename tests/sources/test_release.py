@@ -25,10 +25,10 @@ from pickles import (
     unit_rows,
 )
 
-from recbole_rlmrec.data import release
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
-from recbole_rlmrec.data.release import ReleaseSummary, add_arguments, import_release, run_from_arguments
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.sources import release
+from recbole_rlmrec.sources.release import ReleaseSummary, add_arguments, import_release, run_from_arguments
 
 VALID = [(2, 2), (1, 0)]
 TEST = [(0, 1)]

@@ -18,12 +18,13 @@ from typing import IO, Mapping, Optional, Sequence, Union
 import numpy as np
 
 from recbole_rlmrec.data.atomic_file import check_dataset_name, mend_tokens, quoted
-from recbole_rlmrec.data.corpus import ITEMS_FILE, REVIEWS_FILE, Item, Review, item_line, review_line
-from recbole_rlmrec.data.json_lines import MAX_MALFORMED, JsonLines, parse_json_or_literal
-from recbole_rlmrec.data.raw_dump import SOURCES, Source, get_source
 from recbole_rlmrec.data.split import SPLIT_NAMES, random_split
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.sources.raw_dump import SOURCES, Source, get_source
+from recbole_rlmrec.text.corpus import Item, Review
+from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, item_line, review_line
+from recbole_rlmrec.text.json_lines import MAX_MALFORMED, JsonLines, parse_json_or_literal
 
 K_CORE = 10
 SEED = 2023

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional, Union
 
-from recbole_rlmrec.data.corpus import Item, Review
-from recbole_rlmrec.data.json_lines import MalformedLineError, optional_number, require_text
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.text.corpus import Item, Review
+from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, require_text
 
 # A tag's name is bounded, so that a lone "<" before a long word costs no time.
 _TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20}|!)[^<>]*>")

@@ -9,11 +9,11 @@ from typing import Any, Callable
 
 import pytest
 
-from recbole_rlmrec.data import json_lines
-from recbole_rlmrec.data.corpus import Item, Review
-from recbole_rlmrec.data.json_lines import JsonLines, parse_json, parse_json_or_literal
-from recbole_rlmrec.data.raw_dump import SOURCES, get_source, plain_text
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.sources.raw_dump import SOURCES, get_source, plain_text
+from recbole_rlmrec.text import json_lines
+from recbole_rlmrec.text.corpus import Item, Review
+from recbole_rlmrec.text.json_lines import JsonLines, parse_json, parse_json_or_literal
 
 AMAZON_REVIEW = {
     "reviewerID": "A2SUAM1J3GNN3B",

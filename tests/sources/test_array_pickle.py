@@ -25,9 +25,9 @@ from pickles import (
 )
 from scipy import sparse
 
-from recbole_rlmrec.data import array_pickle
-from recbole_rlmrec.data.array_pickle import load_array, load_matrix, load_plain
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.sources import array_pickle
+from recbole_rlmrec.sources.array_pickle import load_array, load_matrix, load_plain
 
 REMEDY = "Take another one."
 LOADERS: dict[str, Callable[[Path, str], object]] = {

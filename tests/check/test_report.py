@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recbole_rlmrec.check import embeddings, leakage
+from recbole_rlmrec.check import report as check_module
+from recbole_rlmrec.check.report import CheckReport, check, check_corpus
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data import semantic_embedding
-from recbole_rlmrec.data.corpus import Corpus, Item, Review, load_corpus
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.errors import DataError
-from recbole_rlmrec.profile import check as check_module
-from recbole_rlmrec.profile.check import CheckReport, check, check_corpus
 from recbole_rlmrec.profile.prompt import Prompt, PromptSettings, user_prompts
 from recbole_rlmrec.profile.record import Failure, Profile, write_failures, write_profiles
 from recbole_rlmrec.profile.template import TemplateWriter
+from recbole_rlmrec.text.corpus import Corpus, Item, Review
+from recbole_rlmrec.text.load import load_corpus
 
 SETTINGS = PromptSettings(domain="movies")
 ITEMS = [Item("a", "Toy Story"), Item("b", "Star Wars, The"), Item("c", "Up"), Item("d", "Star Wars, The 2"), Item("e")]
@@ -104,7 +106,7 @@ def test_the_prompts_of_now_are_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
         prompts, without = user_prompts(*arguments)
         return [*prompts, Prompt("user", "u", "", "", ("a", "c"))], without
 
-    monkeypatch.setattr(check_module, "user_prompts", careless)
+    monkeypatch.setattr(leakage, "user_prompts", careless)
     report = checked(tmp_path, [user("u")])
     assert report.leaks.prompts_held_out == (("u", "c"),) and report.has_leak
 
@@ -199,7 +201,7 @@ def test_neighbours_and_mean_cosine_are_those_of_the_slow_way(tmp_path: Path, mo
     embed(tmp_path, "item", dict(reversed(list(table.items()))))
     reports = []
     for block in (1, 64, 1 << 20):
-        monkeypatch.setattr(check_module, "BLOCK_BYTES", block)
+        monkeypatch.setattr(embeddings, "BLOCK_BYTES", block)
         reports.append(check_corpus(corpus, [tmp_path], SETTINGS).embeddings[1])
     unit = np.array([table[token] for token in tokens], np.float16).astype(float)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)

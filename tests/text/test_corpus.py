@@ -14,20 +14,13 @@ import torch
 from recbole.utils import init_seed
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data.corpus import (
-    Corpus,
-    Item,
-    Review,
-    iter_reviews,
-    load_corpus,
-    read_items,
-    write_items,
-    write_reviews,
-)
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.split import pairs_sha256
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.text.corpus import Corpus, Item, Review
+from recbole_rlmrec.text.files import iter_reviews, read_items, write_items, write_reviews
+from recbole_rlmrec.text.load import load_corpus
 
 ITEMS = [
     Item("i0", "Zelda", "A <tale>\nin two lines", {"genres": ("Action", "Indie"), "year": ("1998",)}),

@@ -9,8 +9,8 @@ from typing import Any, Iterator, Optional
 import pandas as pd
 
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
-from recbole_rlmrec.data.corpus import Item, Review
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.text.corpus import Item, Review
 
 
 def read_item_columns(config: Any) -> dict[str, Item]:

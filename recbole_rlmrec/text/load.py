@@ -1,281 +1,26 @@
-"""The texts of a dataset: what its items are, and what its users said about them.
-
-On disk they are ``items.jsonl`` and ``reviews.jsonl`` in the dataset's folder, one object a line. A dataset without
-these may have texts in its atomic files; ``text_columns.py`` reads those.
-"""
+"""From the files of a dataset to its corpus: every text, split as the training is."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Union
 
 import numpy as np
+from recbole.utils import init_seed
 
-from recbole_rlmrec.data.json_lines import (
-    MAX_MALFORMED,
-    JsonLines,
-    MalformedLineError,
-    optional_number,
-    require_text,
-)
+from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.split import pairs_sha256
 from recbole_rlmrec.errors import DataError
-from recbole_rlmrec.files import atomic_path
-
-ITEMS_FILE, REVIEWS_FILE = "items.jsonl", "reviews.jsonl"
-
-_N_EXAMPLES = 3
-_N_KEYS = 10
-#: Internal column of the interactions that numbers those of the same pair.
-_OCCURRENCE = "rlmrec_occurrence"
-_ITEM_KEYS = ("item_id", "title", "description", "attributes")
-_REVIEW_KEYS = ("user_id", "item_id", "text", "rating", "timestamp")
+from recbole_rlmrec.text.corpus import Corpus, Item, Review
+from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, iter_reviews, read_items
+from recbole_rlmrec.text.text_columns import read_interactions, read_item_columns, read_user_columns
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Item:
-    """What is known about an item.
-
-    Attributes:
-        token: its original id.
-        title: its name; empty when unknown.
-        description: prose about it; empty when unknown.
-        attributes: name -> values, such as ``{"genres": ("Action", "Indie")}``.
-    """
-
-    token: str
-    title: str = ""
-    description: str = ""
-    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def has_text(self) -> bool:
-        """Whether anything is known but the id."""
-        return any(text.strip() for text in (self.title, self.description, *sum(self.attributes.values(), ())))
-
-
-@dataclass(frozen=True)
-class Review:
-    """An interaction, with what the user said, if anything.
-
-    Attributes:
-        user: original id of the user.
-        item: original id of the item.
-        text: the user's words; empty when there are none.
-        rating: None when unknown.
-        timestamp: seconds since 1970; None when unknown.
-    """
-
-    user: str
-    item: str
-    text: str = ""
-    rating: Optional[float] = None
-    timestamp: Optional[float] = None
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The texts of a dataset, split as its training is.
-
-    Attributes:
-        dataset: RecBole's name of it.
-        items: token -> item, every item of the dataset, also those without text.
-        users: token -> attributes of the user, every user of the dataset.
-        training: training interactions only, by user token, item token and time.
-        held_out: (user, item) pairs of validation and test that are no training pairs.
-        train_sha256: hash of the training pairs (:func:`recbole_rlmrec.data.split.pairs_sha256`).
-    """
-
-    dataset: str
-    items: Mapping[str, Item]
-    users: Mapping[str, Mapping[str, tuple[str, ...]]]
-    training: tuple[Review, ...]
-    held_out: frozenset[tuple[str, str]]
-    train_sha256: str
-
-
-# Files
-
-
-def item_line(item: Item) -> bytes:
-    """Return an item's line of ``items.jsonl``; an attribute with one value is text, with several a list."""
-    attributes = {name: values[0] if len(values) == 1 else list(values) for name, values in item.attributes.items()}
-    record = {"item_id": item.token, "title": item.title, "description": item.description, "attributes": attributes}
-    return _json_line(record)
-
-
-def review_line(review: Review) -> bytes:
-    """Return a review's line of ``reviews.jsonl``; whole numbers stand without a fraction."""
-    return _json_line(
-        {
-            "user_id": review.user,
-            "item_id": review.item,
-            "text": review.text,
-            "rating": _short(review.rating),
-            "timestamp": _short(review.timestamp),
-        }
-    )
-
-
-def _json_line(record: Mapping[str, Any]) -> bytes:
-    # Half a surrogate pair, which JSON can spell and UTF-8 cannot, becomes a question mark.
-    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", errors="replace")
-
-
-def _short(number: Optional[float]) -> Union[int, float, None]:
-    return int(number) if number is not None and float(number).is_integer() else number
-
-
-def write_items(path: Union[str, Path], items: Iterable[Item]) -> None:
-    """Write ``items.jsonl``, as a stream; an error leaves the file as it was."""
-    _write_lines(path, map(item_line, items))
-
-
-def write_reviews(path: Union[str, Path], reviews: Iterable[Review]) -> None:
-    """Write ``reviews.jsonl``, as a stream; an error leaves the file as it was."""
-    _write_lines(path, map(review_line, reviews))
-
-
-def _write_lines(path: Union[str, Path], lines: Iterable[bytes]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.writelines(lines)
-
-
-def read_items(path: Union[str, Path], max_malformed: float = MAX_MALFORMED) -> dict[str, Item]:
-    """Read ``items.jsonl``.
-
-    Args:
-        path: the file.
-        max_malformed: the share of the lines that may be malformed, or repeat an item; they are skipped with a warning.
-
-    Returns:
-        Token -> item, in the file's order.
-
-    Raises:
-        DataError: the file cannot be read, or too many of its lines are malformed.
-    """
-    items: dict[str, Item] = {}
-    keys = _KeyWatch(_ITEM_KEYS)
-
-    def make(record: Mapping[str, Any]) -> Item:
-        item = _item_of(record)
-        keys.note(record, item.has_text)
-        if item.token in items:
-            raise MalformedLineError(f"repeats the item {item.token!r}")
-        return item
-
-    file = JsonLines(Path(path), max_malformed=max_malformed)
-    for _, item in file.records(make):
-        items[item.token] = item
-    _warn_of_malformed(file)
-    keys.warn(file.path, "item has a title, description or attribute")
-    return items
-
-
-def iter_reviews(path: Union[str, Path], max_malformed: float = MAX_MALFORMED) -> Iterator[Review]:
-    """Yield the reviews of ``reviews.jsonl``, in its order; arguments and errors as ``read_items``'s."""
-    file = JsonLines(Path(path), max_malformed=max_malformed)
-    keys = _KeyWatch(_REVIEW_KEYS)
-
-    def make(record: Mapping[str, Any]) -> Review:
-        review = _review_of(record)
-        keys.note(record, bool(review.text.strip()))
-        return review
-
-    for _, review in file.records(make):
-        yield review
-    _warn_of_malformed(file)
-    keys.warn(file.path, "review has a text")
-
-
-class _KeyWatch:
-    """Tells of keys that are passed over in a file none of whose lines has a text: one may be the text, misnamed.
-
-    Args:
-        known: the keys that are read.
-    """
-
-    def __init__(self, known: Sequence[str]) -> None:
-        self._known = known
-        self._unknown: dict[str, None] = {}
-        self._has_text = False
-
-    def note(self, record: Mapping[str, Any], has_text: bool) -> None:
-        """Look at a line's keys, until a line has a text."""
-        self._has_text = self._has_text or has_text
-        if not self._has_text and len(self._unknown) < _N_KEYS:
-            self._unknown.update((key, None) for key in record if key not in self._known)
-
-    def warn(self, path: Path, wanted: str) -> None:
-        """Warn if there were unknown keys and no text; ``wanted`` says what no line has."""
-        if self._has_text or not self._unknown:
-            return
-        _logger.warning(
-            "%s: no %s. The keys %s are not known and were passed over; known are %s. Rename those that hold texts.",
-            path,
-            wanted,
-            ", ".join(map(repr, list(self._unknown)[:_N_KEYS])),
-            ", ".join(map(repr, self._known)),
-        )
-
-
-def _warn_of_malformed(file: JsonLines) -> None:
-    if file.n_malformed:
-        _logger.warning(
-            "%s: %d of %d lines are malformed and were skipped, the first: %s",
-            file.path,
-            file.n_malformed,
-            file.n_lines,
-            file.examples[0],
-        )
-
-
-def _item_of(record: Mapping[str, Any]) -> Item:
-    attributes = record.get("attributes") or {}
-    if not isinstance(attributes, dict):
-        raise MalformedLineError(f"has attributes of type {type(attributes).__name__}, expected an object")
-    values = {name: _values(name, value) for name, value in attributes.items()}
-    return Item(
-        require_text(record, "item_id"),
-        _optional_text(record, "title"),
-        _optional_text(record, "description"),
-        {name: texts for name, texts in values.items() if texts},
-    )
-
-
-def _review_of(record: Mapping[str, Any]) -> Review:
-    return Review(
-        require_text(record, "user_id"),
-        require_text(record, "item_id"),
-        _optional_text(record, "text"),
-        optional_number(record, "rating"),
-        optional_number(record, "timestamp"),
-    )
-
-
-def _optional_text(record: Mapping[str, Any], key: str) -> str:
-    value = record.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise MalformedLineError(f"has {key!r} of type {type(value).__name__}, expected text")
-    return value
-
-
-def _values(name: str, value: object) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(each, (str, int, float)) for each in values):
-        raise MalformedLineError(f"has the attribute {name!r} that is no text or list of texts")
-    return tuple(str(each) for each in values if str(each).strip())
-
-
-# Of a dataset
+_N_EXAMPLES = 3
+#: Internal column of the interactions that numbers those of the same pair.
+_OCCURRENCE = "rlmrec_occurrence"
 
 
 def load_corpus(config: Any) -> Corpus:
@@ -296,11 +41,6 @@ def load_corpus(config: Any) -> Corpus:
         DataError: a file is missing, malformed, lacks a column that the configuration names, or knows none of the
             dataset's ids.
     """
-    from recbole.utils import init_seed
-
-    from recbole_rlmrec.data.preparation import create_dataset
-    from recbole_rlmrec.data.text_columns import read_interactions, read_item_columns, read_user_columns
-
     # A split that RecBole draws is the training's only from the training's seed.
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)

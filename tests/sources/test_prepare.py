@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data import prepare as module
 from recbole_rlmrec.data.atomic_file import mend_tokens
-from recbole_rlmrec.data.corpus import load_corpus, read_items
-from recbole_rlmrec.data.prepare import add_arguments, k_core_rows, prepare, run_from_arguments
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.sources import prepare as module
+from recbole_rlmrec.sources.prepare import add_arguments, k_core_rows, prepare, run_from_arguments
+from recbole_rlmrec.text.files import read_items
+from recbole_rlmrec.text.load import load_corpus
 
 #: user, item, rating, day
 Row = tuple[str, str, float, int]
@@ -265,7 +266,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     rows = block(12, 11)
     plain = write_dump(tmp_path / "plain", rows)
     zipped = write_dump(tmp_path / "zipped", rows, zipped=True)
-    code = "import sys; from recbole_rlmrec.data.prepare import prepare; print(prepare('amazon', *sys.argv[1:]))"
+    code = "import sys; from recbole_rlmrec.sources.prepare import prepare; print(prepare('amazon', *sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, str(plain), "shop", str(tmp_path / "out1")]
     environment = {**os.environ, "PYTHONHASHSEED": "1"}  # a set of text has another order there than here
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)

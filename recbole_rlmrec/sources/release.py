@@ -22,16 +22,13 @@ from typing import Any, Union
 
 import numpy as np
 
-from recbole_rlmrec.data.array_pickle import load_array, load_matrix, load_plain
 from recbole_rlmrec.data.atomic_file import check_dataset_name, is_unicode, mend_tokens, quoted, token_fault
-from recbole_rlmrec.data.semantic_embedding import Side
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_NAMES, RELEASE_URL
+from recbole_rlmrec.sides import Side
+from recbole_rlmrec.sources.array_pickle import load_array, load_matrix, load_plain
 
-RELEASE_URL = "https://archive.org/download/rlmrec_data/data.zip"
-#: The datasets of the paper and the release's own names of them.
-DATASET_RELEASES = {"amazon-book": "amazon", "yelp": "yelp", "steam": "steam"}
-RELEASE_NAMES = tuple(DATASET_RELEASES.values())
 ENCODER = "text-embedding-ada-002 (RLMRec release)"
 WRITER = "RLMRec release"
 

@@ -1,0 +1,1 @@
+"""Checks of profiles, embeddings and leakage before a training."""

@@ -1,0 +1,242 @@
+"""The files of semantic embeddings: reading them, and what to say where they are missing or malformed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from array import array
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.sides import SIDES, Side
+from recbole_rlmrec.wording import count, listed
+
+_SIDE_WORDS = {"user": ("user", "usr"), "item": ("item", "itm")}
+_METADATA_REMEDY = "Mend it, or delete it: the file is optional and only describes the embeddings."
+
+
+def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
+    """Path of the first ``<dataset>.semantic.json`` in the directories, or None if none has one."""
+    candidates = (Path(directory) / f"{dataset}.semantic.json" for directory in directories)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_metadata(directories: Sequence[Path], dataset: str) -> dict[str, Any] | None:
+    """Read the first ``<dataset>.semantic.json`` in the directories: how the embeddings were made.
+
+    Returns:
+        The metadata (any of encoder, dimension, normalized, writer, profiles_sha256, train_sha256), or None if there
+        is no such file.
+
+    Raises:
+        DataError: the file is not a JSON object.
+    """
+    path = metadata_path(directories, dataset)
+    if path is None:
+        return None
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}. {_METADATA_REMEDY}") from error
+    if not isinstance(metadata, dict):
+        raise DataError(f"{path} holds {_json_kind(metadata)}, expected a JSON object. {_METADATA_REMEDY}")
+    return metadata
+
+
+def _json_kind(value: Any) -> str:
+    """Name a JSON value's kind for a message."""
+    return {list: "a list", str: "a string", type(None): "null"}.get(type(value), repr(value))
+
+
+def stem_of(dataset: str, side: Side) -> str:
+    """File name of a side's atomic file, without which the pair's names add ``.npy`` and ``.tokens``."""
+    if side not in SIDES:
+        raise ValueError(f"side is {side!r}, expected one of {', '.join(map(repr, SIDES))}.")
+    return f"{dataset}.{side}emb"
+
+
+def read_tokens(path: Path) -> np.ndarray:
+    """Read one token per line, str ``[n]``; lines end with LF or CRLF."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}). Save it again as UTF-8, one id per line.") from error
+    # Not splitlines(), which would also cut an id at form feeds and Unicode's line separators.
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return np.array([line[:-1] if line.endswith("\r") else line for line in lines], dtype=np.str_)
+
+
+def read_vectors(path: Path, memory_map: bool) -> np.ndarray:
+    """Read a ``.npy`` file without unpickling anything; floats other than float16 and float32 become float32."""
+    try:
+        vectors = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit in memory ({error}). Load it as a memory map.") from error
+    # A damaged file makes NumPy raise nearly anything: ValueError, EOFError, OSError, TokenError, BadZipFile.
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be read as a .npy array ({type(error).__name__}: {error}). It is probably empty, cut "
+            "short, pickled or not a .npy file. Pickled objects are never loaded, because they can run code. "
+            "Write it again with np.save(path, vectors), where vectors is a float16 or float32 array [n, D]."
+        ) from error
+    if not isinstance(vectors, np.ndarray):
+        vectors.close()
+        raise DataError(
+            f"{path} is an .npz archive of several arrays, expected one .npy array. "
+            "Write the array alone with np.save(path, vectors)."
+        )
+    if vectors.dtype.kind != "f" or vectors.dtype in (np.float16, np.float32):
+        return vectors
+    if memory_map:
+        logging.getLogger().warning(
+            f"{path} has dtype {vectors.dtype}: it is copied into memory as float32. "
+            "Save it as float16 or float32 to leave it on disk."
+        )
+    return to_float32(vectors)
+
+
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """Copy to float32; a value too large becomes infinite, which ``check`` then reports with its row."""
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=np.float32, order="C")
+
+
+def read_atomic_file(path: Path, field_separator: str, seq_separator: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read RecBole's atomic file of one side.
+
+    Returns:
+        Tokens, str ``[n]``, and vectors, float32 ``[n, D]``.
+
+    Raises:
+        DataError: the header has not one token and one float_seq column, a line does not fit the header, or a vector
+            is empty, differs in length from the first one or holds something that is not a number.
+    """
+    tokens: list[str] = []
+    values = array("f")  # grows in place: a list of rows would have to be copied once more
+    dimension = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = next(file, "").rstrip("\n").split(field_separator)
+            token_column, vector_column = _atomic_columns(path, header, field_separator)
+            for number, line in enumerate(file, start=2):
+                fields = line.rstrip("\n").split(field_separator)
+                if fields == [""]:
+                    continue  # RecBole skips blank lines too
+                if len(fields) != len(header):
+                    raise DataError(
+                        f"{path}, line {number}: {count(len(fields), 'column')}, expected {len(header)} as in the "
+                        f"header. Separate columns with {field_separator!r} and values with {seq_separator!r}."
+                    )
+                token = _unquoted(fields[token_column])
+                vector = _parse_vector(fields[vector_column], seq_separator, f"{path}, line {number} (token {token!r})")
+                dimension = dimension or len(vector)
+                if len(vector) != dimension:
+                    raise DataError(
+                        f"{path}, line {number} (token {token!r}): {count(len(vector), 'value')}, expected "
+                        f"{dimension} as in the first row. All vectors have the same length: encode this one again."
+                    )
+                tokens.append(token)
+                values.extend(vector)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}). Save it again as UTF-8.") from error
+    if not tokens:
+        raise DataError(f"{path} has a header but no rows, expected one row per id. Write the embeddings again.")
+    return np.array(tokens, dtype=np.str_), np.frombuffer(values, dtype=np.float32).reshape(len(tokens), dimension)
+
+
+def _atomic_columns(path: Path, header: list[str], field_separator: str) -> tuple[int, int]:
+    """Find the only token column and the only float_seq column of an atomic file's header."""
+    kinds = [field.strip().rpartition(":")[2] for field in header]
+    if kinds.count("token") != 1 or kinds.count("float_seq") != 1:
+        raise DataError(
+            f"{path}: the header is {field_separator.join(header)[:200]!r}, expected one token and one float_seq "
+            f"column separated by {field_separator!r}, such as {f'uid:token{field_separator}user_emb:float_seq'!r}."
+        )
+    return kinds.index("token"), kinds.index("float_seq")
+
+
+def _unquoted(field: str) -> str:
+    """Take the quotes off a quoted field, as RecBole's reader does; so the token equals the interactions'."""
+    if len(field) >= 2 and field.startswith('"') and field.endswith('"'):
+        return field[1:-1].replace('""', '"')
+    return field
+
+
+def _parse_vector(field: str, seq_separator: str, where: str) -> list[float]:
+    """Turn an atomic file's float_seq field into numbers; repeated separators count once, as in RecBole."""
+    parts = [part for part in _unquoted(field).split(seq_separator) if part]
+    if not parts:
+        raise DataError(
+            f"{where}: the vector is empty. Encode the id again, or remove the line: the id is then a hole."
+        )
+    try:
+        return [float(part) for part in parts]
+    except ValueError as error:
+        raise DataError(f"{where}: {error}. Expected numbers separated by {seq_separator!r}.") from error
+
+
+def half_pair_message(folder: Path, dataset: str, side: Side) -> str:
+    """Say which file of the pair is missing and how to complete it."""
+    stem = stem_of(dataset, side)
+    hints = "".join(f"\n  {hint}" for hint in _near_misses(folder, dataset, side))
+    if (folder / f"{stem}.npy").is_file():
+        return (
+            f"{folder} holds {stem}.npy but not {stem}.tokens, which says whose row each one is. Write the original id "
+            f"of every row to {stem}.tokens, one per line, in row order (UTF-8).{hints}"
+        )
+    return (
+        f"{folder} holds {stem}.tokens but not {stem}.npy, the vectors. Save them there with np.save as a float16 or "
+        f"float32 array [n, D], one row for each line of {stem}.tokens, or remove that file.{hints}"
+    )
+
+
+def missing_message(folders: list[Path], dataset: str, side: Side) -> str:
+    """List what was looked for and where, what comes near it, and how to make the files."""
+    stem = stem_of(dataset, side)
+    lines = [f"No {side} embeddings of dataset {dataset!r}: looked for {stem}.npy with {stem}.tokens, or {stem}, in"]
+    for folder in folders:
+        lines.append(f"  {folder}" + ("" if folder.is_dir() else " (no such folder)"))
+        lines += [f"    {hint}" for hint in _near_misses(folder, dataset, side)]
+    if not folders:
+        lines.append("  no folder at all: none was given")
+    lines.append(
+        f"To make them from texts: recbole-rlmrec build-semantics --dataset {dataset}. From vectors: save a float16 or "
+        f"float32 array [n, D] with np.save as {stem}.npy and the original id of every row, one per line, as "
+        f"{stem}.tokens (SemanticEmbedding.save writes both); RLMRec's released embeddings are "
+        "turned into these files by `recbole-rlmrec import-release`."
+    )
+    return "\n".join(lines)
+
+
+def _near_misses(folder: Path, dataset: str, side: Side) -> list[str]:
+    """Say what to do with files in the folder that look like this side's embeddings under another name."""
+    stem = stem_of(dataset, side)
+    names = sorted(path.name for path in folder.glob("[!.]*") if path.is_file()) if folder.is_dir() else []
+    expected = {stem, f"{stem}.npy", f"{stem}.tokens"}
+    of_others = re.compile(rf".+\.{side}emb(\.npy|\.tokens)?")
+    other = [name for name in names if name not in expected and of_others.fullmatch(name)]
+    alike = [name for name in names if name not in expected and name not in other and _looks_like(name, side)]
+    found = (
+        (
+            other,
+            f"of another dataset than {dataset!r}: rename if they are this dataset's, or change the dataset's name",
+        ),
+        ([name for name in alike if name.endswith(".npy")], f"rename to {stem}.npy"),
+        ([name for name in alike if name.endswith((".tokens", ".txt"))], f"rename to {stem}.tokens"),
+        (
+            [name for name in alike if name.endswith((".pkl", ".pickle"))],
+            "pickles as in RLMRec's release: turn them into these files with `recbole-rlmrec import-release`",
+        ),
+    )
+    return [f"found {listed(files)}: {advice}" for files, advice in found if files]
+
+
+def _looks_like(name: str, side: Side) -> bool:
+    """Tell whether a file name speaks of this side's embeddings, as ``usr_emb_np.pkl`` does."""
+    return "emb" in name.lower() and any(word in name.lower() for word in _SIDE_WORDS[side])

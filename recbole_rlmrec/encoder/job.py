@@ -1,0 +1,559 @@
+"""From texts to the files of semantic embeddings, block by block, so that a stopped run goes on.
+
+The vectors of each side grow in a hidden ``.npy`` beside the files to be; a hidden progress file says how many texts
+are done and of which job: the texts, the encoder, the type and the normalisation. Only when both sides are whole do
+they take their names, and ``<dataset>.semantic.json``, which says how they were made, comes last. A run that was killed
+at any point gives the same bytes, once it is run again, as one that was not.
+
+A text that is blank, or whose vector is all zero, gets no row: its id is a hole.
+
+Vectors may have been paid for, so those of unchanged texts are taken over from the files that are there. Which these
+are is recorded in ``.<dataset>.useremb.texts`` and ``.itememb.texts``: for each row, in order, eight bytes of
+BLAKE2b over the encoder's name, the type, the normalisation, the text and the row itself. A row that the hash does not
+fit, because text, vector or file is another, is encoded again; without these files all are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from io import BytesIO, FileIO
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_rlmrec.data.embedding_files import read_metadata
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
+from recbole_rlmrec.encoder.summary import EncodeSummary
+from recbole_rlmrec.errors import DataError, ServiceError
+from recbole_rlmrec.files import atomic_path, json_line, try_lock
+from recbole_rlmrec.sides import SIDES, Side
+
+# NumPy pads the header of a table of any size that can be to this length.
+_HEADER_BYTES = 128
+_DIGEST_BYTES = 8
+# A block holds at most so many times the encoder's texts, however many of its vectors are taken over.
+_MOST_TAKEN = 16
+
+
+@dataclass(frozen=True)
+class SideTexts:
+    """The texts of one side."""
+
+    side: Side
+    tokens: list[str]
+    texts: list[str]
+    empty: tuple[str, ...]
+
+    @classmethod
+    def of(cls, side: Side, table: Mapping[str, str]) -> SideTexts:
+        """Set blank texts aside and check the tokens, before anything is paid for."""
+        kept = {token: text for token, text in table.items() if text.strip()}
+        if not kept:
+            raise DataError(
+                f"None of the {len(table)} {side}s has a text to encode. Training needs embeddings of both sides: "
+                f"write profiles of the {side}s first."
+            )
+        for token, text in kept.items():
+            _require_unicode(side, token, text)
+        tokens = np.array(list(kept), dtype=np.str_)
+        # A stand-in for the vectors that takes no memory: only the tokens are of interest.
+        SemanticEmbedding(tokens, np.broadcast_to(np.float32(1), (len(kept), 1)), f"the {side} texts", side).check()
+        return cls(side, list(kept), list(kept.values()), tuple(token for token in table if token not in kept))
+
+
+@dataclass
+class State:
+    """How far a job is; what the progress file holds.
+
+    Attributes:
+        job: hash of what is encoded and how.
+        dimension: length of a vector, None before the first.
+        done: texts of each side that are encoded.
+        zero: positions of those with an all-zero vector, which have no row.
+        replacing: whether both sides are whole, so that they may take the files' names.
+    """
+
+    job: str
+    dimension: Optional[int] = None
+    done: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+    zero: dict[Side, list[int]] = field(default_factory=lambda: {side: [] for side in SIDES})
+    replacing: bool = False
+
+    def n_rows(self, side: Side) -> int:
+        """Rows of the side that are written."""
+        return self.done[side] - len(self.zero[side])
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Rows of a table that is there and that are wanted again.
+
+    Attributes:
+        vectors: the table's vectors.
+        rows: position of a text -> row of the table.
+    """
+
+    vectors: np.ndarray
+    rows: Mapping[int, int]
+
+    def is_whole(self, tokens: Sequence[str]) -> bool:
+        """Whether the table is, row by row, that of all these ids."""
+        return len(tokens) == len(self.vectors) == len(self.rows) and all(at == row for at, row in self.rows.items())
+
+
+class Job:
+    """What is encoded, how, and where to."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: str,
+        sides: Mapping[Side, SideTexts],
+        encoder: Encoder,
+        description: Mapping[str, Any],
+        dtype: np.dtype,
+        texts_sha256: str,
+    ) -> None:
+        self.folder, self.dataset = folder, dataset
+        self.sides, self.encoder = sides, encoder
+        self.description, self.dtype = description, dtype
+        identity = {**description, "dtype": dtype.name, "texts_sha256": texts_sha256}
+        self.sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8")).hexdigest()
+        self.state_path = folder / f".{dataset}.encode.json"
+        self.lock_path = folder / f".{dataset}.encode.lock"
+        self.metadata_path = folder / f"{dataset}.semantic.json"
+        self._kept: dict[Side, KeptRows] = {}
+        self._resumed, self._taken, self._encoded, self._seconds = 0, 0, 0, 0.0
+
+    def part(self, side: Side, suffix: str) -> Path:
+        """Path of a file of the side that is not whole yet."""
+        return self.folder / f".{self.dataset}.{side}emb.part{suffix}"
+
+    def target(self, side: Side, suffix: str) -> Path:
+        """Path of a file of the side that is whole."""
+        return self.folder / f"{self.dataset}.{side}emb{suffix}"
+
+    def record(self, side: Side) -> Path:
+        """Path of the file that tells of which text each of the side's rows is the vector."""
+        return self.folder / f".{self.dataset}.{side}emb.texts"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from the same files.
+
+        Raises:
+            DataError: another process is at work, or the folder cannot be made.
+        """
+        with ExitStack() as stack:
+            with self._written(0):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                is_held = self._take_lock(stack)
+            try:
+                yield
+            finally:
+                if is_held:
+                    with suppress(OSError):  # Windows removes no open file; one that stays does no harm
+                        self.lock_path.unlink()  # while it is held: nobody else's is removed
+
+    def _take_lock(self, stack: ExitStack) -> bool:
+        """Lock the lock file until the stack is closed; False where it cannot be made."""
+        while True:
+            try:
+                lock = stack.enter_context(self.lock_path.open("ab"))
+            except OSError:
+                if self.lock_path.exists() or os.access(self.folder, os.W_OK):
+                    raise
+                return False  # where nothing can be written, embeddings can be found up to date, and no more
+            if not try_lock(lock.fileno()):
+                raise DataError(
+                    f"Another process encodes {self.dataset} in {self.folder} now. Wait until it has ended, or end "
+                    "it: what it has done is kept."
+                )
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), os.stat(self.lock_path)):
+                    return True
+            # Its holder removed it after it was opened here, so others may lock the next one of that name.
+
+    # What is there
+
+    def made_summary(self, overwrite: bool) -> Optional[EncodeSummary]:
+        """Return a summary if the embeddings are there; None if they are to be made.
+
+        If they are there and only come to be described otherwise, their description is written.
+
+        Raises:
+            DataError: there are other embeddings, which may not be overwritten.
+        """
+        suffixes = (".npy", ".tokens", "")
+        existing = [path for side in SIDES for path in (self.target(side, each) for each in suffixes) if path.exists()]
+        if not existing:
+            return None
+        tables: dict[Side, SemanticEmbedding] = {}
+        try:
+            for side in SIDES:
+                tables[side] = SemanticEmbedding.load([self.folder], self.dataset, side, memory_map=True)
+            metadata = read_metadata([self.folder], self.dataset)
+        except DataError as error:
+            differences = [str(error).split("\n")[0]]
+        else:
+            differences = self._differences(tables, metadata)
+        rows = {side: len(tables[side].tokens) for side in tables}
+        if not differences:
+            zero = {side: self._not_in(side, tables[side].tokens) for side in SIDES}
+            return self._summary(tables["user"].dimension, rows, zero, up_to_date=True)
+        self._kept = self._unchanged(tables)
+        if self._kept and all(self._kept[side].is_whole(self.sides[side].tokens) for side in SIDES):
+            dimension = tables["user"].dimension
+            with self._written(0):
+                self._write_metadata(dimension)
+            return self._summary(dimension, rows, dict.fromkeys(SIDES, ()), taken=sum(rows.values()))
+        if overwrite or (self._kept and all(len(self._kept[side].rows) == rows[side] for side in SIDES)):
+            return None
+        n_kept = sum(len(kept.rows) for kept in self._kept.values())
+        raise DataError(
+            f"{self.folder} already holds embeddings of {self.dataset} ({', '.join(path.name for path in existing)}), "
+            "and they are not those that would be written:\n"
+            + "".join(f"  {difference}\n" for difference in differences)
+            + "They may have been shipped or paid for, so they are kept. Move them away, or encode with overwrite"
+            + (f", which takes over the {n_kept:,} vectors whose texts are unchanged." if n_kept else ".")
+        )
+
+    def _unchanged(self, tables: Mapping[Side, SemanticEmbedding]) -> dict[Side, KeptRows]:
+        """Find the rows that are the vectors of texts wanted; empty where none can be told to be."""
+        dimensions = {table.dimension for table in tables.values()}
+        if self.encoder.learns_from_texts or len(dimensions) != 1 or any(side not in tables for side in SIDES):
+            return {}
+        kept = {side: KeptRows(tables[side].vectors, self._unchanged_rows(side, tables[side])) for side in SIDES}
+        return kept if any(each.rows for each in kept.values()) else {}
+
+    def _unchanged_rows(self, side: Side, table: SemanticEmbedding) -> dict[int, int]:
+        """Return position of a text -> row that is its vector."""
+        try:
+            record = self.record(side).read_bytes()
+        except OSError:
+            record = b""
+        if table.vectors.dtype != self.dtype or len(record) != len(table.tokens) * _DIGEST_BYTES:
+            return {}
+        row_of = {token: row for row, token in enumerate(table.tokens.tolist())}
+        rows: dict[int, int] = {}
+        for position, (token, text) in enumerate(zip(self.sides[side].tokens, self.sides[side].texts)):
+            row = row_of.get(token)
+            if row is None:
+                continue
+            if record[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES] == self._digest(text, table.vectors[row]):
+                rows[position] = row
+        table.release()
+        return rows
+
+    def _digest(self, text: str, vector: np.ndarray) -> bytes:
+        """Hash a text, its vector as it is stored, and all that the vector depends on besides."""
+        made = {"encoder": self.encoder.name, "normalized": self.description["normalized"], "dtype": self.dtype.name}
+        content = json_line({**made, "text": text}) + vector.tobytes()
+        return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+    def _differences(self, tables: Mapping[Side, SemanticEmbedding], metadata: Optional[dict[str, Any]]) -> list[str]:
+        """Say in what the embeddings that are there differ from those wanted."""
+        if metadata is None:
+            return [f"there is no {self.dataset}.semantic.json that says how they were made"]
+        found = {key: metadata.get(key) for key in self.description}
+        wanted = dict(self.description)
+        for side in SIDES:
+            found[f"type of the {side} embeddings"] = tables[side].vectors.dtype.name
+            wanted[f"type of the {side} embeddings"] = self.dtype.name
+        return [
+            f"{key}: {shown(found[key])}, would be {shown(value)}"
+            for key, value in wanted.items()
+            if found[key] != value
+        ]
+
+    def _not_in(self, side: Side, tokens: np.ndarray) -> tuple[str, ...]:
+        """Tokens of the side that have a text but no row."""
+        with_row = set(tokens.tolist())
+        return tuple(token for token in self.sides[side].tokens if token not in with_row)
+
+    def read_state(self) -> Optional[State]:
+        """Read how far this job is; None if it is not begun, or another one is."""
+        try:
+            state = State(**json.loads(self.state_path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return state if state.job == self.sha256 else None
+
+    def save_state(self, state: State) -> None:
+        """Write how far this job is."""
+        with atomic_path(self.state_path) as temporary:
+            temporary.write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
+
+    # Encoding
+
+    def encode_missing(self, progress: bool) -> State:
+        """Encode what is not done yet, and make both sides whole."""
+        with ExitStack() as stack:
+            with self._written(0):
+                parts = {side: stack.enter_context(self.part(side, ".npy").open("a+b", buffering=0)) for side in SIDES}
+            state = self._resume(parts)
+            if self._kept and state.dimension not in (None, self._kept["user"].vectors.shape[1]):
+                self._kept.clear()  # this job began without them
+            n_texts = {side: len(self.sides[side].texts) for side in SIDES}
+            if self.encoder.learns_from_texts and state.done != n_texts:
+                self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
+            self._resumed = sum(state.done.values())
+            started = time.perf_counter()
+            with tqdm(
+                total=sum(n_texts.values()), initial=self._resumed, unit="text", desc="Encode", disable=not progress
+            ) as bar:
+                for side in SIDES:
+                    while state.done[side] < n_texts[side]:
+                        bar.update(self._encode_block(parts[side], side, state))
+            self._encoded = sum(state.done.values()) - self._resumed - self._taken
+            self._seconds = time.perf_counter() - started
+            with self._written(sum(state.done.values())):
+                for side in SIDES:
+                    self._finish(parts[side], side, state)
+                state.replacing = True
+                self.save_state(state)
+        self._kept.clear()  # Windows replaces no file that is mapped
+        return state
+
+    def _resume(self, parts: Mapping[Side, FileIO]) -> State:
+        """Return how far the job is, and cut off what a killed run wrote beyond; start afresh if that is not there."""
+        state = self.read_state()
+        if state is not None and any(_size(parts[side]) < self._bytes(side, state) for side in SIDES):
+            state = None
+        if state is None:
+            if any(_size(part) for part in parts.values()):
+                logging.getLogger().warning(
+                    f"{self.folder} holds an unfinished table of other texts or of another encoder: it is dropped, and "
+                    "encoding starts from the first text."
+                )
+            state = State(self.sha256)
+        for side in SIDES:
+            parts[side].truncate(self._bytes(side, state))
+        return state
+
+    def _bytes(self, side: Side, state: State) -> int:
+        """Size of the side's rows and the room for their header."""
+        if state.dimension is None:
+            return 0
+        return _HEADER_BYTES * (state.done[side] > 0) + state.n_rows(side) * state.dimension * self.dtype.itemsize
+
+    def _encode_block(self, part: FileIO, side: Side, state: State) -> int:
+        """Encode the side's next block, or take it over, and write it; return the number of texts."""
+        start = state.done[side]
+        block = self._block(side, start)
+        vectors = self._block_vectors(side, block, state.dimension)
+        zero = ~vectors.any(axis=1)
+        first = state.dimension is None
+        with self._written(sum(state.done.values())):
+            _write(part, (b"" if start else bytes(_HEADER_BYTES)) + vectors[~zero].tobytes())
+            state.dimension = vectors.shape[1]
+            state.done[side] = block.stop
+            state.zero[side] += (start + np.flatnonzero(zero)).tolist()
+            self.save_state(state)
+        if first:
+            self._require_space(state)
+        return len(block)
+
+    def _block(self, side: Side, start: int) -> range:
+        """Return the positions of the next block, with as many texts to encode as the encoder is best given."""
+        kept = self._kept[side].rows if self._kept else {}
+        most = min(len(self.sides[side].texts), start + _MOST_TAKEN * self.encoder.block_size)
+        stop, n_new = start, 0
+        while stop < most and n_new < self.encoder.block_size:
+            n_new += stop not in kept
+            stop += 1
+        return range(start, stop)
+
+    def _block_vectors(self, side: Side, block: range, dimension: Optional[int]) -> np.ndarray:
+        """Return the vectors of a block as they are stored, ``[n, D]``: taken over, or encoded."""
+        tokens, texts = self.sides[side].tokens, self.sides[side].texts
+        if not self._kept:
+            return self._vectors(side, tokens[block.start : block.stop], texts[block.start : block.stop], dimension)
+        kept = self._kept[side]
+        is_kept = np.array([position in kept.rows for position in block])
+        vectors = np.empty((len(block), kept.vectors.shape[1]), dtype=self.dtype)
+        vectors[is_kept] = kept.vectors[[kept.rows[position] for position in block if position in kept.rows]]
+        new = [position for position in block if position not in kept.rows]
+        if new:
+            new_tokens, new_texts = [tokens[position] for position in new], [texts[position] for position in new]
+            vectors[~is_kept] = self._vectors(side, new_tokens, new_texts, vectors.shape[1])
+        self._taken += len(block) - len(new)
+        return vectors
+
+    def _vectors(self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: Optional[int]) -> np.ndarray:
+        """Encode a block and check it; ``[n, D]`` as it is stored."""
+        try:
+            vectors = np.asarray(self.encoder.encode(texts), dtype=np.float32)
+        except TextRefusedError as error:
+            raise ServiceError(
+                f"The profile of the {side} {tokens[error.position]!r} ({len(texts[error.position]):,} characters) "
+                f"cannot be encoded. {error.reason} What was encoded before is kept; mend that profile and go on."
+            ) from None
+        expected = (len(texts), dimension or vectors.shape[-1])
+        if vectors.ndim != 2 or vectors.shape != expected or 0 in vectors.shape:
+            raise ServiceError(
+                f"{self.encoder.name} returned an array of the shape {vectors.shape} for {len(texts)} {side} texts; "
+                f"expected {expected}, with as many values in each vector as before. Is it still the same model? If "
+                "not, move the embeddings that are there away."
+            )
+        self._require_finite(vectors, side, tokens, "holds a value that is not finite. Encode it with another model.")
+        if self.description["normalized"]:
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            vectors = vectors.astype(self.dtype)
+        self._require_finite(vectors, side, tokens, "is too large for float16 (65504). Store float32, or normalize.")
+        return vectors
+
+    def _require_finite(self, vectors: np.ndarray, side: Side, tokens: Sequence[str], what: str) -> None:
+        """Raise unless all values are finite."""
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise DataError(f"The vector of the {side} {tokens[bad[0]]!r} by {self.encoder.name} {what}")
+
+    def _require_space(self, state: State) -> None:
+        """Raise if the disk has no room for the vectors to come, before they are paid for."""
+        left = sum(len(self.sides[side].texts) - state.done[side] for side in SIDES)
+        needed = left * (state.dimension or 0) * self.dtype.itemsize
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise DataError(
+                f"The vectors still to come need {needed / 2**20:,.0f} MiB, and the disk of {self.folder} has "
+                f"{free / 2**20:,.0f} MiB left. Make room and run it again, or store float16; it goes on where it was."
+            )
+
+    @contextmanager
+    def _written(self, n_done: int) -> Iterator[None]:
+        """Turn a failure to write into an error that says what is kept."""
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"The embeddings of {self.dataset} cannot be written in {self.folder}: {error.strerror or error}. "
+                f"The {n_done:,} texts encoded before are kept. Make room, or allow writing there, and run it again: "
+                "it goes on where it was."
+            ) from error
+
+    def _finish(self, part: FileIO, side: Side, state: State) -> None:
+        """Write the side's header and tokens."""
+        n_rows = state.n_rows(side)
+        if not n_rows:
+            raise DataError(
+                f"The vectors of all {len(self.sides[side].tokens)} {side}s are zero: {self.encoder.name} finds "
+                "nothing in their texts. Write other profiles, or take another encoder."
+            )
+        header = BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"shape": (n_rows, state.dimension), "fortran_order": False, "descr": self.dtype.str}
+        )
+        # Files opened to append write at their end, wherever they stand; the header's room is at the beginning.
+        with self.part(side, ".npy").open("r+b", buffering=0) as file:
+            _write(file, header.getvalue())
+        left_out = set(state.zero[side])
+        positions = [position for position in range(len(self.sides[side].tokens)) if position not in left_out]
+        tokens = "".join(f"{self.sides[side].tokens[position]}\n" for position in positions)
+        with self.part(side, ".tokens").open("wb", buffering=0) as file:
+            _write(file, tokens.encode("utf-8"))
+        if self.encoder.learns_from_texts:
+            return
+        vectors = np.load(self.part(side, ".npy"), mmap_mode="r")
+        digests = [self._digest(self.sides[side].texts[position], row) for position, row in zip(positions, vectors)]
+        with self.part(side, ".texts").open("wb", buffering=0) as file:
+            _write(file, b"".join(digests))
+
+    def replace_files(self, state: State) -> None:
+        """Give both sides' files their names, and write how they were made; may be called again after a crash."""
+        with self._written(sum(state.done.values())):
+            self.metadata_path.unlink(missing_ok=True)  # it must not stand beside vectors that it does not describe
+            for side in SIDES:
+                targets = {suffix: self.target(side, suffix) for suffix in (".npy", ".tokens")}
+                if self.encoder.learns_from_texts:
+                    for path in (self.record(side), self.part(side, ".texts")):  # of another encoder
+                        path.unlink(missing_ok=True)
+                else:
+                    targets[".texts"] = self.record(side)
+                for suffix, target in targets.items():
+                    if self.part(side, suffix).exists():  # else it was renamed before a crash
+                        os.replace(self.part(side, suffix), target)
+            self._write_metadata(state.dimension)
+            self.state_path.unlink()
+
+    def _write_metadata(self, dimension: Optional[int]) -> None:
+        """Write how the vectors were made."""
+        metadata = {**self.description, "dimension": dimension}
+        with atomic_path(self.metadata_path) as temporary:
+            temporary.write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    # What to say
+
+    def summary(self, state: State) -> EncodeSummary:
+        """Return what was done."""
+        zero = {side: tuple(self.sides[side].tokens[position] for position in state.zero[side]) for side in SIDES}
+        return self._summary(
+            state.dimension or 0,
+            {side: state.n_rows(side) for side in SIDES},
+            zero,
+            resumed=self._resumed,
+            taken=self._taken,
+            encoded=self._encoded,
+            seconds=self._seconds,
+            notes=self.encoder.notes(),
+        )
+
+    def _summary(
+        self, dimension: int, rows: Mapping[Side, int], zero: Mapping[Side, tuple[str, ...]], **further: Any
+    ) -> EncodeSummary:
+        return EncodeSummary(
+            dataset=self.dataset,
+            folder=self.folder,
+            encoder=self.encoder.name,
+            dimension=dimension,
+            dtype=self.dtype.name,
+            normalized=self.description["normalized"],
+            rows=rows,
+            empty={side: self.sides[side].empty for side in SIDES},
+            zero=zero,
+            **further,
+        )
+
+
+def _require_unicode(side: Side, token: str, text: str) -> None:
+    """Raise unless both can be written as UTF-8, which the tokens file and the encoders need."""
+    try:
+        (token + text).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"The {side} {token!r} has an id or a text that is no valid Unicode ({error.reason}): it holds half of a "
+            "character. Write it again."
+        ) from None
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    """Write all of it, down to the disk: the progress file must not be ahead of it, even if the power fails."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+def _size(file: FileIO) -> int:
+    """Size of an open file."""
+    return os.fstat(file.fileno()).st_size
+
+
+def shown(value: Any) -> str:
+    """Show a value of the metadata, a hash by its beginning."""
+    if value is None or value == "":
+        return "not said"
+    text = repr(value)
+    return text if len(text) < 64 else f"{text[:13]}...'"

@@ -1,0 +1,1 @@
+"""Datasets from elsewhere: raw dumps and RLMRec's release become RecBole's files."""
