@@ -21,7 +21,7 @@ import workload
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
-from recbole_rlmrec.trainer import trainer_class
+from recbole_rlmrec.training.trainer import trainer_class
 
 GIB = 2**30
 NAME = "large"

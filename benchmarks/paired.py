@@ -22,8 +22,8 @@ import torch
 from recbole.evaluator.register import metrics_dict
 
 from recbole_rlmrec.data.dataset import fingerprint
-from recbole_rlmrec.evaluation import hits_and_counts
 from recbole_rlmrec.quick_start import load_model
+from recbole_rlmrec.training.evaluation import hits_and_counts
 
 #: Metrics whose value for a user follows from hits and the number of items to be found.
 _METRICS = ("recall", "ndcg", "map")

@@ -18,9 +18,9 @@ import timing
 import torch
 from paired import ranked_items
 
-from recbole_rlmrec.evaluation import hits_and_counts
-from recbole_rlmrec.popularity import PopularityRanking
 from recbole_rlmrec.quick_start import load_model
+from recbole_rlmrec.training.evaluation import hits_and_counts
+from recbole_rlmrec.training.popularity import PopularityRanking
 
 
 def compared_with_popularity(path: Path, k: int, data_path: Optional[str]) -> tuple[float, float, float]:

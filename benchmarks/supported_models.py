@@ -23,7 +23,7 @@ from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, endings_of, get_model
-from recbole_rlmrec.trainer import trainer_class
+from recbole_rlmrec.training.trainer import trainer_class
 
 DATASET = "generated"
 N_USERS, N_ITEMS, N_INTERACTIONS, SEMANTIC_DIM = 60, 50, 500, 16

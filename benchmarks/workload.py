@@ -25,7 +25,7 @@ from recbole_rlmrec.config import RLMRecConfig, read_yaml
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.resources import resource_folder
-from recbole_rlmrec.trainer import trainer_class
+from recbole_rlmrec.training.trainer import trainer_class
 
 PARTS = ("train", "valid", "test")
 Kind = Literal["ours", "recbole", "reference"]

@@ -14,8 +14,6 @@ from typing import Any, Callable, ContextManager, Mapping, NamedTuple, Optional,
 
 from recbole.utils import init_logger, init_seed, set_color
 
-from recbole_rlmrec.checkpoint import check_data, load_checkpoint, load_weights
-from recbole_rlmrec.comparison import Outcome, find_record, finite, recorded_base, table, write_record
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
@@ -25,7 +23,9 @@ from recbole_rlmrec.launch import Processes, run_in_processes
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
-from recbole_rlmrec.trainer import trainer_class
+from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
+from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
+from recbole_rlmrec.training.trainer import trainer_class
 
 #: What may differ between two trainings that have the same outcome; data are compared by their hashes.
 _OF_NO_MATTER = OUTPUT_SETTINGS | {"dataset", "base_first"}
@@ -54,8 +54,9 @@ class Result:
         popularity: ``valid`` and ``test``, all metrics of the popularity ranking; None if they are not to be had.
         base: what is known of an aligned model's base, None if nothing is: ``source``, ``model``, ``seed``, ``valid``
             and ``test``. The source is ``trained``, where the base was trained first, with all of an
-            :class:`~recbole_rlmrec.comparison.Outcome`; or the path of a result of the base beside this one.
-        aligned: the aligned model's :class:`~recbole_rlmrec.comparison.Outcome` where a base was trained first.
+            :class:`~recbole_rlmrec.training.comparison.Outcome`; or the path of a result of the base beside this one.
+        aligned: the aligned model's :class:`~recbole_rlmrec.training.comparison.Outcome` where a base was trained
+            first.
         data: hashes of the ids, of all columns of each part of the split, and of the embeddings; and how is evaluated.
     """
 

@@ -24,7 +24,7 @@ from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.base import GraphBackbone
 from recbole_rlmrec.model.registry import base_of, get_model
 from recbole_rlmrec.quick_start import load_model, run
-from recbole_rlmrec.trainer import trainer_class
+from recbole_rlmrec.training.trainer import trainer_class
 
 HOLES = ({"u3", "u8", "u21"}, {"i0", "i5", "i11"})
 

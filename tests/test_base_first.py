@@ -14,12 +14,13 @@ import torch
 from conftest import World
 from test_trainer import QUICK, all_scores
 
-from recbole_rlmrec import quick_start, trainer
-from recbole_rlmrec.checkpoint import load_checkpoint
-from recbole_rlmrec.comparison import Outcome, find_record, recorded_base, table, write_record
+from recbole_rlmrec import quick_start
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.quick_start import Result, load_model, run
-from recbole_rlmrec.stopping import Margin
+from recbole_rlmrec.training import trainer
+from recbole_rlmrec.training.checkpoint import load_checkpoint
+from recbole_rlmrec.training.comparison import Outcome, find_record, recorded_base, table, write_record
+from recbole_rlmrec.training.stopping import Margin
 
 
 def train(world: World, model: Any, **settings: Any) -> Result:
@@ -100,7 +101,7 @@ def test_a_base_whose_training_was_stopped_is_trained(world: World, monkeypatch:
             stopped.append(self.saved_model_file)
             raise KeyboardInterrupt
 
-    from recbole_rlmrec.trainer import SafeTrainerMixin
+    from recbole_rlmrec.training.trainer import SafeTrainerMixin
 
     original = SafeTrainerMixin._save_checkpoint
     for number, name in enumerate(("LightGCN", "LightGCN_RLMRecCon")):

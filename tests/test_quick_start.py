@@ -79,7 +79,7 @@ def test_protocols_mask_what_they_say(world: World, protocol: str) -> None:
 
 
 def test_paper_protocol_stops_at_the_fifth_miss(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recbole_rlmrec.trainer import Trainer
+    from recbole_rlmrec.training.trainer import Trainer
 
     scores = iter([0.5, 0.6, *[0.4] * 50])
     seen: list[int] = []

@@ -15,7 +15,7 @@ from test_trainer import train
 
 from recbole_rlmrec import cli, quick_start
 from recbole_rlmrec.errors import TrainingError
-from recbole_rlmrec.trainer import Trainer
+from recbole_rlmrec.training.trainer import Trainer
 
 
 def epochs(world: World, trainer_type: type, model_name: str, n: int = 2, **settings: Any) -> tuple[Any, list[Any]]:

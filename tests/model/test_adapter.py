@@ -33,7 +33,7 @@ from recbole_rlmrec.model.backbone.base import _counted, distinct
 from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.registry import ALIGNMENTS, endings_of, get_model, names
 from recbole_rlmrec.quick_start import load_model, run
-from recbole_rlmrec.trainer import Trainer, trainer_class
+from recbole_rlmrec.training.trainer import Trainer, trainer_class
 
 #: Sizes that suit 40 users and 30 items.
 SIZES: dict[str, dict[str, Any]] = {

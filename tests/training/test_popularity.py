@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import World, batch_of
 
-from recbole_rlmrec.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
-from recbole_rlmrec.trainer import Trainer
+from recbole_rlmrec.training.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
+from recbole_rlmrec.training.trainer import Trainer
 
 
 def test_items_are_ranked_by_their_training_interactions() -> None:

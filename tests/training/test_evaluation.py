@@ -21,9 +21,9 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.data.sampler import PairSampler
-from recbole_rlmrec.evaluation import TopKCollector, hits_and_counts
 from recbole_rlmrec.ops.distributed import Shard
-from recbole_rlmrec.trainer import trainer_class
+from recbole_rlmrec.training.evaluation import TopKCollector, hits_and_counts
+from recbole_rlmrec.training.trainer import trainer_class
 
 PHASES = ["train", "valid", "test"]
 N_ITEMS = 23

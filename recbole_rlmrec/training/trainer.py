@@ -22,20 +22,27 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from recbole_rlmrec.checkpoint import CHECKPOINT_FORMAT, check_data, load_checkpoint, load_weights, pack, unpack
-from recbole_rlmrec.comparison import Outcome, record_path
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
-from recbole_rlmrec.evaluation import TopKCollector
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import missing_package
 from recbole_rlmrec.ops.distributed import agreed, sum_gradients, this_shard
-from recbole_rlmrec.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.settings import inert
-from recbole_rlmrec.stopping import EarlyStopping, Margin, StoppingSettings
+from recbole_rlmrec.training.checkpoint import (
+    CHECKPOINT_FORMAT,
+    check_data,
+    load_checkpoint,
+    load_weights,
+    pack,
+    unpack,
+)
+from recbole_rlmrec.training.comparison import Outcome, record_path
+from recbole_rlmrec.training.evaluation import TopKCollector
+from recbole_rlmrec.training.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
+from recbole_rlmrec.training.stopping import EarlyStopping, Margin, StoppingSettings
 
 #: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
 _RESUME_FREE = frozenset(

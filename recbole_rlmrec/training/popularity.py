@@ -9,7 +9,7 @@ import torch
 from recbole.evaluator.register import metrics_dict
 from torch import Tensor, nn
 
-from recbole_rlmrec.stopping import Margin
+from recbole_rlmrec.training.stopping import Margin
 
 #: Metrics whose value for a user follows from hits and the number of items to be found, and from hits alone.
 _OF_HITS_AND_COUNTS = frozenset({"recall", "ndcg", "map"})
@@ -56,7 +56,7 @@ def score_by_user(config: Any, metric: str, hits: Optional[Tensor]) -> Optional[
     Args:
         config: the run's configuration.
         metric: such as ``Recall@20``.
-        hits: ``[users, k + 1]``, from :func:`~recbole_rlmrec.evaluation.hits_and_counts`.
+        hits: ``[users, k + 1]``, from :func:`~recbole_rlmrec.training.evaluation.hits_and_counts`.
     """
     name, _, k = metric.lower().partition("@")
     if hits is None or not is_by_user(metric):

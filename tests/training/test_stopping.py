@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recbole.utils import early_stopping
 
-from recbole_rlmrec.stopping import EarlyStopping, Margin, StoppingSettings
+from recbole_rlmrec.training.stopping import EarlyStopping, Margin, StoppingSettings
 
 AT, ABOVE, BELOW = Margin(0.1, 0.0, 0.01), Margin(0.1, 0.05, 0.01), Margin(0.1, -0.05, 0.01)
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 from conftest import World, fitting
 
-from recbole_rlmrec.checkpoint import load_checkpoint
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import CheckpointError
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.quick_start import load_model, run
-from recbole_rlmrec.trainer import Trainer, trainer_class
+from recbole_rlmrec.training.checkpoint import load_checkpoint
+from recbole_rlmrec.training.trainer import Trainer, trainer_class
 
 QUICK = {
     "benchmark_filename": ["train", "valid", "test"],
@@ -48,14 +48,20 @@ def test_checkpoints_give_identical_scores_in_another_process(world: World) -> N
     checkpoints = {model: train(world, model).checkpoint for model in ("LightGCN", "SGL_RLMRecCon", "SimGCL_RLMRecGen")}
     script = """
 import sys, numpy as np
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split()
 from test_trainer import all_scores
 from recbole_rlmrec.quick_start import load_model
 for checkpoint in sys.argv[2:]:
     config, model, *_ = load_model(checkpoint)
     np.save(f"{config['model']}.npy", all_scores(model, config))
 """
-    command = [sys.executable, "-c", script, str(Path(__file__).parent), *checkpoints.values()]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        f"{Path(__file__).parent} {Path(__file__).parents[1]}",
+        *checkpoints.values(),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     for model, checkpoint in checkpoints.items():
         config, loaded, _, train_data, valid_data, test_data = load_model(checkpoint)
