@@ -66,7 +66,7 @@ def metrics_by_user(path: Path, metrics: Sequence[str], data_path: Optional[str]
         metrics_dict[name](config).metric_info(np.array(hits, dtype=bool).T, counts)[:, k - 1] for name, k in wanted
     ]
     # Hashes of the test pairs and of the ids; the training is the models' affair.
-    conditions = {name: value for name, value in fingerprint(test_data._dataset).items() if "embeddings" not in name}
+    conditions = fingerprint(test_data._dataset, with_embeddings=False)
     conditions["test interactions"] = conditions.pop("training interactions")
     return {**conditions, "eval_protocol": config["eval_protocol"]}, np.array(table)
 

@@ -295,6 +295,12 @@ class RLMRecConfig(Config):
         """Whether the model adds an alignment of some weight to its base."""
         return issubclass(self.model_class, Alignment) and self.final_config_dict[self.model_class.weight_setting] != 0
 
+    @property
+    def reads_semantic_embeddings(self) -> bool:
+        """Whether the model reads semantic embeddings: its class does, and an alignment has some weight."""
+        reads = flags_of(self.model_class).reads_semantic_embeddings
+        return reads and (self.aligns or not issubclass(self.model_class, Alignment))
+
     def of_base(self, base: type) -> RLMRecConfig:
         """Return the configuration of an aligned model's base: what was given, less what the base does not read.
 

@@ -336,7 +336,7 @@ def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[O
 def _data_hashes(config: RLMRecConfig, loaders: Sequence[Any]) -> dict[str, str]:
     """Return what two runs must have in common for their results to compare: ids, all columns, and how is evaluated."""
     train, valid, test = (loader._dataset for loader in loaders)
-    hashes = fingerprint(train)
+    hashes = fingerprint(train, with_embeddings=False)
     for name, part in (("training", train), ("validation", valid), ("test", test)):
         content = hashlib.sha256()
         for field in sorted(part.inter_feat.interaction):
@@ -454,10 +454,10 @@ def load_model(
     dataset = create_dataset(config)
     loaders = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
-    check_data(checkpoint, fingerprint(loaders[0]._dataset), path)
+    # Embeddings that training alone has read may be others by now, or not be there: no score depends on them.
+    with_embeddings = flags_of(config.model_class).scores_semantic_embeddings
+    check_data(checkpoint, fingerprint(loaders[0]._dataset, with_embeddings), path)
     recommender = _built(config, loaders[0]._dataset).to(config["device"])
-    if flags_of(type(recommender)).scores_semantic_embeddings:
-        check_data(checkpoint, fingerprint(loaders[0]._dataset), path)  # now that the embeddings have been read
     load_weights(recommender, checkpoint, path)
     recommender.eval()
     return Loaded(config, recommender, dataset, *loaders)

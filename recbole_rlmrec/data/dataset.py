@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Optional
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,12 +20,13 @@ from recbole_rlmrec.data.semantic_embedding import (
     check_metadata,
     check_same_dimension,
 )
-from recbole_rlmrec.data.split import SPLIT_NAMES, pairs_sha256, read_split, split_column_codes
+from recbole_rlmrec.data.split import SPLIT_NAMES, numbered_pairs_sha256, read_split, split_column_codes
 from recbole_rlmrec.errors import DataError, RLMRecError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_URL
+from recbole_rlmrec.sides import SIDES, Side
 
 #: The feature fields of the semantic embeddings, by side; RecBole's suffixes of such files.
-SEMANTIC_FIELDS: dict[str, Literal["user", "item"]] = {"useremb": "user", "itememb": "item"}
+SEMANTIC_FIELDS: dict[str, Side] = {"useremb": "user", "itememb": "item"}
 
 #: Internal column of the interactions that says where each belongs; dropped when the dataset is split.
 _SPLIT_COLUMN = "rlmrec_split"
@@ -42,7 +44,7 @@ class RLMRecDataset(Dataset):
 
     def _get_preset(self) -> None:
         super()._get_preset()
-        self._semantic: dict[str, JoinedEmbedding] = {}
+        self._semantic: dict[Side, JoinedEmbedding] = {}
         self._is_training_split = False
         self._extra_column: Optional[str] = None
 
@@ -229,7 +231,7 @@ class RLMRecDataset(Dataset):
 
     # ------------------------------------------------------------------ semantic embeddings
 
-    def semantic_embedding(self, side: Literal["user", "item"]) -> JoinedEmbedding:
+    def semantic_embedding(self, side: Side) -> JoinedEmbedding:
         """Return the semantic embeddings of one side, joined to this dataset's ids by token; read once.
 
         Raises:
@@ -246,14 +248,11 @@ class RLMRecDataset(Dataset):
         weight: np.ndarray = super().get_preload_weight(field)
         return weight
 
-    def _load_semantic_embeddings(self) -> dict[str, JoinedEmbedding]:
+    def _load_semantic_embeddings(self) -> dict[Side, JoinedEmbedding]:
         folders, name = list(self.config.data_folders), self.dataset_name
         separators = {key: self.config[key] for key in ("field_separator", "seq_separator")}
-        memory_map = self.config["semantic_storage"] == "memory_map"
-        tables = {
-            side: SemanticEmbedding.load(folders, name, side, memory_map, **separators)
-            for side in SEMANTIC_FIELDS.values()
-        }
+        # As a map in any case: a model that holds the table in memory fills it from the file, block by block.
+        tables = {side: SemanticEmbedding.load(folders, name, side, memory_map=True, **separators) for side in SIDES}
         check_same_dimension(tables["user"], tables["item"])
         # The metadata describes the tables beside it: the embedded dataset's says nothing of a user's own.
         (source, *others) = {Path(table.source).parent for table in tables.values()}
@@ -268,8 +267,11 @@ class RLMRecDataset(Dataset):
             for table in tables.values():
                 check_metadata(metadata, table, path)
             self._check_leakage(metadata.get("train_sha256"), path)
-        fields = {"user": self.uid_field, "item": self.iid_field}
-        return {side: table.join(self.field2id_token[fields[side]]) for side, table in tables.items()}
+        fields: dict[Side, str] = {"user": self.uid_field, "item": self.iid_field}
+        joined = {side: table.join(self.field2id_token[fields[side]]) for side, table in tables.items()}
+        for table in tables.values():
+            table.release()
+        return joined
 
     def _check_leakage(self, profiles_split: Optional[str], path: Path) -> None:
         if profiles_split is None or not self._is_training_split:
@@ -288,13 +290,15 @@ class RLMRecDataset(Dataset):
             self.logger.warning(message)
 
 
-def fingerprint(training: Any) -> dict[str, str]:
-    """Return what a model was trained on: hashes of a training split's ids, in their order, and of its pairs.
-
-    Where the semantic embeddings have been read, of them as well.
+def fingerprint(training: Any, with_embeddings: bool) -> dict[str, str]:
+    """Return what a model is trained on: hashes of a training split's ids, in their order, and of its pairs.
 
     Args:
         training: the dataset of a training data loader.
+        with_embeddings: of its semantic embeddings as well, which the model reads.
+
+    Raises:
+        DataError: see :meth:`RLMRecDataset.semantic_embedding`.
     """
     if training.uid_field is None or training.iid_field is None:
         return {}
@@ -302,17 +306,25 @@ def fingerprint(training: Any) -> dict[str, str]:
     for name, field in (("user ids", training.uid_field), ("item ids", training.iid_field)):
         ids = "\n".join(map(str, training.field2id_token[field]))
         hashes[name] = hashlib.sha256(ids.encode("utf-8")).hexdigest()
-    for side, joined in getattr(training, "_semantic", {}).items():
-        hashes[f"{side} embeddings"] = joined.sha256()
+    if with_embeddings:
+        for side in SIDES:
+            hashes[f"{side} embeddings"] = training.semantic_embedding(side).sha256()
     return hashes
 
 
+#: Training split -> hash of its pairs. A run asks for it several times, and for millions of pairs it takes seconds.
+_TRAINING_SHA256: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
 def _training_sha256(training: Any) -> str:
-    users, items = (
-        training.id2token(field, training.inter_feat[field].numpy()).astype(str)
-        for field in (training.uid_field, training.iid_field)
-    )
-    return pairs_sha256(users, items)
+    if training not in _TRAINING_SHA256:
+        columns = (
+            (training.field2id_token[field], training.inter_feat[field].numpy())
+            for field in (training.uid_field, training.iid_field)
+        )
+        (user_tokens, users), (item_tokens, items) = columns
+        _TRAINING_SHA256[training] = numbered_pairs_sha256(user_tokens, users, item_tokens, items)
+    return _TRAINING_SHA256[training]
 
 
 def _missing_dataset_message(name: str, folder: str, missing: list[str]) -> str:

@@ -320,13 +320,22 @@ class JoinedEmbedding:
 
     def matrix(self, dtype: DTypeLike = np.float32) -> np.ndarray:
         """Vectors by internal id, ``[n_ids, D]`` of ``dtype``, zeros at holes; a copy in memory."""
-        vectors = self.embedding.vectors
         matrix = np.zeros((len(self.rows), self.embedding.dimension), dtype=dtype)
-        ids = np.flatnonzero(self.covered)
-        ids = ids[np.argsort(self.rows[ids])]  # in file order, so that a memory map is read from front to back
-        for block in _blocks(len(ids), vectors[:1].nbytes):
-            matrix[ids[block]] = vectors[self.rows[ids[block]]]
+        for ids, vectors in self.blocks():
+            matrix[ids] = vectors
         return matrix
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the vectors of all covered ids, some at a time: ids, int64 ``[n]``, and vectors, ``[n, D]``.
+
+        A memory map is read from front to back, and its pages are given back.
+        """
+        vectors = self.embedding.vectors
+        ids = np.flatnonzero(self.covered)
+        ids = ids[np.argsort(self.rows[ids])]
+        for block in _blocks(len(ids), vectors[:1].nbytes):
+            yield ids[block], vectors[self.rows[ids[block]]]
+            self.embedding.release()
 
     def take(self, ids: np.ndarray) -> np.ndarray:
         """Vectors of some internal ids, ``[n, D]``, zeros at holes; reads these rows only.

@@ -62,8 +62,19 @@ def pairs_sha256(users: ArrayLike, items: ArrayLike) -> str:
     Raises:
         DataError: the two do not have the same length.
     """
-    user_tokens, item_tokens = _token_arrays(users, items)
-    return _sorted_pairs_sha256(user_tokens, item_tokens, _pair_order(user_tokens, item_tokens))
+    return _sha256(*_columns(users, items))
+
+
+def numbered_pairs_sha256(user_tokens: ArrayLike, users: np.ndarray, item_tokens: ArrayLike, items: np.ndarray) -> str:
+    """Hash the pairs of some interactions as :func:`pairs_sha256` does, without a token for each of them in memory.
+
+    Args:
+        user_tokens: ``[U]``, distinct tokens (str).
+        users: ``[N]``, positions in ``user_tokens``.
+        item_tokens: ``[I]``, distinct tokens (str).
+        items: ``[N]``, positions in ``item_tokens``.
+    """
+    return _sha256(_Column.of_numbers(user_tokens, users), _Column.of_numbers(item_tokens, items))
 
 
 def write_packed_split(path: Union[str, Path], users: ArrayLike, items: ArrayLike, codes: ArrayLike) -> None:
@@ -82,15 +93,15 @@ def write_packed_split(path: Union[str, Path], users: ArrayLike, items: ArrayLik
     Raises:
         DataError: the lengths differ, a code is unknown, or no interaction is for training.
     """
-    user_tokens, item_tokens = _token_arrays(users, items)
-    code_array = _code_array(codes, len(user_tokens), str(path))
-    order = _pair_order(user_tokens, item_tokens)
+    user_column, item_column = _columns(users, items)
+    code_array = _code_array(codes, len(user_column), str(path))
+    order = _pair_order(user_column, item_column)
     document = {
         "format": FORMAT,
         "version": VERSION,
         "order": ORDER,
         "interactions": len(order),
-        "source_sha256": _sorted_pairs_sha256(user_tokens, item_tokens, order),
+        "source_sha256": _sorted_pairs_sha256(user_column, item_column, order),
         "codes": base64.b64encode(_pack(code_array[order])).decode("ascii"),
     }
     with atomic_path(path) as temporary:
@@ -124,7 +135,7 @@ def read_split(
     Raises:
         DataError: the file is missing or malformed, belongs to other data, or has no training interaction.
     """
-    user_tokens, item_tokens = _token_arrays(users, items)
+    user_column, item_column = _columns(users, items)
     source = Path(path)
     if not source.is_file():
         raise DataError(
@@ -132,9 +143,9 @@ def read_split(
             f"with the columns {user_field}, {item_field} and split. Check the path, or write the file."
         )
     if source.name.endswith(".json") or _starts_like_json(source):
-        codes = _read_packed(source, user_tokens, item_tokens)
+        codes = _read_packed(source, user_column, item_column)
     else:
-        codes = _read_table(source, user_tokens, item_tokens, user_field, item_field)
+        codes = _read_table(source, user_column, item_column, user_field, item_field)
     return _require_train(codes, f"'{source}'")
 
 
@@ -185,20 +196,57 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
     return aligned
 
 
-def _token_arrays(users: ArrayLike, items: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays of str; raise unless they are one-dimensional and equally long."""
-    user_tokens, item_tokens = np.asarray(users, dtype=str), np.asarray(items, dtype=str)
-    if user_tokens.ndim != 1 or user_tokens.shape != item_tokens.shape:
+class _Column:
+    """One token for each interaction, as a number: a string for each of many millions would be gigabytes.
+
+    Attributes:
+        tokens: the distinct tokens in their order, str ``[n]``.
+        ranks: position of each interaction's token in ``tokens``, int64 ``[N]``.
+    """
+
+    def __init__(self, tokens: np.ndarray, ranks: np.ndarray) -> None:
+        self.tokens, self.ranks = tokens, ranks
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> _Column:
+        """Return the column of some tokens, ``[N]``."""
+        array = np.asarray(values)
+        # As objects, equal tokens are found by their hash and only the distinct ones are sorted.
+        numbers, found = pd.factorize(array.astype(object), use_na_sentinel=False)
+        return cls.of_numbers(found, numbers)
+
+    @classmethod
+    def of_numbers(cls, tokens: ArrayLike, numbers: np.ndarray) -> _Column:
+        """Return the column of the tokens at some positions, ``[N]``."""
+        ordered, rank_of = np.unique(np.asarray(tokens, dtype=str), return_inverse=True)
+        return cls(ordered, rank_of.reshape(-1)[numbers])
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    def at(self, rows: Any) -> np.ndarray:
+        """Return the tokens of some interactions, str ``[n]``."""
+        return self.tokens[self.ranks[rows]]
+
+    def objects(self) -> np.ndarray:
+        """Return the token of each interaction, object ``[N]``: equal tokens are one object."""
+        return self.tokens.astype(object)[self.ranks]
+
+
+def _columns(users: ArrayLike, items: ArrayLike) -> tuple[_Column, _Column]:
+    """Return both as columns; raise unless they are one-dimensional and equally long."""
+    shapes = [np.shape(values) for values in (users, items)]
+    if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
         raise DataError(
-            f"An interaction is one user token and one item token, but the users have the shape {user_tokens.shape} "
-            f"and the items {item_tokens.shape}. Give two one-dimensional arrays of the same length."
+            f"An interaction is one user token and one item token, but the users have the shape {shapes[0]} "
+            f"and the items {shapes[1]}. Give two one-dimensional arrays of the same length."
         )
-    return user_tokens, item_tokens
+    return _Column.of(users), _Column.of(items)
 
 
-def _pair_order(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+def _pair_order(users: _Column, items: _Column) -> np.ndarray:
     """Return the row numbers in the order of (user token, item token); stable."""
-    return np.lexsort((_ranks(items), _ranks(users)))
+    return np.lexsort((items.ranks, users.ranks))
 
 
 def _ranks(tokens: np.ndarray) -> np.ndarray:
@@ -261,12 +309,16 @@ def _give_back(
                 item_counts[item] -= 1
 
 
-def _sorted_pairs_sha256(users: np.ndarray, items: np.ndarray, order: np.ndarray) -> str:
+def _sha256(users: _Column, items: _Column) -> str:
+    return _sorted_pairs_sha256(users, items, _pair_order(users, items))
+
+
+def _sorted_pairs_sha256(users: _Column, items: _Column, order: np.ndarray) -> str:
     """Hash the pairs in the given order; by blocks, so that the text of many millions is never whole in memory."""
     digest = hashlib.sha256()
     for start in range(0, len(order), _HASHED_AT_ONCE):
         rows = order[start : start + _HASHED_AT_ONCE]
-        pairs = zip(users[rows].tolist(), items[rows].tolist())
+        pairs = zip(users.at(rows).tolist(), items.at(rows).tolist())
         digest.update("".join([f"{user}\t{item}\n" for user, item in pairs]).encode("utf-8"))
     return digest.hexdigest()
 
@@ -321,7 +373,7 @@ def _starts_like_json(path: Path) -> bool:
         return stream.read(64).lstrip().startswith(b"{")
 
 
-def _read_packed(path: Path, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+def _read_packed(path: Path, users: _Column, items: _Column) -> np.ndarray:
     document = _load_document(path)
     n_interactions = len(users)
     if document.get("interactions") != n_interactions:
@@ -384,12 +436,14 @@ def _packed_bytes(path: Path, document: dict[str, Any], n_interactions: int) -> 
     return packed
 
 
-def _read_table(path: Path, users: np.ndarray, items: np.ndarray, user_field: str, item_field: str) -> np.ndarray:
+def _read_table(path: Path, users: _Column, items: _Column, user_field: str, item_field: str) -> np.ndarray:
     table = _load_table(path, user_field, item_field)
     listed = pd.DataFrame({"user": table[user_field], "item": table[item_field]})
     listed["code"] = _name_codes(table["split"].to_numpy(), f"'{path}'")
     listed = listed.drop_duplicates()
-    listed_keys, data_keys = _pair_keys((listed["user"].to_numpy(), listed["item"].to_numpy()), (users, items))
+    listed_keys, data_keys = _pair_keys(
+        (listed["user"].to_numpy(), listed["item"].to_numpy()), (users.objects(), items.objects())
+    )
     _require_one_split_each(path, listed, listed_keys)
     _require_cover(path, listed, listed_keys, users, items, data_keys)
     rows = pd.Index(listed_keys).get_indexer(data_keys)
@@ -445,7 +499,9 @@ def _name_codes(names: ArrayLike, source: str) -> np.ndarray:
 def _pair_keys(*tables: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
     """Number the distinct (user, item) pairs of all tables; returns each table's numbers."""
     lengths = [len(users) for users, _ in tables]
-    user_codes, item_codes = (pd.factorize(np.concatenate(column).astype(object))[0] for column in zip(*tables))
+    user_codes, item_codes = (
+        pd.factorize(np.concatenate([part.astype(object) for part in column]))[0] for column in zip(*tables)
+    )
     keys = user_codes * (item_codes.max(initial=0) + 1) + item_codes
     return np.split(keys, np.cumsum(lengths)[:-1])
 
@@ -465,24 +521,25 @@ def _require_cover(
     path: Path,
     listed: pd.DataFrame,
     listed_keys: np.ndarray,
-    users: np.ndarray,
-    items: np.ndarray,
+    users: _Column,
+    items: _Column,
     data_keys: np.ndarray,
 ) -> None:
     """Raise unless every interaction of the data is listed; warn of listed pairs that the data does not have."""
-    foreign = ~np.isin(listed_keys, data_keys)
+    foreign, some = ~np.isin(listed_keys, data_keys), slice(_N_EXAMPLES)
     foreign_examples = _pair_examples(listed["user"].to_numpy()[foreign], listed["item"].to_numpy()[foreign])
     if foreign.all():
         raise DataError(
             f"None of the {len(foreign)} (user, item) pairs of '{path}' is in the dataset, such as {foreign_examples}; "
-            f"the dataset has {_pair_examples(users, items)}. The table has to use the tokens of the .inter file."
+            f"the dataset has {_pair_examples(users.at(some), items.at(some))}. The table has to use the tokens of the "
+            ".inter file."
         )
-    unlisted = ~np.isin(data_keys, listed_keys)
-    if unlisted.any():
+    unlisted = np.flatnonzero(~np.isin(data_keys, listed_keys))
+    if len(unlisted):
         raise DataError(
-            f"'{path}' does not list {unlisted.sum()} of the dataset's {len(users)} interactions, such as "
-            f"{_pair_examples(users[unlisted], items[unlisted])}. A split has to cover all of them: add these rows, or "
-            "remove the interactions from the data."
+            f"'{path}' does not list {len(unlisted)} of the dataset's {len(users)} interactions, such as "
+            f"{_pair_examples(users.at(unlisted[some]), items.at(unlisted[some]))}. A split has to cover all of them: "
+            "add these rows, or remove the interactions from the data."
         )
     if foreign.any():
         _logger.warning(

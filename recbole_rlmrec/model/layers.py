@@ -46,9 +46,10 @@ class SemanticTable(nn.Module):
         vectors = None
         self._sides: Sequence[JoinedEmbedding] = ()
         if in_memory:
-            vectors = torch.empty(len(covered), self.dimension, dtype=dtype)
+            vectors = torch.zeros(len(covered), self.dimension, dtype=dtype)
             for side, first in zip(sides, self._first_ids):
-                vectors[first : first + len(side.rows)] = self._finished(torch.from_numpy(side.matrix()))
+                for ids, block in side.blocks():
+                    vectors[torch.from_numpy(ids + first)] = self._finished(torch.from_numpy(block).float())
         else:
             self._sides = sides
         self.register_buffer("vectors", vectors, persistent=False)

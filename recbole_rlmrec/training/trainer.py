@@ -127,10 +127,7 @@ class SafeTrainerMixin:
         callback_fn: Optional[Callable[[int, float], None]] = None,
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
-        self.fingerprint = fingerprint(train_data._dataset)
-        if not flags_of(type(self.model)).reads_semantic_embeddings:
-            # They may have been read for another model of the run.
-            self.fingerprint = {name: value for name, value in self.fingerprint.items() if "embeddings" not in name}
+        self.fingerprint = fingerprint(train_data._dataset, self.config.reads_semantic_embeddings)
         self._begin_watching(train_data, valid_data)
         ended = []
 
@@ -319,7 +316,7 @@ class SafeTrainerMixin:
         if checkpoint["model"] == type(self.model).__name__:
             self._check_settings(checkpoint["settings"], resume_file)
         if train_data is not None:
-            check_data(checkpoint, fingerprint(train_data._dataset), resume_file)
+            check_data(checkpoint, fingerprint(train_data._dataset, self.config.reads_semantic_embeddings), resume_file)
         load_weights(self.model, checkpoint, resume_file)
         for group, current in zip(checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups):
             # How the steps are computed is this run's choice; what they compute is the checkpoint's.

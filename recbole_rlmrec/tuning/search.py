@@ -19,7 +19,6 @@ from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError, TrainingError
-from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.settings import Choice, Range, inert
 from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import ALGORITHMS, Algorithm, Proposals, trial_doc
@@ -458,6 +457,4 @@ def _data_of(config: RLMRecConfig) -> dict[str, str]:
     """Return the identity of the training data; data that cannot be read is found out before the first trial."""
     init_seed(config["seed"], config["reproducibility"])
     train_data, _, _ = data_preparation(config, create_dataset(config))
-    if flags_of(config.model_class).reads_semantic_embeddings:
-        train_data._dataset.semantic_embedding("user")  # from here on a part of the identity
-    return fingerprint(train_data._dataset)
+    return fingerprint(train_data._dataset, config.reads_semantic_embeddings)

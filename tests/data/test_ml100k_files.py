@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_rlmrec.data.split import _pair_order, _shuffled, pairs_sha256, read_split
+from recbole_rlmrec.data.split import _columns, _pair_order, _shuffled, pairs_sha256, read_split
 
 FOLDER = Path(__file__).resolve().parents[2] / "dataset" / "ml-100k"
 SIZES = {"user": 943, "item": 1682}
@@ -76,7 +76,7 @@ def test_split_differs_from_a_plain_draw_only_where_it_must(make: ModuleType, da
     """Everything moved to training is of a node with no other training interaction; as much was given back."""
     users, items = (data.ratings[field].to_numpy(dtype=str) for field in ("user_id", "item_id"))
     drawn = np.empty(len(codes), dtype=np.int8)
-    drawn[_shuffled(_pair_order(users, items), make.SEED)] = np.repeat([TRAIN, VALID, TEST], [60_000, 20_000, 20_000])
+    drawn[_shuffled(_pair_order(*_columns(users, items)), make.SEED)] = np.repeat([TRAIN, VALID, TEST], [60_000, 20_000, 20_000])
     rescued, returned = (codes == TRAIN) & (drawn != TRAIN), (codes != TRAIN) & (drawn == TRAIN)
     drawn_train = drawn == TRAIN
     assert not np.any(np.isin(users[rescued], users[drawn_train]) & np.isin(items[rescued], items[drawn_train]))

@@ -28,6 +28,8 @@ from recbole_rlmrec.settings import Settings
 
 #: Of the leaky ReLU between the two layers: PyTorch's default, which the original takes.
 _NEGATIVE_SLOPE = 0.01
+#: Users whose means are computed at a time, so that they exist once.
+_USERS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,17 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         self._check(config)
         users, items = (ids.numpy() for ids in self._interactions)
         profiles = dataset.semantic_embedding("item")
-        table, covered = profiles.matrix(), profiles.covered
-        means = _means(users, items, self.n_users, table, covered)
-        # Under autocast the perceptron would lower the rows at each step.
+        width = profiles.embedding.dimension
+        language = np.zeros((self.n_users + self.n_items, width), dtype=np.float32)
+        for ids, vectors in profiles.blocks():
+            language[self.n_users + ids] = vectors
+        _put_means(users, items, language[: self.n_users], language[self.n_users :], profiles.covered)
+        # Under autocast the perceptron would cast the rows at each step.
         dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
-        self.register_buffer("language", torch.from_numpy(np.concatenate([means, table])).to(dtype), persistent=False)
+        self.register_buffer("language", torch.from_numpy(language).to(dtype), persistent=False)
         self.unused_items = UnusedItems.from_pairs(users, items, self.n_users, self.n_items).to(self.device)
-        width = max(1, table.shape[1] // 2)
-        self.first_layer = nn.Linear(table.shape[1], width)
-        self.last_layer = nn.Linear(width, self.alpharec_settings.embedding_size)
+        self.first_layer = nn.Linear(width, max(1, width // 2))
+        self.last_layer = nn.Linear(max(1, width // 2), self.alpharec_settings.embedding_size)
 
     def _check(self, config: Any) -> None:
         """Refuse settings that mean nothing here, where they say something else than the default."""
@@ -128,20 +132,21 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         return terms
 
 
-def _means(users: np.ndarray, items: np.ndarray, n_users: int, table: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Return the mean of each user's items' vectors, ``[n_users, D]``; zeros for users without any.
+def _put_means(users: np.ndarray, items: np.ndarray, means: np.ndarray, table: np.ndarray, covered: np.ndarray) -> None:
+    """Put the mean of each user's items' vectors into ``means``; zeros for users without any.
 
     Args:
         users: ``[E]`` user of each interaction.
         items: ``[E]`` its item; repeated interactions count once.
-        n_users: number of user ids.
+        means: ``[U, D]``, written to.
         table: ``[I, D]``.
         covered: items to count, bool ``[I]``.
     """
     taken = covered[items]
     ones = np.ones(taken.sum(), dtype=np.float32)
-    of_user = scipy.sparse.csr_matrix((ones, (users[taken], items[taken])), shape=(n_users, len(table)))
+    of_user = scipy.sparse.csr_matrix((ones, (users[taken], items[taken])), shape=(len(means), len(table)))
     of_user.data[:] = 1
     counts = np.maximum(of_user.sum(axis=1), 1)
-    means: np.ndarray = np.asarray((of_user @ table) / counts, dtype=np.float32)
-    return means
+    for start in range(0, len(means), _USERS_AT_ONCE):
+        block = slice(start, start + _USERS_AT_ONCE)
+        means[block] = (of_user[block] @ table) / counts[block]

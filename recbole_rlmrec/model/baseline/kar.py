@@ -134,7 +134,7 @@ class KnowledgeAugmentation(GraphBackbone):
                 "Set semantic_storage to memory."
             )
         sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
-        # The products would lower the rows at each step where autocast has its way with them.
+        # Under autocast the products would cast the rows at each step.
         self.semantic = SemanticTable(sides, dtype=torch.bfloat16 if config["enable_amp"] else torch.float32)
         width = self.ego_dim
         experts = (settings.kar_shared_experts, settings.kar_side_experts)
