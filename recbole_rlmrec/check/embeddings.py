@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 import numpy as np
 
 from recbole_rlmrec.check.lines import found_line, share
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
 from recbole_rlmrec.data.semantic_embedding import BLOCK_BYTES, JoinedEmbedding, SemanticEmbedding, check_metadata
+from recbole_rlmrec.encoder.text_digests import read_digests, text_digest
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.profile.encode_profiles import profiles_sha256
 from recbole_rlmrec.profile.prompt import PromptSettings, known_title
@@ -91,10 +92,12 @@ class Embedded:
     Attributes:
         ids: tokens of the dataset that have a vector.
         record: what is recorded beside the embeddings; empty where nothing is.
+        table: the embeddings.
     """
 
     ids: frozenset[str]
     record: Mapping[str, Any]
+    table: SemanticEmbedding
 
 
 def check_embeddings(
@@ -130,7 +133,7 @@ def check_embeddings(
             continue
         dimensions.add(table.dimension)
         holes = tuple(token for token, covered in zip(tokens[side], joined.covered[1:]) if not covered)
-        embedded[side] = Embedded(frozenset(tokens[side]).difference(holes), metadata)
+        embedded[side] = Embedded(frozenset(tokens[side]).difference(holes), metadata, table)
         label = _labels(side, corpus, profiles[side])
         popularity = Counter(getattr(review, side) for review in corpus.training)
         reports.append(
@@ -154,58 +157,69 @@ def check_embeddings(
 
 
 def is_stale(
+    path: Path,
     record: Mapping[str, Any],
     files: Mapping[Side, Optional[Path]],
     profiles: Mapping[Side, Mapping[str, Profile]],
-    tokens: Mapping[Side, Collection[str]],
     embedded: Mapping[Side, Embedded],
 ) -> bool:
-    """Tell whether embeddings are recorded to be made from other profiles than those in the files."""
+    """Tell whether embeddings are of other profiles than those in the files.
+
+    Each row's text is compared with the digest beside the table. Where there are no digests, as beside tables from
+    elsewhere, the record's hash is compared with that of the profiles, as they stand or by id.
+
+    Args:
+        path: file of the record.
+        record: how the embeddings were made.
+        files: the files of profiles.
+        profiles: the last profile of each id.
+        embedded: what the embeddings hold.
+    """
     wanted = record.get("profiles_sha256")
     if not isinstance(wanted, str) or not all(profiles.values()):
         return False
-    return not any(
-        profiles_sha256(order(chosen["user"]), order(chosen["item"])) == wanted
-        for chosen in _choices(record, files, profiles, tokens, embedded)
-        for order in (_by_token, list)  # as build-semantics encodes them, and as they stand in the files
+    digests = {
+        side: read_digests(path.parent, path.name.removesuffix(".semantic.json"), side, len(found.table.tokens))
+        for side, found in embedded.items()
+        if Path(found.table.source).parent == path.parent
+    }
+    if len(digests) < len(SIDES) or None in digests.values():
+        orders = (_as_they_stand, _by_token)
+        return wanted not in [profiles_sha256(order(profiles["user"]), order(profiles["item"])) for order in orders]
+    return any(
+        _has_other_text(embedded[side].table, of_rows, record, _by_recorded_writer(files[side], record))
+        for side, of_rows in digests.items()
+        if of_rows is not None
     )
 
 
-def _choices(
-    record: Mapping[str, Any],
-    files: Mapping[Side, Optional[Path]],
-    profiles: Mapping[Side, Mapping[str, Profile]],
-    tokens: Mapping[Side, Collection[str]],
-    embedded: Mapping[Side, Embedded],
-) -> Iterator[dict[Side, list[Profile]]]:
-    """Yield the profiles that may have been encoded, in the order of their files, the most probable ones first.
+def _has_other_text(
+    table: SemanticEmbedding, digests: Sequence[bytes], record: Mapping[str, Any], profiles: Mapping[str, Profile]
+) -> bool:
+    """Tell whether a row of a table is of another text than its id's profile."""
+    made = str(record.get("encoder") or ""), bool(record.get("normalized"))
+    return any(
+        token not in profiles or text_digest(profiles[token].profile, vector, *made) != digest
+        for token, vector, digest in zip(table.tokens.tolist(), table.vectors, digests)
+    )
 
-    Files also keep profiles that are not asked for any longer, and those of other writers. Which were encoded is not
-    recorded; only their hash is.
+
+def _by_recorded_writer(path: Optional[Path], record: Mapping[str, Any]) -> dict[str, Profile]:
+    """Return the last profile of each id by the writers that the embeddings are recorded to be of.
+
+    Files also keep those of other writers.
     """
-    ids = {side: set(tokens[side]) for side in SIDES}
-    with_vector = {side: embedded[side].ids if side in embedded else ids[side] for side in SIDES}
     writers = str(record.get("writer") or "").split(", ")
-    split = record.get("train_sha256") or ""
-
-    def by_recorded_writer(side: Side) -> Mapping[str, Profile]:
-        path = files[side]
-        assert path is not None, "there are profiles"
-        return {profile.token: profile for profile in iter_profiles(path) if profile.writer in writers}
-
-    def last(side: Side) -> Mapping[str, Profile]:
-        return profiles[side]
-
-    for read in (last, by_recorded_writer):
-        known = {side: [profile for token, profile in read(side).items() if token in ids[side]] for side in SIDES}
-        yield known
-        yield {side: [profile for profile in known[side] if profile.token in with_vector[side]] for side in SIDES}
-        # An id whose vector is all zero has a profile and no row.
-        yield {side: [profile for profile in known[side] if profile.train_sha256 == split] for side in SIDES}
+    known = iter_profiles(path) if path is not None else ()
+    return {profile.token: profile for profile in known if profile.writer in writers}
 
 
-def _by_token(profiles: Iterable[Profile]) -> list[Profile]:
-    return sorted(profiles, key=lambda profile: profile.token)
+def _as_they_stand(profiles: Mapping[str, Profile]) -> list[Profile]:
+    return list(profiles.values())
+
+
+def _by_token(profiles: Mapping[str, Profile]) -> list[Profile]:
+    return sorted(profiles.values(), key=lambda profile: profile.token)
 
 
 def _labels(side: Side, corpus: Corpus, profiles: Mapping[str, Profile]) -> Callable[[str], str]:

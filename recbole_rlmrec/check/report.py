@@ -100,7 +100,7 @@ def check_corpus(
         f"{len(corpus.training):,} training interactions, {len(corpus.held_out):,} pairs held out (validation and test)"
     )
     reports = tuple(check_profiles(side, files[side], profiles[side], failed[side], tokens[side]) for side in SIDES)
-    stale = [path for path, record in metadata.items() if is_stale(record, files, profiles, tokens, embedded)]
+    stale = [path for path, record in metadata.items() if is_stale(path, record, files, profiles, embedded)]
     return CheckReport(heading, reports, embeddings, check_leaks(corpus, profiles, embedded, metadata, stale, settings))
 
 

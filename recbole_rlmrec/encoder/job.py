@@ -34,13 +34,13 @@ from recbole_rlmrec.data.embedding_files import read_metadata
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
 from recbole_rlmrec.encoder.summary import EncodeSummary
+from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text_digest
 from recbole_rlmrec.errors import DataError, ServiceError
-from recbole_rlmrec.files import atomic_path, json_line, try_lock
+from recbole_rlmrec.files import atomic_path, try_lock
 from recbole_rlmrec.sides import SIDES, Side
 
 # NumPy pads the header of a table of any size that can be to this length.
 _HEADER_BYTES = 128
-_DIGEST_BYTES = 8
 # A block holds at most so many times the encoder's texts, however many of its vectors are taken over.
 _MOST_TAKEN = 16
 
@@ -143,10 +143,6 @@ class Job:
         """Path of a file of the side that is whole."""
         return self.folder / f"{self.dataset}.{side}emb{suffix}"
 
-    def record(self, side: Side) -> Path:
-        """Path of the file that tells of which text each of the side's rows is the vector."""
-        return self.folder / f".{self.dataset}.{side}emb.texts"
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from the same files.
@@ -209,6 +205,7 @@ class Job:
             differences = self._differences(tables, metadata)
         rows = {side: len(tables[side].tokens) for side in tables}
         if not differences:
+            self._complete_digests(tables)
             zero = {side: self._not_in(side, tables[side].tokens) for side in SIDES}
             return self._summary(tables["user"].dimension, rows, zero, up_to_date=True)
         self._kept = self._unchanged(tables)
@@ -238,28 +235,31 @@ class Job:
 
     def _unchanged_rows(self, side: Side, table: SemanticEmbedding) -> dict[int, int]:
         """Return position of a text -> row that is its vector."""
-        try:
-            record = self.record(side).read_bytes()
-        except OSError:
-            record = b""
-        if table.vectors.dtype != self.dtype or len(record) != len(table.tokens) * _DIGEST_BYTES:
+        digests = read_digests(self.folder, self.dataset, side, len(table.tokens))
+        if table.vectors.dtype != self.dtype or digests is None:
             return {}
         row_of = {token: row for row, token in enumerate(table.tokens.tolist())}
         rows: dict[int, int] = {}
         for position, (token, text) in enumerate(zip(self.sides[side].tokens, self.sides[side].texts)):
             row = row_of.get(token)
-            if row is None:
-                continue
-            if record[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES] == self._digest(text, table.vectors[row]):
+            if row is not None and digests[row] == self._digest(text, table.vectors[row]):
                 rows[position] = row
         table.release()
         return rows
 
     def _digest(self, text: str, vector: np.ndarray) -> bytes:
-        """Hash a text, its vector as it is stored, and all that the vector depends on besides."""
-        made = {"encoder": self.encoder.name, "normalized": self.description["normalized"], "dtype": self.dtype.name}
-        content = json_line({**made, "text": text}) + vector.tobytes()
-        return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+        return text_digest(text, vector, self.encoder.name, self.description["normalized"])
+
+    def _complete_digests(self, tables: Mapping[Side, SemanticEmbedding]) -> None:
+        """Write the digests of tables that are of these texts, where a version before wrote none."""
+        for side, table in tables.items():
+            if read_digests(self.folder, self.dataset, side, len(table.tokens)) is not None:
+                continue
+            text_of = dict(zip(self.sides[side].tokens, self.sides[side].texts))
+            digests = [self._digest(text_of[token], row) for token, row in zip(table.tokens.tolist(), table.vectors)]
+            # Where nothing can be written, embeddings can be found up to date, and no more.
+            with suppress(OSError), atomic_path(digests_path(self.folder, self.dataset, side)) as temporary:
+                temporary.write_bytes(b"".join(digests))
 
     def _differences(self, tables: Mapping[Side, SemanticEmbedding], metadata: Optional[dict[str, Any]]) -> list[str]:
         """Say in what the embeddings that are there differ from those wanted."""
@@ -464,8 +464,6 @@ class Job:
         tokens = "".join(f"{self.sides[side].tokens[position]}\n" for position in positions)
         with self.part(side, ".tokens").open("wb", buffering=0) as file:
             _write(file, tokens.encode("utf-8"))
-        if self.encoder.learns_from_texts:
-            return
         vectors = np.load(self.part(side, ".npy"), mmap_mode="r")
         digests = [self._digest(self.sides[side].texts[position], row) for position, row in zip(positions, vectors)]
         with self.part(side, ".texts").open("wb", buffering=0) as file:
@@ -477,11 +475,7 @@ class Job:
             self.metadata_path.unlink(missing_ok=True)  # it must not stand beside vectors that it does not describe
             for side in SIDES:
                 targets = {suffix: self.target(side, suffix) for suffix in (".npy", ".tokens")}
-                if self.encoder.learns_from_texts:
-                    for path in (self.record(side), self.part(side, ".texts")):  # of another encoder
-                        path.unlink(missing_ok=True)
-                else:
-                    targets[".texts"] = self.record(side)
+                targets[".texts"] = digests_path(self.folder, self.dataset, side)
                 for suffix, target in targets.items():
                     if self.part(side, suffix).exists():  # else it was renamed before a crash
                         os.replace(self.part(side, suffix), target)

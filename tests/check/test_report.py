@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -358,23 +358,53 @@ B, A, D = item("b"), item("a"), item("d")
 STALE = "the embeddings were made from other profiles than these; run build-semantics"
 
 
+def digests(folder: Path, *profiles: Profile) -> None:
+    """Write which text each row of ``embed_both``'s tables is of, by hand; rows are in the order of the ids."""
+    for side, tokens in (("user", "uvw"), ("item", "abd")):
+        text_of = {profile.token: profile.profile for profile in profiles}
+        content = b""
+        for number, token in enumerate(tokens):
+            made = {"encoder": "e", "normalized": True, "dtype": "float16", "text": text_of[token]}
+            line = json.dumps(made, ensure_ascii=False) + "\n"
+            row = np.array([1, number], np.float16).tobytes()
+            content += hashlib.blake2b(line.encode() + row, digest_size=8).digest()
+        (folder / f".tiny.{side}emb.texts").write_bytes(content)
+
+
+MADE = {"writer": "llm:m", "encoder": "e", "normalized": True, "train_sha256": "now"}
+
+
 @pytest.mark.parametrize(
-    ("encoded", "more"),
+    "more",
     [
-        ((W, V, U, B, A, D), ()),  # as in the files
-        ((U, V, W, A, B, D), ()),  # as build-semantics does
-        ((U, V, W, A, B, D), (user("z"),)),  # no id of the dataset
-        ((U, V, W, A, B, D), (user("x"),)),  # no vector
-        ((U, V, W, user("x"), A, B, D), (user("x"), user("z"))),  # a vector of zeros
-        ((U, V, W, user("x"), A, B, D), (user("x"), user("z"), replace(V, writer="template"))),
-        ((U, V, W, A, B, D), (user("x"), replace(V, writer="template"))),
+        (),
+        (user("z"),),  # no id of the dataset
+        (user("x"),),  # no vector
+        (user("x"), user("z"), replace(V, profile="Template's.", writer="template")),
     ],
 )
-def test_embeddings_of_these_profiles_are_not_stale(
-    tmp_path: Path, encoded: tuple[Profile, ...], more: tuple[Profile, ...]
-) -> None:
-    embed_both(tmp_path, writer="llm:m", profiles_sha256=written(*encoded), train_sha256="now")
+def test_embeddings_of_these_profiles_are_not_stale(tmp_path: Path, more: tuple[Profile, ...]) -> None:
+    """Files also keep profiles of other writers and of ids without a vector."""
+    embed_both(tmp_path, profiles_sha256="of what was encoded", **MADE)
+    digests(tmp_path, U, V, W, A, B, D)
     report = checked(tmp_path, [W, user("v", "older"), V, U, *more], (B, A, D))
+    assert report.leaks.stale == () and STALE not in str(report)
+
+
+@pytest.mark.parametrize("newer", [replace(W, profile="Other."), None])
+def test_embeddings_of_another_text_are_stale(tmp_path: Path, newer: Optional[Profile]) -> None:
+    """A text is another, or it is not there any more."""
+    embed_both(tmp_path, profiles_sha256="of what was encoded", **MADE)
+    digests(tmp_path, U, V, W, A, B, D)
+    report = checked(tmp_path, [U, V, *filter(None, [newer])], (A, B, D))
+    assert report.leaks.stale == (tmp_path / "tiny.semantic.json",)
+
+
+@pytest.mark.parametrize("encoded", [(W, V, U, B, A, D), (U, V, W, A, B, D)])
+def test_without_digests_the_hash_of_the_files_counts(tmp_path: Path, encoded: tuple[Profile, ...]) -> None:
+    """Profiles as they stand in the files, and by id, as build-semantics encodes them."""
+    embed_both(tmp_path, profiles_sha256=written(*encoded), **MADE)
+    report = checked(tmp_path, [W, user("v", "older"), V, U], (B, A, D))
     assert report.leaks.stale == () and STALE not in str(report)
 
 

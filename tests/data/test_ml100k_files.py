@@ -76,7 +76,9 @@ def test_split_differs_from_a_plain_draw_only_where_it_must(make: ModuleType, da
     """Everything moved to training is of a node with no other training interaction; as much was given back."""
     users, items = (data.ratings[field].to_numpy(dtype=str) for field in ("user_id", "item_id"))
     drawn = np.empty(len(codes), dtype=np.int8)
-    drawn[_shuffled(_pair_order(*_columns(users, items)), make.SEED)] = np.repeat([TRAIN, VALID, TEST], [60_000, 20_000, 20_000])
+    drawn[_shuffled(_pair_order(*_columns(users, items)), make.SEED)] = np.repeat(
+        [TRAIN, VALID, TEST], [60_000, 20_000, 20_000]
+    )
     rescued, returned = (codes == TRAIN) & (drawn != TRAIN), (codes != TRAIN) & (drawn == TRAIN)
     drawn_train = drawn == TRAIN
     assert not np.any(np.isin(users[rescued], users[drawn_train]) & np.isin(items[rescued], items[drawn_train]))

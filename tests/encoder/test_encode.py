@@ -29,6 +29,7 @@ from recbole_rlmrec.sides import SIDES, Side
 NAME = "books"
 ROOT = Path(__file__).parents[2]
 OUTPUTS = [f"{NAME}.{side}emb.{suffix}" for side in SIDES for suffix in ("npy", "tokens")] + [f"{NAME}.semantic.json"]
+RECORDS = [f".{NAME}.{side}emb.texts" for side in ("item", "user")]
 
 
 class Letters(Encoder):
@@ -133,7 +134,7 @@ def test_vectors_tokens_and_description_are_written(tmp_path: Path) -> None:
     assert (summary.rows, summary.dimension, summary.encoded, summary.resumed) == ({"user": 3, "item": 2}, 5, 5, 0)
     assert "3 users and 2 items, dimension 5, float32, normalized, by letters" in str(summary)
     assert "letters were counted" in str(summary)
-    assert leftovers(folder) == []
+    assert leftovers(folder) == RECORDS
 
 
 @pytest.mark.parametrize("float16", [False, True])
@@ -233,7 +234,7 @@ def test_stopped_run_goes_on_with_the_next_block(folder: Path, whole: dict[str, 
     assert (summary.resumed, summary.encoded) == (done, 13 - done)
     assert [text for block in encoder.blocks for text in block] == [each.profile for each in USERS + ITEMS][done:]
     assert output_bytes(folder) == whole
-    assert leftovers(folder) == []
+    assert leftovers(folder) == RECORDS
 
 
 KILLED = """
@@ -274,7 +275,7 @@ def test_killed_process_goes_on(folder: Path, whole: dict[str, bytes], moment: s
     assert bool(encoder.fitted) == (done < 13)
     assert sum(summary.rows.values()) == 13
     assert output_bytes(folder) == whole
-    assert leftovers(folder) == []
+    assert leftovers(folder) == RECORDS
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_no_other_process_comes_between_encoding_and_renaming(
     encoded(folder, Letters())
     assert len(refused) == 1
     assert output_bytes(folder) == whole
-    assert leftovers(folder) == []
+    assert leftovers(folder) == RECORDS
 
 
 def test_lock_file_that_stayed_does_no_harm_and_one_that_is_held_stays(folder: Path, whole: dict[str, bytes]) -> None:
@@ -345,7 +346,7 @@ def test_lock_file_that_stayed_does_no_harm_and_one_that_is_held_stays(folder: P
         assert lock_path.exists()
     encoded(folder, Letters())
     assert output_bytes(folder) == whole
-    assert leftovers(folder) == []
+    assert leftovers(folder) == RECORDS
 
 
 def test_lock_on_a_file_that_was_removed_counts_for_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +397,6 @@ def test_embeddings_in_a_folder_without_leave_to_write_are_up_to_date(
 
 # ---------------------------------------------------------------------- taking over what is unchanged
 
-RECORDS = [f".{NAME}.{side}emb.texts" for side in ("item", "user")]
 MOVED = "t" * 64
 
 
@@ -550,7 +550,18 @@ def test_encoder_that_learns_from_all_texts_takes_nothing_over(folder: Path) -> 
     encoder = Letters()
     assert encoded(folder, encoder, overwrite=True).taken == 0
     assert sum(map(len, encoder.blocks)) == len(encoder.fitted) == 13
-    assert leftovers(folder) == []
+    assert leftovers(folder) == RECORDS
+
+
+def test_digests_of_tables_that_a_version_before_wrote_are_completed(folder: Path) -> None:
+    """Where everything is as it would be written, so are the digests, and nothing else."""
+    encoded(folder, Letters())
+    digests = {name: (folder / name).read_bytes() for name in RECORDS}
+    for name in RECORDS:
+        (folder / name).unlink()
+    encoder = Letters()
+    assert encoded(folder, encoder).up_to_date and encoder.blocks == []
+    assert {name: (folder / name).read_bytes() for name in RECORDS} == digests
 
 
 class Longer(Alone):
