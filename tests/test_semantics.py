@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from loopback_server import LoopbackServer, Reply, embedding, profile_content, user_text
 
-from recbole_rlmrec import semantics
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.data.split import pairs_sha256
+from recbole_rlmrec.profile import llm_writer
 from recbole_rlmrec.profile.record import iter_profiles, read_failures, read_profiles
 
 KEY = "sk-loopback-0123456789abcdef"
@@ -229,9 +229,9 @@ def test_waiting_for_batches_ends_with_the_embeddings(
         waits.append(seconds)
         server.finish(list(server.batches)[-1])
 
-    monkeypatch.setattr(semantics.time, "sleep", instead_of_sleeping)
+    monkeypatch.setattr(llm_writer.time, "sleep", instead_of_sleeping)
     assert shop.build(*by_llm(server), "--batch", "--wait") == 0
-    assert waits == [semantics.BATCH_POLL_SECONDS] * 2
+    assert waits == [llm_writer.BATCH_POLL_SECONDS] * 2
 
 
 def test_what_failed_in_a_batch_is_submitted_again_only_when_asked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ def test_waiting_ends_where_a_batch_expires(
     def instead_of_sleeping(_: float) -> None:
         server.finish(list(server.batches)[-1], status="expired", answered=2)
 
-    monkeypatch.setattr(semantics.time, "sleep", instead_of_sleeping)
+    monkeypatch.setattr(llm_writer.time, "sleep", instead_of_sleeping)
     assert shop.build(*by_llm(server), "--batch", "--wait") == 1
     assert f"{N_ITEMS - 3} items are left" in capsys.readouterr().out
     assert list(server.batches) == ["batch-0"]
@@ -333,7 +333,7 @@ def test_another_model_is_asked_what_one_refused_in_a_batch(shop: Shop, monkeypa
         return Reply(refusal="No.") if "Gadget number 3" in user_text(body) and body["model"] == "m" else None
 
     with LoopbackServer(key=KEY, answer=answer) as server:
-        monkeypatch.setattr(semantics.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
+        monkeypatch.setattr(llm_writer.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
         assert shop.build(*by_llm(server), "--batch", "--wait") == 0
         assert "i3" not in shop.vectors("item")
         other = [argument if argument != "m" else "n" for argument in by_llm(server)]
@@ -348,7 +348,7 @@ def test_the_first_prompt_refused_does_not_hold_up_a_batch(shop: Shop, monkeypat
         return Reply(refusal="No.") if '"Gadget number 0"' in user_text(body) else None
 
     with LoopbackServer(key=KEY, answer=answer) as server:
-        monkeypatch.setattr(semantics.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
+        monkeypatch.setattr(llm_writer.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
         assert shop.build(*by_llm(server), "--batch", "--wait") == 0
         assert shop.build(*by_llm(server), "--batch", "--wait", "--retry-failed") == 0
 
