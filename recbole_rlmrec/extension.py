@@ -21,7 +21,7 @@ def register(part: _T) -> _T:
             :func:`recbole_rlmrec.model.registry.register`; a class that extends
             :class:`~recbole_rlmrec.encoder.base.Encoder` (``recbole_rlmrec.encoders``) or
             :class:`~recbole_rlmrec.profile.writer.Writer` (``recbole_rlmrec.writers``); an object of
-            :class:`~recbole_rlmrec.data.raw_dump.Source` (``recbole_rlmrec.sources``); or a verb, a module with
+            :class:`~recbole_rlmrec.sources.raw_dump.Source` (``recbole_rlmrec.sources``); or a verb, a module with
             ``add_arguments`` and ``run`` (``recbole_rlmrec.verbs``).
 
     Returns:
@@ -41,9 +41,9 @@ def _register(part: Any) -> None:
 
         VERBS.register(part)
         return
-    from recbole_rlmrec.data.raw_dump import SOURCES, Source
     from recbole_rlmrec.encoder.base import ENCODERS, Encoder
     from recbole_rlmrec.profile.writer import WRITERS, Writer
+    from recbole_rlmrec.sources.raw_dump import SOURCES, Source
 
     if isinstance(part, Source):
         SOURCES.register(part)

@@ -127,9 +127,10 @@ class Registry(Mapping[str, _T], Generic[_T]):
         name = self._check(part)
         if name in self:
             taken = self._origin(name)
-            if taken != self._origin_of(part):
+            given = self._origin_of(part)
+            if taken != given:
                 raise ContractError(
-                    f"{self._origin_of(part)}: there is a {self.kind} '{name}' already ({taken}). Choose another name."
+                    f"{given}: the {self.kind} '{name}' is there already ({taken}). Choose another name."
                 )
         self._loaded[name] = part
         return part
@@ -146,8 +147,8 @@ class Registry(Mapping[str, _T], Generic[_T]):
             taken = self._points.setdefault(point.name, point).value
             if taken != point.value:
                 _logger.warning(
-                    f"The entry point {point.name} = {point.value} of the group {self.group} is left out: there is a "
-                    f"{self.kind} of this name already ({taken})."
+                    f"The entry point {point.name} = {point.value} of the group {self.group} is left out: the "
+                    f"{self.kind} '{point.name}' is there already ({taken})."
                 )
 
 

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "recbole_rlmrec"
 #: The floors of the house, from the top. What stands on one floor imports from floors below and from its own room.
 FLOORS = (
     ("__init__", "cli"),
+    ("extension",),
     ("verbs",),
     ("tuning", "semantics", "arguments"),
     ("check", "quick_start"),

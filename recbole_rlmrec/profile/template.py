@@ -18,7 +18,6 @@ from recbole_rlmrec.profile.prompt import (
     NO_TRAINING_INTERACTION,
     PromptSettings,
     by_token,
-    canonical_sha256,
     known_title,
     one_line,
     readable_attributes,
@@ -70,7 +69,7 @@ class TemplateWriter(RuleWriter):
         for token in sorted(corpus.items):
             inputs = _item_inputs(corpus.items[token], settings.domain)
             if any(inputs.values()):
-                profiles.append(self._profile(token, describe_item(**inputs), inputs, (), corpus))
+                profiles.append(self.profile_of(corpus, token, describe_item(**inputs), inputs=inputs))
             else:
                 without[token] = NOTHING_KNOWN_OF_ITEM
         return profiles, without
@@ -94,16 +93,11 @@ class TemplateWriter(RuleWriter):
             own = interactions.get(token, [])
             inputs = _user_inputs(corpus.users[token], own, items, popularity)
             if own and any(inputs.values()):
-                told = tuple(sorted({review.item for review in own}))
-                profiles.append(self._profile(token, describe_user(**inputs), inputs, told, corpus))
+                told = (review.item for review in own)
+                profiles.append(self.profile_of(corpus, token, describe_user(**inputs), told, inputs))
             else:
                 without[token] = NOTHING_KNOWN_OF_USER if own else NO_TRAINING_INTERACTION
         return profiles, without
-
-    def _profile(
-        self, token: str, text: str, inputs: Mapping[str, Any], told: tuple[str, ...], corpus: Corpus
-    ) -> Profile:
-        return Profile(token, text, "", self.known_as, canonical_sha256(inputs), corpus.train_sha256, told)
 
 
 def describe_item(title: str, attributes: Mapping[str, Sequence[str]], description: str) -> str:

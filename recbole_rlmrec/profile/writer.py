@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from recbole_rlmrec.profile.prompt import Prompts, PromptSettings
+from recbole_rlmrec.profile.prompt import Prompts, PromptSettings, canonical_sha256
 from recbole_rlmrec.profile.record import Profile, ProfileLog, failures_path, profiles_path
 from recbole_rlmrec.registry import Registry, checked_class
 from recbole_rlmrec.settings import Settings
@@ -115,8 +115,23 @@ class RuleWriter(Writer):
     ) -> tuple[Sequence[Profile], Mapping[str, str]]:
         """Return one side's profiles, by token, and token -> reason for those that get none.
 
-        Only interactions of ``task.corpus.training`` may be told; ``Profile.told`` says which are.
+        Only interactions of ``task.corpus.training`` may be told; :meth:`profile_of` records which are.
         """
+
+    def profile_of(
+        self, corpus: Corpus, token: str, text: str, told: Iterable[str] = (), inputs: Mapping[str, Any] | None = None
+    ) -> Profile:
+        """Return a profile with everything that is recorded of it.
+
+        Args:
+            corpus: what it was written from.
+            token: original id of the user or item.
+            text: the profile.
+            told: other ends of the training interactions that it tells of.
+            inputs: what it was made from, for the record's hash; the text itself, if not given.
+        """
+        digest = canonical_sha256({"text": text} if inputs is None else inputs)
+        return Profile(token, text, "", self.known_as, digest, corpus.train_sha256, tuple(sorted(set(told))))
 
     def plan(self, task: Task) -> None:
         """Report how many profiles there would be."""
