@@ -12,7 +12,7 @@ from recbole_rlmrec.version import __version__
 
 if TYPE_CHECKING:
     from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
-    from recbole_rlmrec.model.registry import register
+    from recbole_rlmrec.extension import register
     from recbole_rlmrec.quick_start import load_model, run
 
 __all__ = ["SemanticEmbedding", "__version__", "load_model", "register", "run"]
@@ -20,7 +20,7 @@ __all__ = ["SemanticEmbedding", "__version__", "load_model", "register", "run"]
 _MODULES = {
     "SemanticEmbedding": "recbole_rlmrec.data.semantic_embedding",
     "load_model": "recbole_rlmrec.quick_start",
-    "register": "recbole_rlmrec.model.registry",
+    "register": "recbole_rlmrec.extension",
     "run": "recbole_rlmrec.quick_start",
 }
 

@@ -26,4 +26,4 @@ class TrainingError(RLMRecError, RuntimeError):
 
 
 class ContractError(RLMRecError, TypeError):
-    """A model class returns or declares something else than the contract of backbones or alignments asks."""
+    """A class from outside, or another part, returns or declares something else than the contract of its kind asks."""

@@ -385,6 +385,20 @@ def defaults_of(settings: type[Settings]) -> dict[str, Any]:
     return {each.name: each.default for each in fields(settings) if _DESCRIBED in each.metadata}
 
 
+def completed(settings: type[_SettingsT], config: Any) -> _SettingsT:
+    """Read a class's settings from a configuration whose model does not read them: what is not set has its default.
+
+    Args:
+        settings: the class; each of its fields declares a default.
+        config: the run's configuration.
+
+    Raises:
+        SettingError: a value is out of range.
+    """
+    given = {name: config[name] for name in defaults_of(settings) if config[name] is not None}
+    return settings.from_config({"model": settings.__name__, **defaults_of(settings), **given})
+
+
 def check_value(name: str, value: Any, origin: str = "") -> None:
     """Raise unless ``value`` is one that the setting may have; settings not of our own pass.
 

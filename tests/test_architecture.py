@@ -13,14 +13,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "recbole_rlmrec"
 #: The floors of the house, from the top. What stands on one floor imports from floors below and from its own room.
 FLOORS = (
     ("__init__", "cli"),
-    ("tuning", "semantics"),
+    ("extension",),
+    ("verbs",),
+    ("tuning", "semantics", "arguments"),
     ("check", "quick_start"),
     ("profile", "sources"),
     ("config", "training", "launch"),
     ("model",),
     ("text", "encoder"),
     ("data",),
-    ("ops",),
+    ("ops", "registry"),
     ("settings", "openai_client"),
     ("sides", "recbole_names", "known_datasets", "resources", "compat", "wording", "files", "version"),
     ("errors",),

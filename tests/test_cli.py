@@ -286,6 +286,25 @@ def test_script_at_the_top(tmp_path: Path) -> None:
     assert finished.stdout == "" and list(tmp_path.iterdir()) == []
 
 
+def test_the_list_of_verbs_needs_none_of_what_they_work_with(tmp_path: Path) -> None:
+    """So it is there at once; and a verb imports no other."""
+    script = "import sys; from recbole_rlmrec.cli import main\n"
+    script += "try: main(sys.argv[1:])\nexcept SystemExit: print('modules:', *sys.modules)"
+    for arguments, verbs in ((["--help"], 5), (["import-release", "--help"], 1)):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={"PATH": "", "PYTHONPATH": str(REPOSITORY), "HOME": str(tmp_path)},
+            check=True,
+        )
+        printed, _, modules = done.stdout.partition("modules: ")
+        assert "Turn RLMRec's released files into a dataset." in printed
+        assert {"numpy", "torch", "pandas", "recbole"}.isdisjoint(modules.split())
+        assert sum(name.startswith("recbole_rlmrec.verbs.") for name in modules.split()) == verbs
+
+
 # ---------------------------------------------------------------------- import-release
 
 #: (user row, item row); user 3 is in no training pair, and nobody has all items.

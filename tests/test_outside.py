@@ -13,7 +13,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator
+from zlib import crc32
 
+import numpy as np
 import pytest
 import torch
 from recbole.model.general_recommender import BPR
@@ -28,12 +30,15 @@ from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, BASELINES, get_
 from recbole_rlmrec.settings import SETTINGS, AutoOr, Range, Settings, Weight, inert, setting
 
 OUTSIDE = Path(__file__).parent / "outside"
-SCRIPT = Path(__file__).parents[1] / "run_recbole_rlmrec.py"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "run_recbole_rlmrec.py"
+COMMAND = "import sys; from recbole_rlmrec.cli import main; sys.exit(main())"
 
 
-def outside(*command: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process that has the package installed."""
-    environment = {**os.environ, "PYTHONPATH": f"{OUTSIDE}{os.pathsep}{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
+def outside(*command: Any, cwd: Path, beside: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process that has the package installed, and what lies in a further folder."""
+    folders = [OUTSIDE, Path(__file__).parent, ROOT, *([beside] if beside else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, *map(str, command)]
     return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True)
 
@@ -104,6 +109,86 @@ def test_two_processes_train_what_one_trains(world: World) -> None:
         lines = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "cosine" in line]
         losses.append([float(line.split("cosine")[1].split(":")[1].split(",")[0].split("]")[0]) for line in lines[-2:]])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3) and min(losses[0]) > 0
+
+
+def test_from_a_dump_of_theirs_to_embeddings_of_theirs(tmp_path: Path) -> None:
+    """Their source, writer, encoder and verb, by the options of our verbs."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    pairs = [(user, item) for user in range(6) for item in range(6)]
+    reviews = [{"who": f"u{user}", "what": f"i{item}", "stars": 2 + (user + item) % 4} for user, item in pairs]
+    things = [{"what": f"i{item}", "name": f"Gadget of kind {item}"} for item in range(6)]
+    for name, lines in (("ratings", reviews), ("things", things)):
+        (raw / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    def call(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = outside("-c", COMMAND, *arguments, cwd=tmp_path)
+        assert done.returncode == status, done.stderr
+        return done
+
+    prepared = call("prepare", "--source=ratings", "--raw=raw", "--dataset=shop", "--k-core=4", "--shares=2:1:1")
+    assert "shop, from a raw dump of ratings" in prepared.stdout
+    assert "27 with a rating of at least 3" in prepared.stdout  # of 36; those with 2 stars are none
+    described = call("describe", "--dataset=shop", "--titles").stdout
+    assert described.startswith("6 users, 6 items, ") and "Gadget of kind 5\n" in described
+    build = ["build-semantics", "--dataset=shop", "--writer=titles", "--encoder=hashing"]
+    planned = call(*build, "--dry-run").stdout
+    assert "items: 6 profiles by titles; nobody is asked, nothing is to be paid." in planned
+    built = call(*build, "--hash_columns=8").stdout
+    assert "users: 6 profiles by titles, 6 of them new." in built and "verdict: no leak found." in built
+    folder = tmp_path / "dataset/shop"
+    metadata = json.loads((folder / "shop.semantic.json").read_text())
+    assert (metadata["encoder"], metadata["writer"], metadata["dimension"]) == ("hashing:8", "titles", 8)
+    tokens = (folder / "shop.itememb.tokens").read_text().split()
+    vectors = dict(zip(tokens, np.load(folder / "shop.itememb.npy")))
+    counts = np.bincount([crc32(word.encode()) % 8 for word in ["gadget", "of", "kind", "5"]], minlength=8)
+    np.testing.assert_allclose(vectors["i5"], counts / np.linalg.norm(counts), rtol=1e-6)
+    assert "up to date" in call(*build, "--hash_columns=8").stdout
+
+    wrong = call(*build, "--hash_columns=0", status=2).stderr
+    assert "hash_columns=0 is out of range: expected a whole number at least 1" in wrong
+    assert "hashing: length of a vector" in wrong
+    assert "Did you mean 'hash_columns'?" in call(*build, "--hash_colums=8", status=2).stderr
+    wrong = call(*build, "--dimension=8", status=2).stderr
+    assert "The encoder hashing cannot use --dimension. Leave it out; its settings are: --hash_columns=..." in wrong
+    wrong = call(*build, "--limit=3", status=2).stderr
+    assert "--limit is for --writer llm; the writer 'titles' asks nobody." in wrong
+
+
+BROKEN = """[recbole_rlmrec.encoders]
+bad = broken:Encoder
+other = rlmrec_outside.hashing:HashEncoder
+lsa = rlmrec_outside.hashing:HashEncoder
+
+[recbole_rlmrec.verbs]
+bad = broken
+"""
+
+
+def test_parts_that_fail_leave_the_others_alone(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    info = site / "broken-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(BROKEN)
+    (site / "broken.py").write_text("raise RuntimeError('not today')\n")
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return outside("-c", COMMAND, *arguments, cwd=tmp_path, beside=site)
+
+    why = "cannot be used. The entry point bad = broken{} could not be loaded (RuntimeError: not today)."
+    listed = call("--help")
+    assert listed.returncode == 0 and "Train and test one model." in listed.stdout
+    assert f"The verb 'bad' {why.format('')}" in " ".join(listed.stdout.split())
+    refused = call("bad")
+    assert (refused.returncode, refused.stderr) == (2, f"error: The verb 'bad' {why.format('')}\n")
+    refused = call("build-semantics", "--dataset=ml-100k", "--encoder=bad")
+    assert refused.returncode == 2 and f"error: The encoder 'bad' {why.format(':Encoder')}\n" in refused.stderr
+    refused = call("build-semantics", "--dataset=ml-100k", "--encoder=other")
+    assert refused.returncode == 2 and "leads to the encoder 'hashing'. Give both one name." in refused.stderr
+    done = call("build-semantics", "--dataset=ml-100k", "--encoder=lsa", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "lsa = rlmrec_outside.hashing:HashEncoder of the group recbole_rlmrec.encoders is left out" in done.stderr
 
 
 # ---------------------------------------------------------------------- what breaks the contract

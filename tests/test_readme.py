@@ -117,8 +117,17 @@ def test_packages_are_all_listed() -> None:
 
 def test_listings_for_contributors_are_the_files_that_tests_run() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for name in ("tilted.py", "cosine.py", "TiltedGCN.yaml"):
+    names = ("tilted.py", "cosine.py", "TiltedGCN.yaml", "hashing.py", "titles.py", "ratings.py", "describe.py")
+    for name in names:
         listing = (ROOT / "tests/outside/rlmrec_outside" / name).read_text(encoding="utf-8")
         assert f"\n{listing}```" in text, name
+    points = configparser.ConfigParser()
+    points.read(ROOT / "tests/outside/rlmrec_outside-1.0.dist-info/entry_points.txt")
+    for group in points.sections():
+        lines = [
+            f'    [project.entry-points."{group}"]',
+            *(f'    {name} = "{value}"' for name, value in points[group].items()),
+        ]
+        assert "\n".join(lines) in text, group
     for path in re.findall(r"`((?:recbole_rlmrec|tests|properties/model|model)/[\w/]+\.(?:py|sh|yaml))`", text):
         assert (ROOT / path).is_file() or (ROOT / "recbole_rlmrec" / path).is_file(), path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -10,10 +11,18 @@ import numpy as np
 import pytest
 from loopback_server import LoopbackServer, Reply, embedding, profile_content, user_text
 
-from recbole_rlmrec import semantics
 from recbole_rlmrec.cli import main
+from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.split import pairs_sha256
+from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
+from recbole_rlmrec.errors import ContractError
+from recbole_rlmrec.profile import llm_writer, prompt
+from recbole_rlmrec.profile.prompt import Prompts, PromptSettings, user_prompts
 from recbole_rlmrec.profile.record import iter_profiles, read_failures, read_profiles
+from recbole_rlmrec.profile.writer import RuleWriter
+from recbole_rlmrec.semantics import BuildSettings, build_semantics
+from recbole_rlmrec.sides import SIDES
+from recbole_rlmrec.text.load import load_corpus
 
 KEY = "sk-loopback-0123456789abcdef"
 N_USERS, N_ITEMS = 12, 8
@@ -180,6 +189,59 @@ def test_what_the_model_refuses_is_a_hole(shop: Shop, monkeypatch: pytest.Monkey
     assert set(shop.vectors("user")) == {f"u{user}" for user in range(N_USERS)} - users_of_it
 
 
+@pytest.mark.parametrize("writer", ["template", "llm"])
+def test_prompts_are_built_once(
+    shop: Shop, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, writer: str, capsys: pytest.CaptureFixture
+) -> None:
+    """By whoever needs them first: the writing, or the check at the end."""
+    counts: Counter[str] = Counter()
+    for side in SIDES:
+        build = getattr(prompt, f"{side}_prompts")
+
+        def counted(*arguments: Any, side: str = side, build: Any = build) -> Any:
+            counts[side] += 1
+            return build(*arguments)
+
+        monkeypatch.setattr(prompt, f"{side}_prompts", counted)
+    assert shop.build(*(by_llm(server) if writer == "llm" else [])) == 0
+    assert counts == {"user": 1, "item": 1}
+    assert f"prompts built from the training split now: {N_USERS + N_ITEMS}\n" in capsys.readouterr().out
+
+
+def test_a_check_with_other_item_profiles_builds_the_users_prompts_of_those(shop: Shop) -> None:
+    corpus = load_corpus(RLMRecConfig("BPR", "shop", config_dict={"data_path": str(shop.root)}))
+    prompts = Prompts(corpus, PromptSettings())
+    first = prompts.of_users({"i0": "one"})
+    assert prompts.of_users({"i0": "one"}) is first
+    assert prompts.of_users({"i0": "two"}) == user_prompts(corpus, {"i0": "two"}, PromptSettings()) != first
+
+
+class Wrong(RuleWriter):
+    """Returns no dictionary of profiles."""
+
+    known_as = "wrong"
+
+    def profiles(self, task: Any, side: Any, item_profiles: Any) -> Any:
+        return [], {}
+
+    def write(self, task: Any, side: Any, item_profiles: Any) -> Any:
+        return {"i0": "a text"}
+
+
+def test_a_writer_that_returns_no_profiles_is_told_what_is_expected(shop: Shop) -> None:
+    config = RLMRecConfig("BPR", "shop", config_dict={"data_path": str(shop.root)})
+    with pytest.raises(ContractError, match=r"Wrong.write\(\) returned .*'a text'.*, expected a dictionary token"):
+        build_semantics(config, Wrong(), make_encoder("lsa", EncoderSettings()), BuildSettings())
+
+
+def test_batch_is_a_writer_too(shop: Shop, server: LoopbackServer) -> None:
+    arguments = [argument if argument != "llm" else "batch" for argument in by_llm(server)]
+    assert shop.build(*arguments) == 1
+    server.finish("batch-0")
+    assert shop.build(*by_llm(server), "--batch") == 1
+    assert list(server.batches) == ["batch-0", "batch-1"]
+
+
 def test_switching_writers_never_mixes_them_and_never_pays_twice(shop: Shop, server: LoopbackServer) -> None:
     assert shop.build(*by_llm(server)) == 0
     vectors = shop.vectors("item")
@@ -229,9 +291,9 @@ def test_waiting_for_batches_ends_with_the_embeddings(
         waits.append(seconds)
         server.finish(list(server.batches)[-1])
 
-    monkeypatch.setattr(semantics.time, "sleep", instead_of_sleeping)
+    monkeypatch.setattr(llm_writer.time, "sleep", instead_of_sleeping)
     assert shop.build(*by_llm(server), "--batch", "--wait") == 0
-    assert waits == [semantics.BATCH_POLL_SECONDS] * 2
+    assert waits == [llm_writer.BATCH_POLL_SECONDS] * 2
 
 
 def test_what_failed_in_a_batch_is_submitted_again_only_when_asked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +336,7 @@ def test_waiting_ends_where_a_batch_expires(
     def instead_of_sleeping(_: float) -> None:
         server.finish(list(server.batches)[-1], status="expired", answered=2)
 
-    monkeypatch.setattr(semantics.time, "sleep", instead_of_sleeping)
+    monkeypatch.setattr(llm_writer.time, "sleep", instead_of_sleeping)
     assert shop.build(*by_llm(server), "--batch", "--wait") == 1
     assert f"{N_ITEMS - 3} items are left" in capsys.readouterr().out
     assert list(server.batches) == ["batch-0"]
@@ -333,7 +395,7 @@ def test_another_model_is_asked_what_one_refused_in_a_batch(shop: Shop, monkeypa
         return Reply(refusal="No.") if "Gadget number 3" in user_text(body) and body["model"] == "m" else None
 
     with LoopbackServer(key=KEY, answer=answer) as server:
-        monkeypatch.setattr(semantics.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
+        monkeypatch.setattr(llm_writer.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
         assert shop.build(*by_llm(server), "--batch", "--wait") == 0
         assert "i3" not in shop.vectors("item")
         other = [argument if argument != "m" else "n" for argument in by_llm(server)]
@@ -348,7 +410,7 @@ def test_the_first_prompt_refused_does_not_hold_up_a_batch(shop: Shop, monkeypat
         return Reply(refusal="No.") if '"Gadget number 0"' in user_text(body) else None
 
     with LoopbackServer(key=KEY, answer=answer) as server:
-        monkeypatch.setattr(semantics.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
+        monkeypatch.setattr(llm_writer.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
         assert shop.build(*by_llm(server), "--batch", "--wait") == 0
         assert shop.build(*by_llm(server), "--batch", "--wait", "--retry-failed") == 0
 
@@ -394,7 +456,9 @@ def test_a_folder_that_cannot_be_written_is_named(shop: Shop, capsys: pytest.Cap
         (["--limit", "5"], "--limit is for --writer llm"),
         (["--writer", "llm", "--llm", "m", "--limit", "0"], "--limit 0"),
         (["--llm", "m"], "--llm is for --writer llm"),
-        (["--wait"], "--batch"),
+        (["--wait"], "--wait is for --batch."),
+        (["--writer", "llm", "--llm", "m", "--retry-failed"], "--retry-failed is for --batch."),
+        (["--batch"], "--batch is for --writer llm; the writer 'template' sends no batches."),
         (["--encoder", "openai"], "model"),
         (["--token-budget", "10"], "token_budget"),
         (["--encoder-prompt", "Represent:"], "prompt"),

@@ -11,7 +11,7 @@ from typing import Any, Collection, Mapping, Optional, Sequence
 
 from recbole_rlmrec.check.embeddings import Embedded
 from recbole_rlmrec.check.lines import found_line
-from recbole_rlmrec.profile.prompt import PromptSettings, item_prompts, known_title, user_prompts
+from recbole_rlmrec.profile.prompt import Prompts, known_title
 from recbole_rlmrec.profile.record import (
     Profile,
 )
@@ -114,7 +114,7 @@ def check_leaks(
     embedded: Mapping[Side, Embedded],
     metadata: Mapping[Path, Mapping[str, Any]],
     stale: Sequence[Path],
-    settings: PromptSettings,
+    prompts: Prompts,
 ) -> LeakReport:
     """Look for validation and test interactions in profiles, prompts and embeddings.
 
@@ -124,7 +124,7 @@ def check_leaks(
         embedded: what the embeddings of each side hold, of the sides that have some.
         metadata: what is recorded beside the embeddings, by the record's file.
         stale: the records of embeddings that were made from other profiles.
-        settings: how prompts are built.
+        prompts: those of the corpus.
     """
     ids: dict[Side, Collection[str]] = {"user": corpus.users, "item": corpus.items}
     ids.update({side: found.ids for side, found in embedded.items()})
@@ -132,15 +132,15 @@ def check_leaks(
     training = {(review.user, review.item) for review in corpus.training}
     told = {pair for side in SIDES for profile in used[side].values() for pair in _pairs(side, profile)}
     texts = {token: profile.profile for token, profile in profiles["item"].items()}
-    prompts = [*item_prompts(corpus, settings)[0], *user_prompts(corpus, texts, settings)[0]]
-    prompted = {pair for prompt in prompts for pair in _pairs(prompt.side, prompt)}
+    built = [*prompts.of_items[0], *prompts.of_users(texts)[0]]
+    prompted = {pair for prompt in built for pair in _pairs(prompt.side, prompt)}
     other_split, harmless_split = _other_splits(corpus, used, metadata, training)
     return LeakReport(
         unused={side: tuple(sorted(set(profiles[side]).difference(used[side]))) for side in SIDES},
         told=len(told),
         told_held_out=tuple(sorted(told & corpus.held_out)),
         told_unknown=tuple(sorted(told - corpus.held_out - training)),
-        prompts=len(prompts),
+        prompts=len(built),
         prompts_held_out=tuple(sorted(prompted & corpus.held_out)),
         other_split=other_split,
         harmless_split=harmless_split,

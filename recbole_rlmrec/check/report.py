@@ -16,7 +16,7 @@ from recbole_rlmrec.check.embeddings import EmbeddingReport, check_embeddings, i
 from recbole_rlmrec.check.leakage import LeakReport, check_leaks
 from recbole_rlmrec.check.profiles import ProfileReport, check_profiles
 from recbole_rlmrec.errors import DataError
-from recbole_rlmrec.profile.prompt import PromptSettings
+from recbole_rlmrec.profile.prompt import Prompts, PromptSettings
 from recbole_rlmrec.profile.record import (
     failures_path,
     profiles_path,
@@ -73,6 +73,7 @@ def check_corpus(
     folders: Sequence[Union[str, Path]],
     settings: PromptSettings,
     separators: Optional[Mapping[str, str]] = None,
+    prompts: Optional[Prompts] = None,
 ) -> CheckReport:
     """Check the profiles and embeddings in some folders against a corpus; see ``check``.
 
@@ -81,6 +82,7 @@ def check_corpus(
         folders: where to look, in order.
         settings: how prompts are built, and the seed of what is drawn.
         separators: RecBole's ``field_separator`` and ``seq_separator``, for embeddings in atomic files.
+        prompts: those of this corpus and these settings, where they have been built; built if not given.
     """
     paths = [Path(folder) for folder in folders]
     tokens: dict[Side, list[str]] = {"user": sorted(corpus.users), "item": sorted(corpus.items)}
@@ -101,7 +103,8 @@ def check_corpus(
     )
     reports = tuple(check_profiles(side, files[side], profiles[side], failed[side], tokens[side]) for side in SIDES)
     stale = [path for path, record in metadata.items() if is_stale(path, record, files, profiles, embedded)]
-    return CheckReport(heading, reports, embeddings, check_leaks(corpus, profiles, embedded, metadata, stale, settings))
+    prompts = prompts or Prompts(corpus, settings)
+    return CheckReport(heading, reports, embeddings, check_leaks(corpus, profiles, embedded, metadata, stale, prompts))
 
 
 def _first_file(paths: Iterable[Path]) -> Optional[Path]:

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Literal, Optional, Sequence
+from typing import Any, ClassVar, Optional, Sequence
 
 import numpy as np
 
-from recbole_rlmrec.errors import ServiceError, SettingError
-
-EncoderName = Literal["openai", "sentence-transformers", "lsa"]
-
-# Modules, not classes: what an encoder needs is imported only when it is asked for.
-_MODULES: dict[str, tuple[str, str]] = {
-    "openai": ("recbole_rlmrec.encoder.openai_encoder", "OpenAIEncoder"),
-    "sentence-transformers": ("recbole_rlmrec.encoder.sentence_transformer", "SentenceTransformerEncoder"),
-    "lsa": ("recbole_rlmrec.encoder.lsa", "LSAEncoder"),
-}
-ENCODERS = tuple(_MODULES)
+from recbole_rlmrec.errors import ContractError, ServiceError, SettingError
+from recbole_rlmrec.registry import Registry, checked_class
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,13 @@ class EncoderSettings:
 class Encoder(ABC):
     """Turns texts into vectors.
 
+    Args:
+        settings: of the class ``settings_class``.
+
     Attributes:
+        known_as: the name by which ``--encoder`` asks for it.
+        settings_class: a subclass of :class:`~recbole_rlmrec.settings.Settings`, whose fields the user gives as
+            ``--name=value``; or :class:`EncoderSettings`, whose fields have options of ``build-semantics``.
         name: what made the vectors, for ``.semantic.json``. It names everything that changes them, and nothing of this
             machine: tables of the same name lie in the same space.
         block_size: texts that are best given to ``encode`` at a time. What was encoded is on disk after each block.
@@ -70,9 +66,14 @@ class Encoder(ABC):
             ``fit`` called, and only otherwise are vectors of unchanged texts taken over from an earlier run.
     """
 
+    known_as: ClassVar[str]
+    settings_class: ClassVar[type] = EncoderSettings
     name: str
     block_size: int = 1024
     learns_from_texts: bool = False
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
 
     def fit(self, texts: Sequence[str]) -> None:  # noqa: B027 - most encoders learn nothing
         """Learn from all texts of users and items, before any is encoded."""
@@ -106,20 +107,40 @@ class TextRefusedError(ServiceError):
         self.reason = reason
 
 
-def make_encoder(name: EncoderName, settings: EncoderSettings) -> Encoder:
+#: Encoders by the names that ``--encoder`` takes; what one needs is imported only when it is asked for.
+ENCODERS: Registry[type[Encoder]] = Registry(
+    "encoder",
+    "recbole_rlmrec.encoders",
+    lambda part: checked_class(part, Encoder, "encoder"),
+    {
+        "openai": "recbole_rlmrec.encoder.openai_encoder:OpenAIEncoder",
+        "sentence-transformers": "recbole_rlmrec.encoder.sentence_transformer:SentenceTransformerEncoder",
+        "lsa": "recbole_rlmrec.encoder.lsa:LSAEncoder",
+    },
+)
+
+
+def make_encoder(name: str, settings: Any) -> Encoder:
     """Make an encoder by name; a model is loaded when the first text is encoded.
+
+    Args:
+        name: one of ``ENCODERS``.
+        settings: of the encoder's ``settings_class``.
 
     Raises:
         SettingError: the name is unknown, a setting is missing or cannot be used, or a package is not installed.
+        ContractError: the encoder's class breaks the contract.
     """
-    if name not in _MODULES:
-        raise SettingError(f"There is no encoder {name!r}. Expected one of {', '.join(ENCODERS)}.")
-    module, class_name = _MODULES[name]
-    encoder: Encoder = getattr(import_module(module), class_name)(settings)
+    encoder = ENCODERS.find(name)(settings)
+    if not isinstance(getattr(encoder, "name", None), str):
+        raise ContractError(
+            f"{type(encoder).__name__} breaks the contract of encoders: it sets no name, which says what made the "
+            "vectors."
+        )
     return encoder
 
 
-def require_unset(encoder: EncoderName, settings: EncoderSettings, *names: str) -> None:
+def require_unset(encoder: str, settings: EncoderSettings, *names: str) -> None:
     """Raise unless these settings, which the encoder cannot use, have their defaults."""
     default = EncoderSettings()
     for name in names:

@@ -27,6 +27,7 @@ class LSAEncoder(Encoder):
     text without a word that another text has too gets a zero vector.
     """
 
+    known_as = "lsa"
     learns_from_texts = True
 
     def __init__(self, settings: EncoderSettings) -> None:

@@ -22,6 +22,8 @@ _INPUT_ERRORS = (400, 413, 422)
 class OpenAIEncoder(Encoder):
     """A model behind ``/embeddings``: batches of texts, some under way at the same time."""
 
+    known_as = "openai"
+
     def __init__(self, settings: EncoderSettings) -> None:
         require_unset("openai", settings, "device")
         if not settings.model:

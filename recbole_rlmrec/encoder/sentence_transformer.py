@@ -35,6 +35,8 @@ class SentenceTransformerEncoder(Encoder):
     folder says little, so a hash of its files is recorded with it.
     """
 
+    known_as = "sentence-transformers"
+
     def __init__(self, settings: EncoderSettings) -> None:
         require_unset("sentence-transformers", settings, "dimension", "base_url")
         if not settings.model:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.metadata
 import pkgutil
-from logging import getLogger
 from pathlib import Path
 from typing import Any, Optional
 
@@ -33,6 +31,7 @@ from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
+from recbole_rlmrec.registry import register_entry_points
 from recbole_rlmrec.settings import ALIGNMENT_WEIGHTS, Settings, declare
 
 
@@ -108,7 +107,8 @@ def register(cls: type) -> type:
     ``<Backbone>`` and ``<Backbone><ending>`` for every alignment can be asked for. An alignment extends
     :class:`~recbole_rlmrec.model.alignment.base.Alignment`; then ``<Backbone><its ending>`` can. Another model extends
     RecBole's ``GeneralRecommender``. A package registers its classes by itself where it names them as entry points of
-    the group ``recbole_rlmrec.models``; what is registered by hand is known to this process only.
+    the group ``recbole_rlmrec.models`` or ``recbole_rlmrec.alignments``; what is registered by hand is known to this
+    process only.
 
     Args:
         cls: the class. Its settings are those of ``settings_classes``, their defaults in ``<Class>.yaml`` beside its
@@ -120,7 +120,7 @@ def register(cls: type) -> type:
     Raises:
         ContractError: the class is none of these, lacks something, or has a name, an ending or a setting that exists.
     """
-    if not isinstance(cls, type) or not issubclass(cls, (Backbone, GeneralRecommender)):
+    if not is_model_part(cls):
         found = cls.__name__ if isinstance(cls, type) else repr(cls)
         raise ContractError(f"{found} is no GraphBackbone, no Alignment and no GeneralRecommender of RecBole's.")
     known: dict[str, Any] = BASELINES
@@ -140,6 +140,11 @@ def register(cls: type) -> type:
     if issubclass(cls, Alignment):
         ALIGNMENT_WEIGHTS.add(cls.weight_setting)
     return cls
+
+
+def is_model_part(cls: object) -> bool:
+    """Return whether something is a class of a backbone, an alignment or another model that can be registered."""
+    return isinstance(cls, type) and issubclass(cls, (Backbone, GeneralRecommender))
 
 
 def settings_classes_of(cls: type) -> tuple[type[Settings], ...]:
@@ -204,8 +209,11 @@ def _check_alignment(cls: type[Alignment]) -> None:
         )
 
 
-#: Entry points that could not be loaded, and why.
-_FAILED: dict[str, str] = {}
+#: Groups of entry points by which other packages name their classes; one group's classes may stand in the other.
+_GROUPS = ("recbole_rlmrec.models", "recbole_rlmrec.alignments")
+
+#: What is to be said of entry points that could not be loaded.
+_FAILURES: list[str] = []
 
 _is_loaded = False
 
@@ -216,12 +224,8 @@ def _load_entry_points() -> None:
     if _is_loaded:
         return
     _is_loaded = True  # first: a package may ask for models of ours while it is imported
-    for point in importlib.metadata.entry_points(group="recbole_rlmrec.models"):
-        try:
-            register(point.load())
-        except Exception as error:  # whatever the package does; its models are not to be had, all others are
-            _FAILED[f"{point.name} = {point.value}"] = f"{type(error).__name__}: {error}"
-            getLogger().warning(f"The entry point {point.name} = {point.value} cannot be loaded: {error}")
+    for group in _GROUPS:
+        _FAILURES.extend(register_entry_points(group, register))
 
 
 def __getattr__(name: str) -> Any:
@@ -351,5 +355,5 @@ def _unknown_model_message(name: str) -> str:
         f"There is no model '{name}'.{advice} RLMRec's models are {', '.join(ours)}; RecBole's own run as well, "
         f"many of them also as {' and '.join(f'<Model>{ending}' for ending in ALIGNMENTS)}. A class from another "
         "package has to be registered: by recbole_rlmrec.register, or by an entry point."
-        + "".join(f" The entry point {point} could not be loaded ({why})." for point, why in _FAILED.items())
+        + "".join(f" {failure}" for failure in _FAILURES)
     )

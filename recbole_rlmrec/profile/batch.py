@@ -20,7 +20,7 @@ from recbole_rlmrec.profile.answer import Completion, InvalidAnswerError, Refuse
 from recbole_rlmrec.profile.budget import estimate_tokens
 from recbole_rlmrec.profile.cost import Meter, shown_cost
 from recbole_rlmrec.profile.dialect import Dialect
-from recbole_rlmrec.profile.llm import LLMSettings, LLMWriter, recorded_profile, unique_prompts
+from recbole_rlmrec.profile.llm import LLMSettings, PromptWriter, recorded_profile, unique_prompts
 from recbole_rlmrec.profile.prompt import Prompt
 from recbole_rlmrec.profile.record import (
     Failure,
@@ -170,7 +170,7 @@ def submit(
         earlier = read_failures(failures)
         to_ask.sort(key=lambda prompt: prompt.token in earlier)  # the first one is asked at once and had better succeed
         chosen = _affordable(to_ask[: settings.limit], settings)
-        writer = LLMWriter(replace(settings, concurrency=1))
+        writer = PromptWriter(replace(settings, concurrency=1))
         first = writer.write(chosen[:1], log, failures, train_sha256, progress=False)
         submitted = [
             state.submit(client, lines, [recorded_profile(prompt, writer.name, train_sha256) for prompt in part])

@@ -192,8 +192,8 @@ class WriteSummary:
         )
 
 
-class LLMWriter:
-    """Asks a language model for profiles.
+class PromptWriter:
+    """Asks a language model for the profiles of given prompts.
 
     Args:
         settings: which model, how, and for how much.

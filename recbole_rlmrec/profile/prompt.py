@@ -15,6 +15,7 @@ import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
@@ -103,7 +104,7 @@ class Prompt:
     text: str
     told: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256, in hexadecimal, of the instruction and the text."""
         return canonical_sha256({"system": self.system, "text": self.text})
@@ -192,6 +193,36 @@ def user_prompts(
         text = _message(message, settings.token_budget)
         prompts.append(Prompt("user", token, system, text, tuple(review.item for review in told)))
     return prompts, without
+
+
+class Prompts:
+    """The prompts of a corpus, built when they are first asked for, and kept.
+
+    Args:
+        corpus: the texts.
+        settings: how to build.
+    """
+
+    def __init__(self, corpus: Corpus, settings: PromptSettings) -> None:
+        self._corpus, self._settings = corpus, settings
+        self._of_users: Optional[tuple[list[Prompt], dict[str, str]]] = None
+        self._item_profiles: dict[str, str] = {}
+
+    @cached_property
+    def of_items(self) -> tuple[list[Prompt], dict[str, str]]:
+        """The items' prompts; see :func:`item_prompts`."""
+        return item_prompts(self._corpus, self._settings)
+
+    def of_users(self, item_profiles: Mapping[str, str]) -> tuple[list[Prompt], dict[str, str]]:
+        """Return the users' prompts; see :func:`user_prompts`. With other profiles than before they are built again."""
+        if self._of_users is None or self._item_profiles != item_profiles:
+            self._item_profiles = dict(item_profiles)
+            self._of_users = user_prompts(self._corpus, item_profiles, self._settings)
+        return self._of_users
+
+    def of(self, side: Side, item_profiles: Mapping[str, str]) -> tuple[list[Prompt], dict[str, str]]:
+        """Return one side's prompts, by token, and token -> reason for those that get none."""
+        return self.of_items if side == "item" else self.of_users(item_profiles)
 
 
 def sample(reviews: Iterable[Review], side: Side, limit: int, seed: int) -> list[Review]:

@@ -12,18 +12,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from statistics import median
-from typing import Any, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any, ClassVar, Iterable, Mapping, Optional, Sequence, Union
 
 from recbole_rlmrec.profile.prompt import (
     NO_TRAINING_INTERACTION,
     PromptSettings,
     by_token,
-    canonical_sha256,
     known_title,
     one_line,
     readable_attributes,
 )
 from recbole_rlmrec.profile.record import Profile
+from recbole_rlmrec.profile.writer import RuleWriter, Task
+from recbole_rlmrec.sides import Side
 from recbole_rlmrec.text.corpus import Corpus, Item, Review
 
 NOTHING_KNOWN_OF_ITEM = "no title, description or attribute"
@@ -41,10 +42,17 @@ _DESCRIPTION_CHARACTERS = 400
 _MOST_VALUES = 10  # of an attribute
 
 
-class TemplateWriter:
+class TemplateWriter(RuleWriter):
     """Writes profiles by rule; the same corpus gives the same texts."""
 
-    name = "template"
+    known_as: ClassVar[str] = "template"
+
+    def profiles(
+        self, task: Task, side: Side, item_profiles: Mapping[str, str]
+    ) -> tuple[list[Profile], dict[str, str]]:
+        """Return one side's profiles, and token -> reason for those that get none; items' profiles are not told."""
+        write = self.item_profiles if side == "item" else self.user_profiles
+        return write(task.corpus, task.settings)
 
     def item_profiles(self, corpus: Corpus, settings: PromptSettings) -> tuple[list[Profile], dict[str, str]]:
         """Write an item's title, attributes and the first sentences of its description.
@@ -61,7 +69,7 @@ class TemplateWriter:
         for token in sorted(corpus.items):
             inputs = _item_inputs(corpus.items[token], settings.domain)
             if any(inputs.values()):
-                profiles.append(self._profile(token, describe_item(**inputs), inputs, (), corpus))
+                profiles.append(self.profile_of(corpus, token, describe_item(**inputs), inputs=inputs))
             else:
                 without[token] = NOTHING_KNOWN_OF_ITEM
         return profiles, without
@@ -85,16 +93,11 @@ class TemplateWriter:
             own = interactions.get(token, [])
             inputs = _user_inputs(corpus.users[token], own, items, popularity)
             if own and any(inputs.values()):
-                told = tuple(sorted({review.item for review in own}))
-                profiles.append(self._profile(token, describe_user(**inputs), inputs, told, corpus))
+                told = (review.item for review in own)
+                profiles.append(self.profile_of(corpus, token, describe_user(**inputs), told, inputs))
             else:
                 without[token] = NOTHING_KNOWN_OF_USER if own else NO_TRAINING_INTERACTION
         return profiles, without
-
-    def _profile(
-        self, token: str, text: str, inputs: Mapping[str, Any], told: tuple[str, ...], corpus: Corpus
-    ) -> Profile:
-        return Profile(token, text, "", self.name, canonical_sha256(inputs), corpus.train_sha256, told)
 
 
 def describe_item(title: str, attributes: Mapping[str, Sequence[str]], description: str) -> str:

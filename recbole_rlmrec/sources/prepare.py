@@ -7,7 +7,6 @@ dump and settings always give the same bytes.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from array import array
 from contextlib import ExitStack, suppress
@@ -21,7 +20,7 @@ from recbole_rlmrec.data.atomic_file import check_dataset_name, mend_tokens, quo
 from recbole_rlmrec.data.split import SPLIT_NAMES, random_split
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
-from recbole_rlmrec.sources.raw_dump import SOURCES, Source, get_source
+from recbole_rlmrec.sources.raw_dump import SOURCES, Source
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, item_line, review_line
 from recbole_rlmrec.text.json_lines import MAX_MALFORMED, JsonLines, parse_json_or_literal
@@ -137,7 +136,7 @@ def prepare(
     counts, or the last in the file among equals. Items without text stay, unless ``require_text``.
 
     Args:
-        source: ``amazon``, ``yelp`` or ``steam``.
+        source: ``amazon``, ``yelp``, ``steam``, or another of ``SOURCES``.
         raw: folder of the dump, where the files are found by their usual names.
         dataset: RecBole's name of the dataset to write.
         output: folder of RecBole's datasets.
@@ -157,7 +156,7 @@ def prepare(
         DataError: a file is missing, unreadable or too malformed, nothing is left, or the output cannot be written.
             Files of before stay as they were then.
     """
-    kind = get_source(source)
+    kind = SOURCES.find(source)
     min_rating = _checked_rating(kind, min_rating)
     _check_settings(dataset, k_core, seed, user_fraction, shares, max_malformed)
     review_path, item_path = kind.find_files(raw, reviews, items)
@@ -231,47 +230,6 @@ def prepare(
     )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``prepare`` to a parser."""
-    parser.add_argument("--source", required=True, choices=tuple(SOURCES), help="whose raw dump it is")
-    parser.add_argument("--raw", required=True, metavar="DIR", help="folder of the raw dump, gzipped or not")
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
-    parser.add_argument("--output", default="dataset", metavar="DIR", help="folder of RecBole's datasets (%(default)s)")
-    parser.add_argument("--reviews", metavar="FILE", help="the file of reviews, if it has no usual name")
-    parser.add_argument("--items", metavar="FILE", help="the file of items, if it has no usual name")
-    parser.add_argument(
-        "--k-core", type=int, default=K_CORE, metavar="K", help="interactions of each user and item (%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=SEED, help="of the users taken and of the split (%(default)s)")
-    parser.add_argument(
-        "--user-fraction", type=float, default=1.0, metavar="F", help="share of the users to take (%(default)s)"
-    )
-    parser.add_argument("--min-rating", type=float, metavar="R", help="least rating that counts (3; Steam has none)")
-    parser.add_argument(
-        "--shares", type=_shares, default=SHARES, metavar="A:B:C", help="of training, validation and test (3:1:1)"
-    )
-    parser.add_argument("--require-text", action="store_true", help="leave out items without any text")
-    parser.add_argument(
-        "--max-malformed",
-        type=float,
-        default=MAX_MALFORMED,
-        metavar="F",
-        help="share of a file's lines that may be malformed (%(default)s)",
-    )
-
-
-def run_from_arguments(args: argparse.Namespace) -> int:
-    """Prepare as the arguments say, print the summary and return the exit status.
-
-    Raises:
-        RLMRecError: see ``prepare``.
-    """
-    names = ["source", "raw", "dataset", "output", "reviews", "items", "k_core", "seed", "user_fraction", "min_rating"]
-    names += ["shares", "require_text", "max_malformed"]
-    print(prepare(**{name: getattr(args, name) for name in names}, show_progress=True))
-    return 0
-
-
 def k_core_rows(users: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarray, int]:
     """Find the largest part in which each user and each item has at least ``k`` interactions.
 
@@ -295,11 +253,6 @@ def k_core_rows(users: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarra
 
 
 # Settings
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    """Read 3:1:1, for the command line."""
-    return tuple(float(part) for part in text.split(":"))
 
 
 def _checked_rating(source: Source, min_rating: Optional[float]) -> Optional[float]:

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional, Union
 
-from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.errors import ContractError, DataError
+from recbole_rlmrec.registry import Registry, checked_name
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, require_text
 
@@ -49,6 +50,12 @@ class Source:
     interaction: Callable[[Mapping[str, Any]], Interaction]
     text: Callable[[Mapping[str, Any]], str]
     item: Callable[[Mapping[str, Any]], Item]
+
+    @property
+    def origin(self) -> str:
+        """Where the source was defined: where its reviews are read."""
+        reader: Any = self.interaction
+        return f"{reader.__module__}:{getattr(reader, '__qualname__', reader)}"
 
     def review(self, record: Mapping[str, Any]) -> Review:
         """Read a line of the reviews."""
@@ -249,49 +256,64 @@ def _steam_item(record: Mapping[str, Any]) -> Item:
 
 _ENDING = r"\.json(l|lines)?(\.gz)?"
 
-SOURCES: dict[str, Source] = {
-    source.name: source
-    for source in (
-        Source(
-            "amazon",
-            rf"(?!meta).*{_ENDING}",
-            rf"meta.*{_ENDING}",
-            "reviews_Books.json (2014) or Books.json (2018), gzipped or not, and meta_Books.json",
-            3.0,
-            _amazon_interaction,
-            _amazon_text,
-            _amazon_item,
-        ),
-        Source(
-            "yelp",
-            rf"(yelp_academic_dataset_)?reviews?{_ENDING}",
-            rf"(yelp_academic_dataset_)?business(es)?{_ENDING}",
-            "yelp_academic_dataset_review.json and yelp_academic_dataset_business.json, gzipped or not",
-            3.0,
-            _yelp_interaction,
-            _yelp_text,
-            _yelp_item,
-        ),
-        Source(
-            "steam",
-            rf"steam_(reviews|new){_ENDING}",
-            rf"steam_games{_ENDING}",
-            "steam_reviews.json and steam_games.json, gzipped or not",
-            None,
-            _steam_interaction,
-            _steam_text,
-            _steam_item,
-        ),
-    )
-}
+AMAZON = Source(
+    "amazon",
+    rf"(?!meta).*{_ENDING}",
+    rf"meta.*{_ENDING}",
+    "reviews_Books.json (2014) or Books.json (2018), gzipped or not, and meta_Books.json",
+    3.0,
+    _amazon_interaction,
+    _amazon_text,
+    _amazon_item,
+)
+YELP = Source(
+    "yelp",
+    rf"(yelp_academic_dataset_)?reviews?{_ENDING}",
+    rf"(yelp_academic_dataset_)?business(es)?{_ENDING}",
+    "yelp_academic_dataset_review.json and yelp_academic_dataset_business.json, gzipped or not",
+    3.0,
+    _yelp_interaction,
+    _yelp_text,
+    _yelp_item,
+)
+STEAM = Source(
+    "steam",
+    rf"steam_(reviews|new){_ENDING}",
+    rf"steam_games{_ENDING}",
+    "steam_reviews.json and steam_games.json, gzipped or not",
+    None,
+    _steam_interaction,
+    _steam_text,
+    _steam_item,
+)
 
 
-def get_source(name: str) -> Source:
-    """Return the source of this name.
+def _checked(part: Any) -> str:
+    """Return the name of a source.
 
     Raises:
-        SettingError: there is none.
+        ContractError: it is none, or its name, its patterns or its functions cannot be used.
     """
-    if name not in SOURCES:
-        raise SettingError(f"There is no source {name!r}, expected one of {', '.join(SOURCES)}.")
-    return SOURCES[name]
+    if not isinstance(part, Source):
+        raise ContractError(f"{part!r} is no source: expected an object of {Source.__module__}.Source.")
+    for name in ("interaction", "text", "item"):
+        if not callable(getattr(part, name)):
+            raise ContractError(f"Source.{name} = {getattr(part, name)!r}: expected a function of one line's object.")
+    for name in ("review_files", "item_files"):
+        try:
+            re.compile(getattr(part, name))
+        except (re.error, TypeError) as error:
+            raise ContractError(
+                f"Source.{name} = {getattr(part, name)!r} is no regular expression ({error})."
+            ) from error
+    return checked_name("Source", "name", part.name, "source")
+
+
+#: Raw dumps by the names that ``--source`` takes.
+SOURCES: Registry[Source] = Registry(
+    "source",
+    "recbole_rlmrec.sources",
+    _checked,
+    {name: f"{__name__}:{name.upper()}" for name in ("amazon", "yelp", "steam")},
+    origin=lambda part: part.origin,
+)

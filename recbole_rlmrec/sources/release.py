@@ -10,7 +10,6 @@ Everything is read and checked before anything is written, and the same release 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -158,27 +157,6 @@ def import_release(
     warnings = [*_split_warnings(splits), *users.warnings, *items.warnings, *_left_over(target, dataset, contents)]
     _write(target, contents)
     return _summary(dataset, target, splits, users, items, metadata, warnings, [target / name for name in contents])
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``import_release`` to a parser."""
-    parser.add_argument("--source", required=True, metavar="DIR", help="folder with trn_mat.pkl and its siblings")
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
-    parser.add_argument("--output", default="dataset", metavar="DIR", help="folder of RecBole's datasets (%(default)s)")
-    parser.add_argument("--item-map", metavar="FILE", help='JSON lines such as {"iid": 0, "asin": "0373730489"}')
-    parser.add_argument("--user-map", metavar="FILE", help='JSON lines such as {"uid": 0, "reviewerID": "A2PDSDPB"}')
-    parser.add_argument("--release-name", choices=RELEASE_NAMES, help="the release's own name, which picks the id maps")
-
-
-def run_from_arguments(args: argparse.Namespace) -> int:
-    """Import as the arguments say, print the summary and return the exit status.
-
-    Raises:
-        RLMRecError: see ``import_release``.
-    """
-    names = ("source", "dataset", "output", "item_map", "user_map", "release_name")
-    print(import_release(**{name: getattr(args, name) for name in names}))
-    return 0
 
 
 def _check_names(dataset: str, release_name: str | None) -> None:

@@ -6,19 +6,19 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
 import numpy as np
 import pytest
 
-from recbole_rlmrec.check import embeddings, leakage
+from recbole_rlmrec.check import embeddings
 from recbole_rlmrec.check import report as check_module
 from recbole_rlmrec.check.report import CheckReport, check, check_corpus
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data import semantic_embedding
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.errors import DataError
-from recbole_rlmrec.profile.prompt import Prompt, PromptSettings, user_prompts
+from recbole_rlmrec.profile.prompt import Prompt, Prompts, PromptSettings
 from recbole_rlmrec.profile.record import Failure, Profile, write_failures, write_profiles
 from recbole_rlmrec.profile.template import TemplateWriter
 from recbole_rlmrec.text.corpus import Corpus, Item, Review
@@ -99,15 +99,15 @@ def test_told_interactions_of_training_are_no_leak(tmp_path: Path) -> None:
     assert not report.has_leak
 
 
-def test_the_prompts_of_now_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prompts_of_now_are_looked_at(tmp_path: Path) -> None:
     assert checked(tmp_path, [user("u")]).leaks.prompts == 7  # four items with a title, three users with one
 
-    def careless(*arguments: Any) -> Any:
-        prompts, without = user_prompts(*arguments)
-        return [*prompts, Prompt("user", "u", "", "", ("a", "c"))], without
+    class Careless(Prompts):
+        def of_users(self, item_profiles: Mapping[str, str]) -> Any:
+            prompts, without = super().of_users(item_profiles)
+            return [*prompts, Prompt("user", "u", "", "", ("a", "c"))], without
 
-    monkeypatch.setattr(leakage, "user_prompts", careless)
-    report = checked(tmp_path, [user("u")])
+    report = check_corpus(CORPUS, [tmp_path], SETTINGS, prompts=Careless(CORPUS, SETTINGS))
     assert report.leaks.prompts_held_out == (("u", "c"),) and report.has_leak
 
 

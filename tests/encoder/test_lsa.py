@@ -120,4 +120,4 @@ def test_wrong_use_is_said() -> None:
     with pytest.raises(
         SettingError, match=r"no encoder 'word2vec'. Expected one of openai, sentence-transformers, lsa"
     ):
-        make_encoder("word2vec", EncoderSettings())  # type: ignore[arg-type]
+        make_encoder("word2vec", EncoderSettings())

@@ -20,7 +20,7 @@ from loopback_server import FAULTS, LoopbackServer, Reply, n_tokens, profile_con
 from recbole_rlmrec.errors import DataError, ServiceError, SettingError
 from recbole_rlmrec.profile import llm
 from recbole_rlmrec.profile.budget import estimate_tokens
-from recbole_rlmrec.profile.llm import LLMSettings, LLMWriter, WriteSummary
+from recbole_rlmrec.profile.llm import LLMSettings, PromptWriter, WriteSummary
 from recbole_rlmrec.profile.prompt import Prompt
 from recbole_rlmrec.profile.record import Failure, Profile, ProfileLog, iter_profiles, read_failures, write_failures
 
@@ -50,7 +50,7 @@ class Desk:
         return LLMSettings(**{"model": "m", "base_url": self.server.base_url, "timeout": 5.0, **settings})
 
     def write(self, prompts: list[Prompt], **settings: Any) -> WriteSummary:
-        writer = LLMWriter(self.settings(**settings))
+        writer = PromptWriter(self.settings(**settings))
         with ProfileLog(self.path) as log:
             return writer.write(prompts, log, self.failures_path, "train", progress=False)
 
@@ -380,7 +380,7 @@ def test_server_that_only_fails(desk: Make) -> None:
 def test_missing_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with ProfileLog(tmp_path / "x.jsonl") as log, pytest.raises(ServiceError, match="OPENAI_API_KEY is not set"):
-        LLMWriter(LLMSettings("m")).write(make_prompts(1), log, tmp_path / "f.jsonl", "train", progress=False)
+        PromptWriter(LLMSettings("m")).write(make_prompts(1), log, tmp_path / "f.jsonl", "train", progress=False)
 
 
 def test_full_disk(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,14 +469,14 @@ def test_plan_needs_neither_key_nor_network(tmp_path: Path, monkeypatch: pytest.
         for prompt in prompts[:3]:
             log.append(Profile(prompt.token, "x", "", "llm:m", prompt.sha256, "train"))
         log.append(Profile("i3", "x", "", "template", prompts[3].sha256, "train"))
-    plan = LLMWriter(settings).plan([*prompts, prompts[0]], ProfileLog(path, read_only=True))
+    plan = PromptWriter(settings).plan([*prompts, prompts[0]], ProfileLog(path, read_only=True))
     n_input = sum(estimate_tokens(SYSTEM) + estimate_tokens(prompt.text) + 100 for prompt in prompts[3:9])
     assert (plan.n_prompts, plan.n_recorded, plan.n_to_ask) == (10, 3, 6)
     assert (plan.input_tokens, plan.output_tokens, plan.most_output_tokens) == (n_input, 6 * 200, 6 * 600)
     assert plan.cost == pytest.approx(n_input * 2e-6 + 1200 * 1e-5)
     assert plan.most_cost == pytest.approx(n_input * 2e-6 + 3600 * 1e-5)
     assert "10 prompts: 3 profiles are recorded, 6 to ask for." in str(plan)
-    assert "unknown" in str(LLMWriter(LLMSettings("m")).plan(prompts, ProfileLog(path, read_only=True)))
+    assert "unknown" in str(PromptWriter(LLMSettings("m")).plan(prompts, ProfileLog(path, read_only=True)))
 
 
 # Going on
@@ -519,7 +519,7 @@ import os
 import sys
 from pathlib import Path
 import openai
-from recbole_rlmrec.profile.llm import LLMSettings, LLMWriter
+from recbole_rlmrec.profile.llm import LLMSettings, PromptWriter
 from recbole_rlmrec.profile.prompt import Prompt
 from recbole_rlmrec.profile.record import ProfileLog
 url, folder, n, concurrency = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -529,7 +529,7 @@ for _ in sys.stdin:
     if process == 0:
         settings = LLMSettings("m", url, concurrency=concurrency, timeout=5.0)
         with ProfileLog(folder / "tiny.itemprf.jsonl") as log:
-            LLMWriter(settings).write(prompts, log, folder / "tiny.itemprf.failed.jsonl", "train")
+            PromptWriter(settings).write(prompts, log, folder / "tiny.itemprf.failed.jsonl", "train")
         os._exit(0)
     print(process, flush=True)
     print(os.waitpid(process, 0)[1], flush=True)
@@ -642,7 +642,7 @@ def test_the_key_is_nowhere(desk: Make, caplog: pytest.LogCaptureFixture, capfd:
     caplog.set_level(logging.DEBUG)
     at = desk(dict.fromkeys(FAULTS, 0.05), key=KEY, answer=by_text({"item number 7": Reply(status=400, error=echo)}))
     with ProfileLog(at.path) as log:
-        writer = LLMWriter(at.settings(timeout=1.0, concurrency=30))
+        writer = PromptWriter(at.settings(timeout=1.0, concurrency=30))
         writer.write(make_prompts(30), log, at.failures_path, "train", progress=True)
     assert all(request.authorization == f"Bearer {KEY}" for request in at.server.requests)
     assert at.errors()["i7"] == "HTTP 400: Bad header Authorization: Bearer [key]"

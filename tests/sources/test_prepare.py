@@ -20,9 +20,10 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.atomic_file import mend_tokens
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources import prepare as module
-from recbole_rlmrec.sources.prepare import add_arguments, k_core_rows, prepare, run_from_arguments
+from recbole_rlmrec.sources.prepare import k_core_rows, prepare
 from recbole_rlmrec.text.files import read_items
 from recbole_rlmrec.text.load import load_corpus
+from recbole_rlmrec.verbs import prepare as verb
 
 #: user, item, rating, day
 Row = tuple[str, str, float, int]
@@ -442,11 +443,11 @@ def test_settings_out_of_range(tmp_path: Path, settings: dict[str, Any], message
 def test_command_line(tmp_path: Path, capsys: Any) -> None:
     raw = write_dump(tmp_path / "raw", block(6, 6))
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    verb.add_arguments(parser)
     given = (
         f"--source amazon --raw {raw} --dataset shop --output {tmp_path}/out --k-core 6 --shares 2:1:1 --require-text"
     )
-    assert run_from_arguments(parser.parse_args(given.split())) == 0
+    assert verb.run(parser.parse_args(given.split())) == 0
     printed = capsys.readouterr()
     assert "6-core, in 0 rounds of removal: 6 users, 6 items, 36 interactions\nsplit: 18 train, 9 valid" in printed.out
     assert not printed.err  # no bar where standard error is no terminal

@@ -10,7 +10,7 @@ from typing import Any, Callable
 import pytest
 
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.sources.raw_dump import SOURCES, get_source, plain_text
+from recbole_rlmrec.sources.raw_dump import SOURCES, plain_text
 from recbole_rlmrec.text import json_lines
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.json_lines import JsonLines, parse_json, parse_json_or_literal
@@ -303,11 +303,11 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_files_are_found_by_their_usual_names(tmp_path: Path, source: str, reviews: str, items: str) -> None:
     for name in (reviews, items, "README.md", "yelp_academic_dataset_user.json.old"):
         (tmp_path / name).touch()
-    assert get_source(source).find_files(tmp_path) == (tmp_path / reviews, tmp_path / items)
+    assert SOURCES[source].find_files(tmp_path) == (tmp_path / reviews, tmp_path / items)
 
 
 def test_files_that_cannot_be_found(tmp_path: Path) -> None:
-    amazon = get_source("amazon")
+    amazon = SOURCES["amazon"]
     with pytest.raises(DataError, match=r"No file of reviews found. '.*' is empty; expected .*meta_Books.json.*--rev"):
         amazon.find_files(tmp_path)
     with pytest.raises(DataError, match="is no folder"):
@@ -320,5 +320,5 @@ def test_files_that_cannot_be_found(tmp_path: Path) -> None:
     assert amazon.find_files(tmp_path, reviews=given) == (given, tmp_path / "meta_Books.json")
     with pytest.raises(DataError, match=r"--items .*none.json does not exist"):
         amazon.find_files(tmp_path, given, tmp_path / "none.json")
-    with pytest.raises(SettingError, match="expected one of amazon, yelp, steam"):
-        get_source("netflix")
+    with pytest.raises(SettingError, match="Expected one of amazon, yelp, steam"):
+        SOURCES.find("netflix")

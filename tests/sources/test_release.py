@@ -28,7 +28,8 @@ from pickles import (
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources import release
-from recbole_rlmrec.sources.release import ReleaseSummary, add_arguments, import_release, run_from_arguments
+from recbole_rlmrec.sources.release import ReleaseSummary, import_release
+from recbole_rlmrec.verbs import import_release as verb
 
 VALID = [(2, 2), (1, 0)]
 TEST = [(0, 1)]
@@ -614,17 +615,17 @@ def test_unknown_release_name(source: Path, tmp_path: Path) -> None:
 
 def test_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    verb.add_arguments(parser)
     arguments = ["--source", str(source), "--dataset", "mine", "--output", str(tmp_path / "out")]
     args = parser.parse_args([*arguments, "--release-name", "amazon"])
-    assert run_from_arguments(args) == 0
+    assert verb.run(args) == 0
     assert capsys.readouterr().out.startswith("mine: 4 users, 3 items; 4 training")
     assert written(tmp_path, "mine")["train.inter"] == inter(TRAIN)
 
 
 def test_command_line_defaults(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    verb.add_arguments(parser)
     monkeypatch.chdir(tmp_path)
-    run_from_arguments(parser.parse_args(["--source", str(source), "--dataset", "amazon-book"]))
+    verb.run(parser.parse_args(["--source", str(source), "--dataset", "amazon-book"]))
     assert (tmp_path / "dataset" / "amazon-book" / "amazon-book.train.inter").read_bytes() == inter(TRAIN)

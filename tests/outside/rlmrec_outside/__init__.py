@@ -1,1 +1,1 @@
-"""A package as a stranger would write it: a backbone and an alignment that recbole_rlmrec knows nothing of."""
+"""A package as a stranger would write it: parts of each kind, which recbole_rlmrec knows nothing of."""

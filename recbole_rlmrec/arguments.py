@@ -1,0 +1,62 @@
+"""Arguments of the command line that several verbs have, and what is made of them."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+#: A dataclass.
+_SettingsT = TypeVar("_SettingsT")
+
+
+def take_settings(parser: argparse.ArgumentParser) -> None:
+    """Let a verb take settings as ``--name=value``: ``arguments.settings`` has their parsed values by name."""
+    parser.allow_abbrev = False  # --mod=x is a setting, and no --model
+    parser.set_defaults(settings={})
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what names a dataset: ``--dataset``, ``--config_files`` and settings; :func:`dataset_config` reads them."""
+    take_settings(parser)
+    parser.epilog = "Every setting of the dataset can be given as --name=value, as in a training."
+    parser.add_argument("--dataset", "-d", required=True, help="such as ml-100k")
+    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+
+
+def dataset_config(arguments: argparse.Namespace) -> Any:
+    """Configure as a training would, so that the split is the same; the model does not matter to it.
+
+    Raises:
+        SettingError: a setting is unknown or cannot be used.
+    """
+    from recbole_rlmrec.config import RLMRecConfig
+
+    files = shlex.split(arguments.config_files)
+    return RLMRecConfig("BPR", arguments.dataset, files, command_line=arguments.settings)
+
+
+def settings_given(
+    kind: type[_SettingsT],
+    arguments: argparse.Namespace,
+    options: Mapping[str, str],
+    without: Sequence[str] = (),
+    **more: Any,
+) -> _SettingsT:
+    """Make a component's settings of the arguments that were given; the others keep its defaults.
+
+    Args:
+        kind: a dataclass.
+        arguments: the parsed command line.
+        options: field -> its argument, where that has another name.
+        without: fields that no argument sets.
+        more: values of fields that are known otherwise.
+    """
+    values = dict(more)
+    for entry in fields(kind):  # type: ignore[arg-type]
+        value = None if entry.name in without else getattr(arguments, options.get(entry.name, entry.name), None)
+        if value is not None and entry.name not in more:
+            values[entry.name] = value
+    return kind(**values)

@@ -1,0 +1,171 @@
+"""Who writes profiles: what a writer is given, what it must do, and which ones there are by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from recbole_rlmrec.profile.prompt import Prompts, PromptSettings, canonical_sha256
+from recbole_rlmrec.profile.record import Profile, ProfileLog, failures_path, profiles_path
+from recbole_rlmrec.registry import Registry, checked_class
+from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.sides import SIDES, Side
+from recbole_rlmrec.text.corpus import Corpus
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a writer is given.
+
+    Attributes:
+        corpus: the texts of a dataset.
+        folder: folder of the profiles; made if missing.
+        settings: how prompts are built; their domain says what the items are.
+        prompts: the prompts of this corpus, built when they are asked for.
+        report: says one thing to the user, a line or more.
+        try_encoder: to be called before anything is paid for; raises where the encoder cannot be used.
+        progress: whether to show progress bars.
+    """
+
+    corpus: Corpus
+    folder: Path
+    settings: PromptSettings
+    prompts: Prompts
+    report: Callable[[str], None]
+    try_encoder: Callable[[], None]
+    progress: bool = True
+
+    def profiles_path(self, side: Side) -> Path:
+        """Return the file of a side's profiles."""
+        return profiles_path(self.folder, self.corpus.dataset, side)
+
+    def failures_path(self, side: Side) -> Path:
+        """Return the file of what could not be written."""
+        return failures_path(self.folder, self.corpus.dataset, side)
+
+    def batches_path(self, side: Side) -> Path:
+        """Return the file of the batches under way."""
+        return self.folder / f"{self.corpus.dataset}.{side}prf.batch.json"
+
+    def report_without(self, side: Side, without: Mapping[str, str]) -> None:
+        """Report who gets no profile.
+
+        Args:
+            side: whose profiles.
+            without: token -> reason.
+        """
+        for reason, number in Counter(without.values()).most_common():
+            tokens = [token for token, found in without.items() if found == reason]
+            examples = ", ".join(map(repr, tokens[:3]))
+            self.report(f"{side}s without a profile: {number} with {reason}, e.g. {examples}.")
+
+
+class Writer(ABC):
+    """Writes the profiles of a dataset's items and users.
+
+    Args:
+        settings: of the class ``settings_class``.
+
+    Attributes:
+        known_as: the name by which ``--writer`` asks for it.
+        settings_class: a subclass of :class:`~recbole_rlmrec.settings.Settings`, whose fields the user gives as
+            ``--name=value``; or a dataclass whose fields have options of ``build-semantics``, as those of
+            :class:`~recbole_rlmrec.profile.llm.LLMSettings`.
+    """
+
+    known_as: ClassVar[str]
+    settings_class: ClassVar[type] = Settings
+
+    def __init__(self, settings: Any = None) -> None:
+        self.settings = self.settings_class() if settings is None else settings
+
+    @abstractmethod
+    def plan(self, task: Task) -> None:
+        """Report what would be written and what it would cost; ask nobody and write nothing."""
+
+    @abstractmethod
+    def write(self, task: Task, side: Side, item_profiles: Mapping[str, str]) -> dict[str, Profile] | None:
+        """Write the profiles of one side that are not recorded; the items' come first.
+
+        Args:
+            task: of what, and where to.
+            side: whose profiles.
+            item_profiles: item token -> profile, for the users' turn.
+
+        Returns:
+            Token -> profile, of all who have one, by token; None if some are still to come, which was reported.
+
+        Raises:
+            DataError: a file cannot be written or is damaged.
+            ServiceError: a server refuses, or cannot be reached.
+            SettingError: a setting cannot be used.
+        """
+
+
+class RuleWriter(Writer):
+    """A writer that makes all profiles of a side at once and asks nobody: it supplies ``profiles``."""
+
+    @abstractmethod
+    def profiles(
+        self, task: Task, side: Side, item_profiles: Mapping[str, str]
+    ) -> tuple[Sequence[Profile], Mapping[str, str]]:
+        """Return one side's profiles, by token, and token -> reason for those that get none.
+
+        Only interactions of ``task.corpus.training`` may be told; :meth:`profile_of` records which are.
+        """
+
+    def profile_of(
+        self, corpus: Corpus, token: str, text: str, told: Iterable[str] = (), inputs: Mapping[str, Any] | None = None
+    ) -> Profile:
+        """Return a profile with everything that is recorded of it.
+
+        Args:
+            corpus: what it was written from.
+            token: original id of the user or item.
+            text: the profile.
+            told: other ends of the training interactions that it tells of.
+            inputs: what it was made from, for the record's hash; the text itself, if not given.
+        """
+        digest = canonical_sha256({"text": text} if inputs is None else inputs)
+        return Profile(token, text, "", self.known_as, digest, corpus.train_sha256, tuple(sorted(set(told))))
+
+    def plan(self, task: Task) -> None:
+        """Report how many profiles there would be."""
+        items = self.profiles(task, "item", {})
+        users = self.profiles(task, "user", {profile.token: profile.profile for profile in items[0]})
+        for side, (profiles, without) in zip(SIDES, (users, items)):
+            task.report_without(side, without)
+            task.report(
+                f"{side}s: {len(profiles)} profiles by {self.known_as}; nobody is asked, nothing is to be paid."
+            )
+
+    def write(self, task: Task, side: Side, item_profiles: Mapping[str, str]) -> dict[str, Profile]:
+        """Record the profiles that are new or have changed."""
+        profiles, without = self.profiles(task, side, item_profiles)
+        task.report_without(side, without)
+        n_written = 0
+        with ProfileLog(task.profiles_path(side)) as log:
+            current = log.current()
+            for profile in profiles:
+                if current.get(profile.token) != profile:
+                    log.append(profile, sync=False)  # what a power cut takes is written again
+                    n_written += 1
+        task.report(f"{side}s: {len(profiles)} profiles by {self.known_as}, {n_written} of them new.")
+        return {profile.token: profile for profile in profiles}
+
+
+#: Writers by the names that ``--writer`` takes; ``batch`` is ``llm`` by the Batch API.
+WRITERS: Registry[type[Writer]] = Registry(
+    "writer",
+    "recbole_rlmrec.writers",
+    lambda part: checked_class(part, Writer, "writer"),
+    {
+        "template": "recbole_rlmrec.profile.template:TemplateWriter",
+        "llm": "recbole_rlmrec.profile.llm_writer:LLMWriter",
+        "batch": "recbole_rlmrec.profile.llm_writer:BatchWriter",
+    },
+)

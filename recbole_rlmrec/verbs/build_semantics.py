@@ -1,0 +1,176 @@
+"""Write profiles, encode them and check the result."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import MISSING, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config, settings_given
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.settings import Settings, completed
+
+if TYPE_CHECKING:
+    from recbole_rlmrec.encoder.base import Encoder
+    from recbole_rlmrec.profile.writer import Writer
+
+#: Options of a writer that asks a language model -> field of its settings. (The key's variable is the encoder's too.)
+_WRITER_OPTIONS = {
+    "llm": "model",
+    "llm_base_url": "base_url",
+    **{
+        name: name
+        for name in (
+            *("concurrency", "timeout", "max_retries", "temperature", "max_tokens"),
+            *("limit", "budget", "input_price", "output_price"),
+        )
+    },
+}
+_BATCH_OPTIONS = {"wait": "wait", "retry_failed": "retry_failed"}
+
+#: Options of an encoder -> field of its settings.
+_ENCODER_OPTIONS = {
+    "encoder_model": "model",
+    "encoder_base_url": "base_url",
+    "encoder_prompt": "prompt",
+    "dimension": "dimension",
+    "device": "device",
+    "batch_size": "batch_size",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments to a parser."""
+    from recbole_rlmrec.encoder.base import ENCODERS
+    from recbole_rlmrec.profile.writer import WRITERS
+
+    add_dataset_arguments(parser)
+    parser.add_argument(
+        "--writer", choices=tuple(WRITERS), default="template", help="who writes the profiles (%(default)s)"
+    )
+    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="lsa", help="what encodes them (%(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print counts, tokens and cost, and do nothing")
+    parser.add_argument("--float16", action="store_true", help="store vectors in half precision")
+    parser.add_argument("--no-normalize", action="store_true", help="leave vectors as long as the encoder makes them")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace embeddings of other profiles or of another encoder"
+    )
+    group = parser.add_argument_group("prompts")
+    group.add_argument("--token-budget", type=int, metavar="N", help="tokens of a prompt's text at most (2000)")
+    group.add_argument("--reviews-per-item", type=int, metavar="N", help="reviews told of an item at most (5)")
+    group.add_argument("--interactions-per-user", type=int, metavar="N", help="of a user at most (10)")
+    group.add_argument("--prompt-seed", type=int, metavar="N", help="which of them are told (2023)")
+    group = parser.add_argument_group(
+        "language model (--writer llm): any server that speaks OpenAI's API; the key is read from the environment"
+    )
+    group.add_argument("--llm", metavar="MODEL", help="its name on the server, such as gpt-4o-mini")
+    group.add_argument("--llm-base-url", metavar="URL", help="such as http://localhost:8000/v1 (OpenAI's)")
+    group.add_argument("--key-variable", metavar="NAME", help="environment variable with the key (OPENAI_API_KEY)")
+    group.add_argument("--concurrency", type=int, metavar="N", help="requests at a time (8)")
+    group.add_argument("--timeout", type=float, metavar="SECONDS", help="of a request (60)")
+    group.add_argument("--max-retries", type=int, metavar="N", help="of a request (5)")
+    group.add_argument("--temperature", type=float, metavar="T", help="how freely it writes (0)")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="of an answer (600)")
+    group.add_argument("--limit", type=int, metavar="N", help="profiles to ask for in this run, at most")
+    group.add_argument("--budget", type=float, metavar="USD", help="what this run may cost; needs the prices")
+    group.add_argument("--input-price", type=float, metavar="USD", help="per million tokens sent")
+    group.add_argument("--output-price", type=float, metavar="USD", help="per million tokens written")
+    group.add_argument(
+        "--batch", action="store_true", help="ask by the Batch API, at half the price, in hours; as --writer batch"
+    )
+    group.add_argument("--wait", action="store_true", default=None, help="with --batch: wait until the batches end")
+    group.add_argument(
+        "--retry-failed", action="store_true", default=None, help="with --batch: submit again what failed before"
+    )
+    group = parser.add_argument_group("encoder")
+    group.add_argument("--encoder-model", metavar="MODEL", help="its name, or a folder (sentence-transformers)")
+    group.add_argument("--encoder-base-url", metavar="URL", help="of an OpenAI-compatible server (OpenAI's)")
+    group.add_argument("--encoder-prompt", metavar="TEXT", help="instruction before each text")
+    group.add_argument("--dimension", type=int, metavar="D", help="length of a vector (lsa: 256)")
+    group.add_argument("--device", help="of sentence-transformers, such as cpu or cuda:0")
+    group.add_argument("--batch-size", type=int, metavar="N", help="texts encoded at a time (64)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build and print what is done; 1 says that something leaked or that profiles are still to come.
+
+    Raises:
+        RLMRecError: see :func:`recbole_rlmrec.semantics.build_semantics`.
+    """
+    from recbole_rlmrec.encoder.base import ENCODERS, make_encoder
+    from recbole_rlmrec.profile.prompt import PromptSettings
+    from recbole_rlmrec.profile.writer import WRITERS
+    from recbole_rlmrec.semantics import BuildSettings, build_semantics
+
+    # First, since they declare the settings that the configuration may hold.
+    writer_class = WRITERS.find(_writer_name(arguments))
+    encoder_class = ENCODERS.find(arguments.encoder)
+    _refuse_unused(arguments, writer_class, encoder_class)
+    config = dataset_config(arguments)
+    settings = BuildSettings(
+        prompts=settings_given(PromptSettings, arguments, {"seed": "prompt_seed"}, domain=config["text_domain"]),
+        dry_run=arguments.dry_run,
+        float16=arguments.float16,
+        normalize=not arguments.no_normalize,
+        overwrite=arguments.overwrite,
+    )
+    writer = writer_class(_writer_settings(writer_class, arguments, config))
+    encoder = make_encoder(arguments.encoder, _encoder_settings(encoder_class, arguments, config))
+    report = build_semantics(config, writer, encoder, settings, report=partial(print, flush=True))
+    if report is None:
+        return 0 if settings.dry_run else 1
+    print(report)
+    return int(report.has_leak)
+
+
+def _writer_name(arguments: argparse.Namespace) -> str:
+    """Return the writer that is asked for; ``--batch`` makes the language model's that of batches.
+
+    Raises:
+        SettingError: ``--batch`` is given with another writer.
+    """
+    if not arguments.batch:
+        return str(arguments.writer)
+    if arguments.writer not in ("llm", "batch"):
+        raise SettingError(f"--batch is for --writer llm; the writer '{arguments.writer}' sends no batches.")
+    return "batch"
+
+
+def _refuse_unused(arguments: argparse.Namespace, writer: type[Writer], encoder: type[Encoder]) -> None:
+    """Raise if an option is given that the writer or the encoder has no field for."""
+    taken = {field.name for field in fields(writer.settings_class)}
+    for options, remedy in (
+        (_WRITER_OPTIONS, f"is for --writer llm; the writer '{writer.known_as}' asks nobody."),
+        (_BATCH_OPTIONS, "is for --batch."),
+    ):
+        for option, field in options.items():
+            if getattr(arguments, option) is not None and field not in taken:
+                raise SettingError(f"--{option.replace('_', '-')} {remedy}")
+    taken = {field.name for field in fields(encoder.settings_class)}
+    for option, field in _ENCODER_OPTIONS.items():
+        if getattr(arguments, option) is not None and field not in taken:
+            known = ", ".join(f"--{name}=..." for name in sorted(taken)) or "none"
+            raise SettingError(
+                f"The encoder {encoder.known_as} cannot use --{option.replace('_', '-')}. Leave it out; its settings "
+                f"are: {known}."
+            )
+
+
+def _writer_settings(writer: type[Writer], arguments: argparse.Namespace, config: Any) -> Any:
+    kind: Any = writer.settings_class
+    if issubclass(kind, Settings):
+        return completed(kind, config)
+    names = {field: option for option, field in {**_WRITER_OPTIONS, **_BATCH_OPTIONS}.items()}
+    needs_model = any(field.name == "model" and field.default is MISSING for field in fields(kind))
+    if needs_model and arguments.llm is None:
+        raise SettingError(f"--writer {arguments.writer} needs the name of a model: --llm gpt-4o-mini, say.")
+    return settings_given(kind, arguments, names)
+
+
+def _encoder_settings(encoder: type[Encoder], arguments: argparse.Namespace, config: Any) -> Any:
+    kind = encoder.settings_class
+    if issubclass(kind, Settings):
+        return completed(kind, config)
+    names = {field: option for option, field in _ENCODER_OPTIONS.items()}
+    return settings_given(kind, arguments, names, without=("concurrency", "timeout", "max_retries"))

@@ -1,0 +1,25 @@
+"""Check the profiles and embeddings of a dataset."""
+
+from __future__ import annotations
+
+import argparse
+
+from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments to a parser."""
+    add_dataset_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check and print the report; 1 says that something leaked.
+
+    Raises:
+        RLMRecError: see :func:`recbole_rlmrec.check.report.check`.
+    """
+    from recbole_rlmrec.check.report import check
+
+    report = check(dataset_config(arguments))
+    print(report)
+    return int(report.has_leak)

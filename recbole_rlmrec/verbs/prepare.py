@@ -1,0 +1,57 @@
+"""Turn a raw dump, such as Amazon's, Yelp's or Steam's, into a dataset with texts."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments to a parser."""
+    from recbole_rlmrec.sources.prepare import K_CORE, SEED, SHARES
+    from recbole_rlmrec.sources.raw_dump import SOURCES
+    from recbole_rlmrec.text.json_lines import MAX_MALFORMED
+
+    parser.add_argument("--source", required=True, choices=tuple(SOURCES), help="whose raw dump it is")
+    parser.add_argument("--raw", required=True, metavar="DIR", help="folder of the raw dump, gzipped or not")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
+    parser.add_argument("--output", default="dataset", metavar="DIR", help="folder of RecBole's datasets (%(default)s)")
+    parser.add_argument("--reviews", metavar="FILE", help="the file of reviews, if it has no usual name")
+    parser.add_argument("--items", metavar="FILE", help="the file of items, if it has no usual name")
+    parser.add_argument(
+        "--k-core", type=int, default=K_CORE, metavar="K", help="interactions of each user and item (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=SEED, help="of the users taken and of the split (%(default)s)")
+    parser.add_argument(
+        "--user-fraction", type=float, default=1.0, metavar="F", help="share of the users to take (%(default)s)"
+    )
+    parser.add_argument("--min-rating", type=float, metavar="R", help="least rating that counts (3; Steam has none)")
+    parser.add_argument(
+        "--shares", type=_shares, default=SHARES, metavar="A:B:C", help="of training, validation and test (3:1:1)"
+    )
+    parser.add_argument("--require-text", action="store_true", help="leave out items without any text")
+    parser.add_argument(
+        "--max-malformed",
+        type=float,
+        default=MAX_MALFORMED,
+        metavar="F",
+        help="share of a file's lines that may be malformed (%(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare as the arguments say and print the summary.
+
+    Raises:
+        RLMRecError: see :func:`recbole_rlmrec.sources.prepare.prepare`.
+    """
+    from recbole_rlmrec.sources.prepare import prepare
+
+    names = ["source", "raw", "dataset", "output", "reviews", "items", "k_core", "seed", "user_fraction", "min_rating"]
+    names += ["shares", "require_text", "max_malformed"]
+    print(prepare(**{name: getattr(arguments, name) for name in names}, show_progress=True))
+    return 0
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """Read 3:1:1."""
+    return tuple(float(part) for part in text.split(":"))

@@ -1,0 +1,88 @@
+"""Train and test one model.
+
+The model is trained to early stopping, and its best epoch is tested. Every setting of RecBole and of RLMRec can be
+given as --name=value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from recbole_rlmrec.arguments import take_settings
+from recbole_rlmrec.errors import SettingError
+
+_PROCESS_ARGUMENTS = {"nproc": 1, "world_size": -1, "ip": "localhost", "port": 5678, "group_offset": 0}
+
+#: Arguments of a search, and what :func:`recbole_rlmrec.tuning.search.tune` calls them.
+_SEARCH_ARGUMENTS = {
+    "tune_algo": "algorithm",
+    "max_evals": "max_evals",
+    "tool": "tool",
+    "jobs": "jobs",
+    "tune_output": "output",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments to a parser."""
+    take_settings(parser)
+    parser.add_argument(
+        "--model",
+        "-m",
+        required=True,
+        help="such as LightGCN_RLMRecCon, SGL_RLMRecGen, BPR; with --tune also several, separated by commas",
+    )
+    parser.add_argument("--dataset", "-d", required=True, help="such as ml-100k, amazon-book")
+    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    several = parser.add_argument_group("several processes, which share each step")
+    several.add_argument("--nproc", type=int, help="processes on this machine (1)")
+    several.add_argument("--world_size", type=int, help="processes on all machines (those of this one)")
+    several.add_argument("--ip", help="address of the machine of rank 0, among several machines")
+    several.add_argument("--port", type=int, help="a free port there (5678)")
+    several.add_argument("--group_offset", type=int, help="rank of this machine's first process (0)")
+    tuning = parser.add_argument_group("search for settings by the validation score; a stopped search goes on")
+    tuning.add_argument(
+        "--tune", nargs="?", const="auto", help="a .hyper file, a folder with one per class, or auto: those provided"
+    )
+    tuning.add_argument("--tune_algo", help="exhaustive, random or bayes (random)")
+    tuning.add_argument("--max_evals", type=int, help="different trials for each model (10; exhaustive: all)")
+    tuning.add_argument("--tool", help="hyperopt, or ray: trials side by side (hyperopt)")
+    tuning.add_argument("--jobs", type=int, help="ray: trials at a time (one per GPU, or per core)")
+    tuning.add_argument("--tune_output", help="folder of the searches (saved/tune)")
+    parser.set_defaults(**_PROCESS_ARGUMENTS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or search with ``--tune``.
+
+    Raises:
+        RLMRecError: see :func:`recbole_rlmrec.quick_start.run` and :func:`recbole_rlmrec.tuning.search.tune`.
+    """
+    config_files, settings = shlex.split(arguments.config_files), arguments.settings
+    search = {name: getattr(arguments, given) for given, name in _SEARCH_ARGUMENTS.items()}
+    search = {name: value for name, value in search.items() if value is not None}
+    if arguments.tune is not None:
+        _refuse_several_processes(arguments)
+        from recbole_rlmrec.tuning.search import tune
+
+        models = arguments.model.split(",")
+        tune(models, arguments.dataset, arguments.tune, config_files, command_line=settings, **search)
+        return 0
+    if search:
+        given = next(given for given, name in _SEARCH_ARGUMENTS.items() if name in search)
+        raise SettingError(f"--{given} is for a search: add --tune, or --tune=FILE.hyper.")
+    from recbole_rlmrec import quick_start
+
+    processes = {name: getattr(arguments, name) for name in _PROCESS_ARGUMENTS}
+    quick_start.run(arguments.model, arguments.dataset, config_files, command_line=settings, **processes)
+    return 0
+
+
+def _refuse_several_processes(arguments: argparse.Namespace) -> None:
+    for name, default in _PROCESS_ARGUMENTS.items():
+        if getattr(arguments, name) != default:
+            raise SettingError(
+                f"--{name}={getattr(arguments, name)}: a trial of a search runs in one process; --tool=ray runs "
+                "several trials at a time."
+            )
