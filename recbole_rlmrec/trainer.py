@@ -685,14 +685,28 @@ class UntrainedTrainer(Trainer):
 
 def trainer_class(config: Any) -> type:
     """Return the trainer of a configuration's model: ours, over whichever of RecBole's trainers the model needs."""
-    if flags_of(config.model_class).nothing_to_train:
+    return trainer_over(get_trainer(config["MODEL_TYPE"], recbole_name(config.model_class)), config.model_class)
+
+
+def trainer_over(theirs: type, model: type) -> type:
+    """Return our trainer of a model over one of RecBole's.
+
+    Args:
+        theirs: RecBole's trainer; one of ours is returned as it is.
+        model: the model's class.
+
+    Raises:
+        SettingError: there are several processes, and the steps are RecBole's.
+    """
+    if issubclass(theirs, SafeTrainerMixin):
+        return theirs
+    if flags_of(model).nothing_to_train:
         return UntrainedTrainer
-    theirs = get_trainer(config["MODEL_TYPE"], recbole_name(config.model_class))
     if theirs is RecBoleTrainer:
         return Trainer
     if this_shard().world_size > 1:
         raise SettingError(
-            f"{config['model']} is trained by RecBole's {theirs.__name__}, whose steps one process takes. Leave out "
+            f"{model.__name__} is trained by RecBole's {theirs.__name__}, whose steps one process takes. Leave out "
             "--nproc and --world_size."
         )
     content = {"__doc__": theirs.__doc__, "trains_in_steps": not issubclass(theirs, TraditionalTrainer)}

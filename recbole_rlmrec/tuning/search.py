@@ -394,7 +394,8 @@ def _check_arguments(tool: str, algorithm: str, max_evals: Optional[int], jobs: 
         raise SettingError(f"jobs={jobs}: hyperopt takes one trial after the other; --tool=ray runs several at a time.")
     # Ray Tune reads and writes its files with pyarrow, and both tools propose by hyperopt.
     for package in ("hyperopt", "ray", "pyarrow") if tool == "ray" else ("hyperopt",):
-        if importlib.util.find_spec(package) is None:
+        found = importlib.util.find_spec(package)
+        if found is None or found.loader is None:  # RecBole's scripts may have been given a stand-in for Ray
             raise SettingError(
                 f"A search with {tool} needs the package '{package}': "
                 f"pip install 'recbole-rlmrec[{'ray' if tool == 'ray' else 'tune'}]'."
