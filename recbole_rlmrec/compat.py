@@ -176,6 +176,14 @@ def _search_exhaustively() -> None:
     _compile_again("recbole.trainer.hyper_tuning", _Generator)
 
 
+def dataset_of(loader: Any) -> Any:
+    """Return the dataset that a loader of RecBole's gives batches of.
+
+    Its public ``dataset`` is torch's list of row numbers while any loader begins an epoch.
+    """
+    return loader._dataset
+
+
 @contextmanager
 def anomaly_detection_as_it_is() -> Iterator[None]:
     """Undo what the import of RecBole's sequential models does to torch.

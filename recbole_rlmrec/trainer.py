@@ -24,6 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_rlmrec.comparison import Outcome, record_path
+from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
@@ -234,7 +235,7 @@ class SafeTrainerMixin:
         callback_fn: Optional[Callable[[int, float], None]] = None,
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
-        self.fingerprint = fingerprint(train_data._dataset)
+        self.fingerprint = fingerprint(dataset_of(train_data))
         if not flags_of(type(self.model)).reads_semantic_embeddings:
             # They may have been read for another model of the run.
             self.fingerprint = {name: value for name, value in self.fingerprint.items() if "embeddings" not in name}
@@ -275,11 +276,11 @@ class SafeTrainerMixin:
         self._stopping = EarlyStopping(StoppingSettings.from_config(self.config), len(train_data))
         if self._restored is not None:
             self._stopping.restore(*self._restored)
-        training = train_data._dataset
+        training = dataset_of(train_data)
         if is_by_user(str(self.config["valid_metric"])) and training.iid_field is not None:
             items = training.inter_feat[training.iid_field]
             self._popularity = PopularityRanking(training.iid_field, items, training.item_num).to(self.device)
-        n_held_out = len(valid_data._dataset) if valid_data else None
+        n_held_out = len(dataset_of(valid_data)) if valid_data else None
         if n_held_out is not None and n_held_out < LEAST_VALIDATION:
             self.logger.warning(
                 f"The validation holds {n_held_out} interactions: its scores are noise, and so is the choice of the "
@@ -426,7 +427,7 @@ class SafeTrainerMixin:
         if checkpoint["model"] == type(self.model).__name__:
             self._check_settings(checkpoint["settings"], resume_file)
         if train_data is not None:
-            check_data(checkpoint, fingerprint(train_data._dataset), resume_file)
+            check_data(checkpoint, fingerprint(dataset_of(train_data)), resume_file)
         load_weights(self.model, checkpoint, resume_file)
         for group, current in zip(checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups):
             # How the steps are computed is this run's choice; what they compute is the checkpoint's.

@@ -16,6 +16,7 @@ from recbole.trainer import HyperTuning
 from recbole.utils import init_seed
 
 from recbole_rlmrec import __version__
+from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
@@ -460,5 +461,5 @@ def _data_of(config: RLMRecConfig) -> dict[str, str]:
     init_seed(config["seed"], config["reproducibility"])
     train_data, _, _ = data_preparation(config, create_dataset(config))
     if flags_of(config.model_class).reads_semantic_embeddings:
-        train_data._dataset.semantic_embedding("user")  # from here on a part of the identity
-    return fingerprint(train_data._dataset)
+        dataset_of(train_data).semantic_embedding("user")  # from here on a part of the identity
+    return fingerprint(dataset_of(train_data))
