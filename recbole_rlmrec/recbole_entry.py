@@ -118,8 +118,8 @@ class _Request:
 
 def _typed() -> dict[str, Any]:
     """Return every ``--name=value`` of the process, whatever the script that was started makes of it."""
-    if "ipykernel_launcher" in sys.argv[0]:
-        return {}
+    if any("ipykernel_launcher" in script for script in sys.argv[:1]):
+        return {}  # a notebook's arguments are its kernel's
     pairs = [argument for argument in sys.argv[1:] if argument.startswith("--") and "=" in argument]
     return parse_settings([pair for pair in pairs if pair[2:].partition("=")[0].isidentifier()])
 

@@ -415,6 +415,21 @@ if __name__ == "__main__":
     assert two == one
 
 
+def test_listings_of_the_readme(settings: dict[str, Any]) -> None:
+    """As they stand, one after the other, on another dataset and with fewer epochs."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Existing RecBole scripts\n")[2].partition("\n## ")[0]
+    listings = [line[4:] for line in section.replace("ml-100k", "tiny").splitlines() if line.startswith("    ")]
+    assert listings[0] == LINE
+    Path("run.yaml").write_text("model: LightGCN_RLMRecCon\ndataset: tiny\n")
+    found = ran(
+        "\n".join([*listings, "print(json.dumps([sorted(result), len(search.score_list), trainer.best_epoch]))"]),
+        *(f"--{name}={value}" for name, value in {**settings, "epochs": 2}.items() if name != "learning_rate"),
+    )
+    assert found[0] == ["best_valid_result", "best_valid_score", "test_result", "valid_score_bigger"]
+    assert found[1] == 4 and found[2] in (0, 1)
+
+
 @pytest.mark.parametrize("model", ["LightGCN_RLMRecCon", "SGL_RLMRecGen", "BPR_RLMRecCon", "GCCF", "SemanticOnly"])
 def test_without_the_line_one_sentence_says_what_to_import(
     settings: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
