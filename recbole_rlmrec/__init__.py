@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
     from recbole_rlmrec.extension import register
     from recbole_rlmrec.quick_start import load_model, run
+    from recbole_rlmrec.recbole_entry import register_with_recbole
 
-__all__ = ["SemanticEmbedding", "__version__", "load_model", "register", "run"]
+__all__ = ["SemanticEmbedding", "__version__", "load_model", "register", "register_with_recbole", "run"]
 
 _MODULES = {
     "SemanticEmbedding": "recbole_rlmrec.data.semantic_embedding",
     "load_model": "recbole_rlmrec.quick_start",
     "register": "recbole_rlmrec.extension",
+    "register_with_recbole": "recbole_rlmrec.recbole_entry",
     "run": "recbole_rlmrec.quick_start",
 }
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from recbole_rlmrec.errors import SettingError
+
 #: A dataclass.
 _SettingsT = TypeVar("_SettingsT")
 
@@ -36,6 +38,26 @@ def dataset_config(arguments: argparse.Namespace) -> Any:
 
     files = shlex.split(arguments.config_files)
     return RLMRecConfig("BPR", arguments.dataset, files, command_line=arguments.settings)
+
+
+def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Turn ``--name=value`` arguments into settings.
+
+    Raises:
+        SettingError: an argument is not of that form, or a name stands twice with different values.
+    """
+    texts: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, text = argument[2:].partition("=")
+        if not argument.startswith("--") or not equals or not name:
+            raise SettingError(f"'{argument}' is not a setting; settings are written --name=value.")
+        if texts.setdefault(name, text) != text:
+            raise SettingError(f"--{name} is given twice: {texts[name]} and {text}.")
+    if not texts:
+        return {}
+    from recbole_rlmrec.config import parse_value
+
+    return {name: parse_value(text) for name, text in texts.items()}
 
 
 def settings_given(

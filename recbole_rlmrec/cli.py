@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
+from recbole_rlmrec.arguments import parse_settings
 from recbole_rlmrec.compat import require_recbole
-from recbole_rlmrec.errors import RLMRecError, SettingError
+from recbole_rlmrec.errors import RLMRecError
 from recbole_rlmrec.verbs import VERBS
 from recbole_rlmrec.version import __version__
 
@@ -38,26 +38,6 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=_text(verb))
     _fill(parser, verb)
     return _run(parser, arguments)
-
-
-def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
-    """Turn ``--name=value`` arguments into settings.
-
-    Raises:
-        SettingError: an argument is not of that form, or a name stands twice with different values.
-    """
-    texts: dict[str, str] = {}
-    for argument in arguments:
-        name, equals, text = argument[2:].partition("=")
-        if not argument.startswith("--") or not equals or not name:
-            raise SettingError(f"'{argument}' is not a setting; settings are written --name=value.")
-        if texts.setdefault(name, text) != text:
-            raise SettingError(f"--{name} is given twice: {texts[name]} and {text}.")
-    if not texts:
-        return {}
-    from recbole_rlmrec.config import parse_value
-
-    return {name: parse_value(text) for name, text in texts.items()}
 
 
 def _text(verb: ModuleType) -> str:

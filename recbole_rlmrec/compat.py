@@ -10,6 +10,7 @@ import ast
 import copy
 import functools
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
@@ -17,7 +18,7 @@ import sys
 import types
 import warnings
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from recbole_rlmrec.errors import SettingError
 
@@ -37,6 +38,7 @@ def apply() -> None:
     _restore_dok_update()
     _name_numpy_types()
     _import_quick_start_without_ray()
+    _search_exhaustively()
     _write_columns_back()
     _drop_in_training_only()
     _score_pairs()
@@ -108,26 +110,78 @@ def _name_numpy_types() -> None:
 
 
 def _import_quick_start_without_ray() -> None:
-    """Import ``recbole.quick_start`` where Ray is not installed (RecBole#1518).
+    """Let ``recbole.quick_start`` be imported, and its objective function be called, without Ray (RecBole#1518, #1741).
 
-    It imports Ray for one line of its objective function for Ray, which nobody can need who has no Ray.
+    It imports Ray for one line: the objective function reports the test's metrics, also where no Ray runs, and in a
+    form that Ray has given up.
     """
-    if importlib.util.find_spec("ray") is not None or "recbole.quick_start" in sys.modules:
+    name = "recbole.quick_start.quick_start"
+    if name not in sys.modules:
+        there, absent = sys.modules.get("ray"), types.ModuleType("ray")
+        absent.tune = None  # type: ignore[attr-defined]
+        sys.modules["ray"] = absent
+        try:
+            importlib.import_module(name)
+        finally:
+            del sys.modules["ray"]
+            if there is not None:
+                sys.modules["ray"] = there
+    sys.modules[name].tune = types.SimpleNamespace(report=_report_to_ray)  # type: ignore[attr-defined]
+
+
+def _report_to_ray(**metrics: float) -> None:
+    """Report metrics of a trial where Ray is loaded, in the form that it takes."""
+    tune = sys.modules.get("ray.tune")
+    if tune is None or tune.__spec__ is None or tune.__spec__.loader is None:
         return
-    absent = types.ModuleType("ray")
-    absent.tune = _NoRay()  # type: ignore[attr-defined]
-    sys.modules["ray"] = absent
-    try:
-        importlib.import_module("recbole.quick_start")
-    finally:
-        del sys.modules["ray"]
+    if "metrics" in inspect.signature(tune.report).parameters:
+        tune.report(metrics)
+    else:
+        tune.report(**metrics)
 
 
-class _NoRay:
-    """Stands for ``ray.tune`` where it is not installed."""
+def stand_in_for_ray() -> None:
+    """Let RecBole's ``run_hyper.py`` import Ray where it is not installed; what is called of it raises ImportError.
 
-    def __getattr__(self, name: str) -> Any:
-        raise ImportError("A search with Ray needs the package 'ray': pip install 'recbole-rlmrec[ray]'")
+    The stand-in has no loader, by which others can tell that it is none.
+    """
+    if importlib.util.find_spec("ray") is not None:
+        return
+    names = ("ray", "ray.tune", "ray.tune.schedulers")
+    for name in names:
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        module.__path__ = []
+        module.__getattr__ = _of_absent_ray  # type: ignore[method-assign]
+        sys.modules[name] = module
+    for name in names[1:]:
+        parent, _, child = name.rpartition(".")
+        setattr(sys.modules[parent], child, sys.modules[name])
+
+
+def _of_absent_ray(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ImportError(
+            f"'{name}' needs the package 'ray', which is not installed: pip install 'recbole-rlmrec[ray]'"
+        )
+
+    return refuse
+
+
+def _search_exhaustively() -> None:
+    """Give RecBole's exhaustive search the random numbers that hyperopt asks for since 0.2.7."""
+    _compile_again("recbole.trainer.hyper_tuning", _Generator)
+
+
+def dataset_of(loader: Any) -> Any:
+    """Return the dataset that a loader of RecBole's gives batches of.
+
+    Its public ``dataset`` is torch's list of row numbers while any loader begins an epoch.
+    """
+    return loader._dataset
 
 
 @contextmanager
@@ -216,18 +270,42 @@ class _DropoutInTraining(_Rewriting):
         return self._visited(node)
 
 
+class _Generator(_Rewriting):
+    """``np.random.RandomState(seed)`` becomes ``np.random.default_rng(seed)``."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        if node.attr == "RandomState":
+            self.changed = True
+            node.attr = "default_rng"
+        return self._visited(node)
+
+
+class _OldestProtocol(_Rewriting):
+    """``torch.save(state, path, pickle_protocol=4)`` becomes ``torch.save(state, path)``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        others = [keyword for keyword in node.keywords if keyword.arg != "pickle_protocol"]
+        self.changed |= len(others) < len(node.keywords)
+        node.keywords = others
+        return self._visited(node)
+
+
 def _compile_again(name: str, rewriting: type[_Rewriting]) -> None:
-    """Compile those methods of a module's classes that a rewriting changes, with RecBole's own line numbers."""
+    """Compile the functions and methods of a module that a rewriting changes, with RecBole's own line numbers."""
     module = importlib.import_module(name)
-    classes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
-    for owner, method in ((node, part) for node in classes for part in node.body):
+    tree = ast.parse(inspect.getsource(module))
+    owners: list[tuple[Any, ast.Module | ast.ClassDef]] = [(module, tree)]
+    owners += [(getattr(module, node.name), node) for node in tree.body if isinstance(node, ast.ClassDef)]
+    for owner, function in ((owner, part) for owner, node in owners for part in node.body):
+        if not isinstance(function, ast.FunctionDef):
+            continue
         change = rewriting()
-        rewritten = change.visit(method)
-        if change.changed and isinstance(method, ast.FunctionDef):
-            tree = ast.fix_missing_locations(ast.Module([rewritten], type_ignores=[]))
+        rewritten = change.visit(function)
+        if change.changed:
+            compiled = ast.fix_missing_locations(ast.Module([rewritten], type_ignores=[]))
             scope: dict[str, Any] = {}
-            exec(compile(tree, module.__file__ or name, "exec"), module.__dict__, scope)
-            setattr(getattr(module, owner.name), method.name, scope[method.name])
+            exec(compile(compiled, module.__file__ or name, "exec"), module.__dict__, scope)
+            setattr(owner, function.name, scope[function.name])
 
 
 # ---------------------------------------------------------------------- what RecBole 1.2.1 computes differently
@@ -247,3 +325,100 @@ def _score_pairs() -> None:
         return self.full_sort_predict(interaction)[torch.arange(len(items), device=items.device), items]
 
     DiffRec.predict = LDiffRec.predict = predict
+
+
+# ---------------------------------------------------------------------- where RecBole is entered
+
+
+def reroute(function: Any, route: Callable[..., Any]) -> None:
+    """Let every call of a function of RecBole's go to ``route(function as it was, *arguments)``.
+
+    The function itself is changed, not a name in a module: a script may have imported it before or after, from
+    whichever module.
+
+    Args:
+        function: of a module; a constructor is rerouted by :func:`reroute_constructor`.
+        route: takes the function as it was, and the arguments.
+    """
+    theirs = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    theirs.__kwdefaults__ = function.__kwdefaults__
+    function.__code__ = _rerouted.__code__
+    function.__defaults__ = None
+    function.__kwdefaults__ = {"_route": functools.partial(route, theirs)}
+    function.__wrapped__ = theirs  # for help() and inspect.signature
+
+
+def _rerouted(*arguments: Any, _route: Callable[..., Any], **named: Any) -> Any:
+    return _route(*arguments, **named)
+
+
+def reroute_method(owner: type, name: str, route: Callable[..., Any]) -> None:
+    """Let a method of a class go to ``route(method as it was, self, *arguments)``, also in what extends the class."""
+    theirs = getattr(owner, name)
+
+    @functools.wraps(theirs)
+    def method(self: Any, *arguments: Any, **named: Any) -> Any:
+        return route(theirs, self, *arguments, **named)
+
+    setattr(owner, name, method)
+
+
+def write_readable_checkpoints() -> None:
+    """Let RecBole's trainers write checkpoints that :func:`recboles_checkpoint` can read.
+
+    torch reads pickles of protocol 4, in which RecBole writes, by running whatever they say, or not at all.
+    """
+    _compile_again("recbole.trainer.trainer", _OldestProtocol)
+
+
+@contextmanager
+def recboles_checkpoint(path: Any, *also: type) -> Iterator[None]:
+    """Let ``torch.load`` read a checkpoint that RecBole wrote; since 2.6 it reads tensors and plain values only.
+
+    RecBole's hold the configuration, which names a model class and enumerations, and NumPy's numbers. Nothing else is
+    admitted, so torch refuses those of the models that keep sparse matrices (ItemKNN, EASE, ...). Before torch 2.6
+    there is nothing to let.
+
+    Args:
+        path: the checkpoint; one that is missing or damaged is left to ``torch.load``.
+        also: classes to admit, such as that of a model of the script's own.
+    """
+    import numpy as np
+    import torch
+
+    find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+    if find is None:
+        yield
+        return
+    try:
+        names = find(path)
+    except Exception:  # whatever its zip and pickle readers raise
+        names = []
+    found = [each for each in map(_found, names) if each in also or _is_of_checkpoints(each)]
+    # A pickle names NumPy's dtype and makes one of these of it.
+    dtypes = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")]
+    with torch.serialization.safe_globals([*found, *dtypes]):
+        yield
+
+
+def _found(name: str) -> Any:
+    """Return what a dotted name stands for among the modules that are loaded, or of RecBole's models; else None."""
+    module, _, attribute = name.rpartition(".")
+    if module.startswith("recbole.model.") and importlib.util.find_spec(module) is not None:
+        importlib.import_module(module)
+    return getattr(sys.modules.get(module), attribute, None)
+
+
+def _is_of_checkpoints(found: Any) -> bool:
+    """Return whether RecBole's checkpoints hold such things, and nothing is run where one is made."""
+    import numpy as np
+    import yaml
+    from recbole.config import Config
+    from recbole.model.abstract_recommender import AbstractRecommender
+    from recbole.utils import Enum
+
+    if found in (np.float64(0).__reduce__()[0], yaml.FullLoader, Config):
+        return True
+    return isinstance(found, type) and issubclass(found, (AbstractRecommender, Enum, np.dtype))

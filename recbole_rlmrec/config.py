@@ -383,7 +383,7 @@ class RLMRecConfig(Config):
         for key, value in self.external_config_dict.items():
             if key not in self.internal_config_dict and key not in _UNLISTED_KEYS:
                 origin = self._origins[key]
-                if key not in SETTINGS and key not in _known_keys():
+                if not is_setting(key):
                     raise SettingError(_unknown_key_message(key, origin))
                 if is_own and key in self._command_line:
                     # A file may serve several models; what is typed for this one must mean something to it.
@@ -419,9 +419,19 @@ def _known_keys() -> frozenset[str]:
     return frozenset((keys | _UNLISTED_KEYS) - {_PUBLISHED})
 
 
+def is_setting(name: str) -> bool:
+    """Return whether there is a setting of this name, whichever model reads it."""
+    return name in SETTINGS or name in _known_keys()
+
+
+def nearest_setting(name: str, likeness: float = 0.6) -> str | None:
+    """Return the setting whose name is most like this one, if any is as like as ``likeness``, of at most 1."""
+    return next(iter(difflib.get_close_matches(name, sorted({*_known_keys(), *SETTINGS}), n=1, cutoff=likeness)), None)
+
+
 def _unknown_key_message(key: str, origin: str) -> str:
-    near = difflib.get_close_matches(key, sorted({*_known_keys(), *SETTINGS}), n=1, cutoff=0.6)
-    advice = f" Did you mean '{near[0]}'?" if near else " The README lists all settings."
+    near = nearest_setting(key)
+    advice = f" Did you mean '{near}'?" if near else " The README lists all settings."
     return f"There is no setting '{key}' (from {origin}).{advice}"
 
 

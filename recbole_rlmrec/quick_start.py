@@ -14,6 +14,7 @@ from typing import Any, Callable, ContextManager, Mapping, NamedTuple, Optional,
 
 from recbole.utils import init_logger, init_seed, set_color
 
+from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
@@ -251,7 +252,7 @@ def _train(
         _rewind(loader, config["seed"])
     init_seed(config["seed"], config["reproducibility"])
     train_data, valid_data, test_data = data.loaders
-    recommender = _built(config, train_data._dataset).to(config["device"])
+    recommender = _built(config, dataset_of(train_data)).to(config["device"])
     getLogger().info(recommender)
     trainer = trainer_class(config)(config, recommender)
     trainer.base_record = base.record() if base is not None else None
@@ -319,7 +320,7 @@ def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[O
         if stored["model"] == config["model"]:
             return agreed(_base_of_checkpoint(stored)), resume_from
     # Whatever is wrong with the alignment's settings or its embeddings is said now, not after the base's training.
-    _built(config, data.loaders[0]._dataset)
+    _built(config, dataset_of(data.loaders[0]))
     base_config = config.of_base(base_class)
     folder, settings = Path(config["checkpoint_dir"]), base_config.settings
     # What lies in a folder may differ between machines, and between two looks at it.
@@ -335,7 +336,7 @@ def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[O
 
 def _data_hashes(config: RLMRecConfig, loaders: Sequence[Any]) -> dict[str, str]:
     """Return what two runs must have in common for their results to compare: ids, all columns, and how is evaluated."""
-    train, valid, test = (loader._dataset for loader in loaders)
+    train, valid, test = (dataset_of(loader) for loader in loaders)
     hashes = fingerprint(train, with_embeddings=False)
     for name, part in (("training", train), ("validation", valid), ("test", test)):
         content = hashlib.sha256()
@@ -456,8 +457,8 @@ def load_model(
     init_seed(config["seed"], config["reproducibility"])
     # Embeddings that training alone has read may be others by now, or not be there: no score depends on them.
     with_embeddings = flags_of(config.model_class).scores_semantic_embeddings
-    check_data(checkpoint, fingerprint(loaders[0]._dataset, with_embeddings), path)
-    recommender = _built(config, loaders[0]._dataset).to(config["device"])
+    check_data(checkpoint, fingerprint(dataset_of(loaders[0]), with_embeddings), path)
+    recommender = _built(config, dataset_of(loaders[0])).to(config["device"])
     load_weights(recommender, checkpoint, path)
     recommender.eval()
     return Loaded(config, recommender, dataset, *loaders)

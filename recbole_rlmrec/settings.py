@@ -429,8 +429,9 @@ def require(config: Any, name: str) -> Any:
         name: the setting.
 
     Raises:
-        SettingError: it is missing or out of range.
+        SettingError: it is missing or out of range, or the configuration is RecBole's own.
     """
+    refuse_recboles_own(config)
     value = config[name]
     if value is None and not (name in SETTINGS and None in SETTINGS[name].allowed):
         example: Optional[str] = SETTINGS[name].example if name in SETTINGS else None
@@ -441,6 +442,21 @@ def require(config: Any, name: str) -> Any:
         )
     check_value(name, value)
     return value
+
+
+def refuse_recboles_own(config: Any) -> None:
+    """Refuse RecBole's own ``Config``, which knows neither the settings nor the data of this package's models.
+
+    Raises:
+        SettingError: saying what to import.
+    """
+    from recbole.config import Config
+
+    if isinstance(config, Config) and not hasattr(config, "settings"):
+        raise SettingError(
+            f"{config['model']} was given RecBole's own Config, without its settings and its dataset; put `import "
+            "recbole_rlmrec; recbole_rlmrec.register_with_recbole()` on top of the script, before Config(...)."
+        )
 
 
 def require_number(config: Any, name: str, why: str) -> float:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "recbole_rlmrec"
 FLOORS = (
     ("__init__", "cli"),
     ("extension",),
-    ("verbs",),
+    ("verbs", "recbole_entry"),
     ("tuning", "semantics", "arguments"),
     ("check", "quick_start"),
     ("profile", "sources"),

@@ -198,7 +198,7 @@ def test_another_recbole_is_refused(found: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_quick_start_of_recbole_without_ray() -> None:
-    """It can be imported where there is no Ray, and Ray stays as absent as it is."""
+    """It can be imported where there is no Ray, Ray stays as absent as it is, and nothing is reported to it."""
     script = """
 import importlib.util, sys
 find = importlib.util.find_spec
@@ -207,13 +207,53 @@ from recbole_rlmrec import compat
 compat.apply()
 from recbole.quick_start import run_recbole, quick_start
 assert "ray" not in sys.modules
-try:
-    quick_start.tune.report()
-except ImportError as error:
-    print(error)
+print(quick_start.tune.report(recall=0.5))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "pip install 'recbole-rlmrec[ray]'" in done.stdout, done.stderr
+    assert done.stdout == "None\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("parameters", "taken"), [("metrics, *, checkpoint=None", "metrics"), ("_metric=None, **by_name", "by_name")]
+)
+def test_what_recbole_reports_reaches_every_ray(parameters: str, taken: str) -> None:
+    """Ray takes metrics as one dictionary since 2.7, and as keywords before."""
+    script = f"""
+import sys, types
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from recbole_rlmrec import compat
+compat.apply()
+tune = types.ModuleType("ray.tune")
+tune.__spec__ = ModuleSpec("ray.tune", SourceFileLoader("ray.tune", "tune.py"))
+sys.modules["ray.tune"] = tune
+exec("def report({parameters}): print({taken})", vars(tune))
+from recbole.quick_start import quick_start
+quick_start.tune.report(recall=0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "{'recall': 0.5}\n", done.stderr
+
+
+def test_exhaustive_search_of_recbole_tries_everything() -> None:
+    """hyperopt asks for a Generator since 0.2.7; RecBole gives it the older RandomState."""
+    pytest.importorskip("hyperopt")
+    compat.apply()
+    from recbole.trainer import HyperTuning
+
+    def objective(config_dict: Any, config_file_list: Any) -> dict[str, Any]:
+        score = config_dict["a"] + 10 * config_dict["b"]
+        return {
+            "model": "none",
+            "best_valid_score": score,
+            "valid_score_bigger": True,
+            "best_valid_result": {},
+            "test_result": {},
+        }
+
+    search = HyperTuning(objective, params_dict={"choice": {"a": [1, 2, 3], "b": [0.1, 0.2]}}, algo="exhaustive")
+    search.run()
+    assert sorted(search.score_list) == [2.0, 3.0, 3.0, 4.0, 4.0, 5.0]
+    assert search.best_params == {"a": 3, "b": 0.2}
 
 
 def test_names_of_numpy_that_recbole_sets(world: World) -> None:

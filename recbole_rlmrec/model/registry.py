@@ -21,7 +21,7 @@ from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
 from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
 from recbole_rlmrec.model.backbone.autocf import AutoCF
 from recbole_rlmrec.model.backbone.base import GraphBackbone
-from recbole_rlmrec.model.backbone.contract import Backbone, flags_of
+from recbole_rlmrec.model.backbone.contract import Backbone, ModelFlags, flags_of
 from recbole_rlmrec.model.backbone.dccf import DCCF
 from recbole_rlmrec.model.backbone.gccf import GCCF
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
@@ -85,6 +85,8 @@ def get_model(name: str) -> Any:
         SettingError: no such model, the message names the nearest; it cannot be aligned, the message says why; or a
             package that it needs is missing.
     """
+    # RecBole's own configuration can be given the class as well.
+    compat.apply()
     _load_entry_points()
     for whole in (BACKBONES, BASELINES):
         if name in whole:
@@ -93,6 +95,18 @@ def get_model(name: str) -> Any:
         if name.endswith(ending):
             return _aligned_model(name.removesuffix(ending), ending)
     return _recbole_model(name)
+
+
+def is_ours(model: Any) -> bool:
+    """Return whether a model is to be had from this package and not from RecBole.
+
+    Args:
+        model: a name: ours are those that RecBole has not. Or a class: ours are those of this package, those that
+            extend its contracts, and those that are registered with it.
+    """
+    if isinstance(model, str):
+        return not _recbole_files(model)
+    return isinstance(model, type) and (issubclass(model, ModelFlags) or model in BASELINES.values())
 
 
 def _endings() -> list[str]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
@@ -127,7 +128,7 @@ class SafeTrainerMixin:
         callback_fn: Optional[Callable[[int, float], None]] = None,
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
-        self.fingerprint = fingerprint(train_data._dataset, self.config.reads_semantic_embeddings)
+        self.fingerprint = fingerprint(dataset_of(train_data), self.config.reads_semantic_embeddings)
         self._begin_watching(train_data, valid_data)
         ended = []
 
@@ -165,11 +166,11 @@ class SafeTrainerMixin:
         self._stopping = EarlyStopping(StoppingSettings.from_config(self.config), len(train_data))
         if self._restored is not None:
             self._stopping.restore(*self._restored)
-        training = train_data._dataset
+        training = dataset_of(train_data)
         if is_by_user(str(self.config["valid_metric"])) and training.iid_field is not None:
             items = training.inter_feat[training.iid_field]
             self._popularity = PopularityRanking(training.iid_field, items, training.item_num).to(self.device)
-        n_held_out = len(valid_data._dataset) if valid_data else None
+        n_held_out = len(dataset_of(valid_data)) if valid_data else None
         if n_held_out is not None and n_held_out < LEAST_VALIDATION:
             self.logger.warning(
                 f"The validation holds {n_held_out} interactions: its scores are noise, and so is the choice of the "
@@ -316,7 +317,8 @@ class SafeTrainerMixin:
         if checkpoint["model"] == type(self.model).__name__:
             self._check_settings(checkpoint["settings"], resume_file)
         if train_data is not None:
-            check_data(checkpoint, fingerprint(train_data._dataset, self.config.reads_semantic_embeddings), resume_file)
+            with_embeddings = self.config.reads_semantic_embeddings
+            check_data(checkpoint, fingerprint(dataset_of(train_data), with_embeddings), resume_file)
         load_weights(self.model, checkpoint, resume_file)
         for group, current in zip(checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups):
             # How the steps are computed is this run's choice; what they compute is the checkpoint's.
@@ -575,14 +577,28 @@ class UntrainedTrainer(Trainer):
 
 def trainer_class(config: Any) -> type:
     """Return the trainer of a configuration's model: ours, over whichever of RecBole's trainers the model needs."""
-    if flags_of(config.model_class).nothing_to_train:
+    return trainer_over(get_trainer(config["MODEL_TYPE"], recbole_name(config.model_class)), config.model_class)
+
+
+def trainer_over(theirs: type, model: type) -> type:
+    """Return our trainer of a model over one of RecBole's.
+
+    Args:
+        theirs: RecBole's trainer; one of ours is returned as it is.
+        model: the model's class.
+
+    Raises:
+        SettingError: there are several processes, and the steps are RecBole's.
+    """
+    if issubclass(theirs, SafeTrainerMixin):
+        return theirs
+    if flags_of(model).nothing_to_train:
         return UntrainedTrainer
-    theirs = get_trainer(config["MODEL_TYPE"], recbole_name(config.model_class))
     if theirs is RecBoleTrainer:
         return Trainer
     if this_shard().world_size > 1:
         raise SettingError(
-            f"{config['model']} is trained by RecBole's {theirs.__name__}, whose steps one process takes. Leave out "
+            f"{model.__name__} is trained by RecBole's {theirs.__name__}, whose steps one process takes. Leave out "
             "--nproc and --world_size."
         )
     content = {"__doc__": theirs.__doc__, "trains_in_steps": not issubclass(theirs, TraditionalTrainer)}

@@ -15,6 +15,7 @@ import torch
 from recbole.trainer import HyperTuning
 from recbole.utils import init_seed
 
+from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
@@ -393,7 +394,8 @@ def _check_arguments(tool: str, algorithm: str, max_evals: Optional[int], jobs: 
         raise SettingError(f"jobs={jobs}: hyperopt takes one trial after the other; --tool=ray runs several at a time.")
     # Ray Tune reads and writes its files with pyarrow, and both tools propose by hyperopt.
     for package in ("hyperopt", "ray", "pyarrow") if tool == "ray" else ("hyperopt",):
-        if importlib.util.find_spec(package) is None:
+        found = importlib.util.find_spec(package)
+        if found is None or found.loader is None:  # RecBole's scripts may have been given a stand-in for Ray
             raise SettingError(
                 f"A search with {tool} needs the package '{package}': "
                 f"pip install 'recbole-rlmrec[{'ray' if tool == 'ray' else 'tune'}]'."
@@ -457,4 +459,4 @@ def _data_of(config: RLMRecConfig) -> dict[str, str]:
     """Return the identity of the training data; data that cannot be read is found out before the first trial."""
     init_seed(config["seed"], config["reproducibility"])
     train_data, _, _ = data_preparation(config, create_dataset(config))
-    return fingerprint(train_data._dataset, config.reads_semantic_embeddings)
+    return fingerprint(dataset_of(train_data), config.reads_semantic_embeddings)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar, Iterator, Optional, P
 from torch import Tensor, nn
 
 from recbole_rlmrec.errors import ContractError
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.settings import Settings, refuse_recboles_own
 
 #: Settings by class, see :attr:`ModelFlags.settings_classes`.
 SettingsClasses = tuple[type[Settings], ...]
@@ -49,6 +49,10 @@ class ModelFlags:
     #: The settings that the class reads beside those of its bases.
     settings_classes: ClassVar[SettingsClasses] = ()
 
+    def __init__(self, config: Any, dataset: Any) -> None:
+        refuse_recboles_own(config)
+        super().__init__(config, dataset)  # type: ignore[call-arg]
+
 
 def flags_of(model: type) -> type[ModelFlags]:
     """Return a model class as what says the flags; a class that says nothing of itself has the defaults.
@@ -87,8 +91,6 @@ class Backbone(ModelFlags):
     backbone_parameters: Optional[frozenset[str]] = None
 
     if TYPE_CHECKING:
-
-        def __init__(self, config: Any, dataset: Any) -> None: ...
 
         def calculate_loss(self, interaction: Any) -> Any:
             """Return the loss, or its terms."""
