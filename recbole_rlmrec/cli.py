@@ -27,6 +27,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     builder = verbs.add_parser("build-semantics", help="write profiles, encode them and check", allow_abbrev=False)
     checker = verbs.add_parser("check", help="check profiles and embeddings of a dataset", allow_abbrev=False)
     _add_semantics_arguments(builder, checker)
+    lister = verbs.add_parser("settings", help="list every setting with its default, its values and what it does")
+    _add_settings_arguments(lister)
     known, rest = parser.parse_known_args(arguments)
     if rest and not known.takes_settings:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -42,7 +44,7 @@ def train_main(arguments: Optional[Sequence[str]] = None) -> int:
 
 _TRAIN_HELP = (
     "Train a model to early stopping and test its best epoch. Every setting of RecBole and of RLMRec can be given as "
-    "--name=value."
+    "--name=value; `recbole-rlmrec settings` lists ours."
 )
 
 
@@ -97,6 +99,18 @@ def _add_semantics_arguments(builder: argparse.ArgumentParser, checker: argparse
         add(parser)
         parser.epilog = "Every setting of the dataset can be given as --name=value, as in a training."
         parser.set_defaults(run=lambda known, rest, run=run: run(known, parse_settings(rest)), takes_settings=True)
+
+
+def _add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--markdown", action="store_true", help="as the table of the README")
+    parser.set_defaults(run=_list_settings, takes_settings=False)
+
+
+def _list_settings(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from recbole_rlmrec.settings_table import markdown_table, plain_list
+
+    print(markdown_table() if known.markdown else plain_list())
+    return 0
 
 
 def _train(known: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -5,22 +5,41 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Optional
 
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.settings import COUNT_OR_NONE, Choice, Settings, setting
 
 #: Standard errors of a difference, and share of the popularity ranking's score, that count as noise.
 _NOISE_ERRORS = 2.0
 _NOISE_SHARE = 0.02
 
 
+EarlyStoppingRule = Literal["popularity", "recbole"]
+
+
 @dataclass(frozen=True)
 class StoppingSettings(Settings):
-    """Settings of :class:`EarlyStopping`; ``recbole_rlmrec.settings`` documents each."""
+    """Settings of :class:`EarlyStopping`.
 
-    early_stopping: Literal["popularity", "recbole"]
-    stopping_step: int
-    patience_steps: int
-    plateau_steps: int
-    plateau_epochs: int
+    RecBole stops after ``stopping_step`` validations without a better score, which on sparse data is often while the
+    model still ranks by popularity.
+    """
+
+    early_stopping: EarlyStoppingRule = setting(
+        "popularity",
+        Choice.of(EarlyStoppingRule),
+        "patience in validations and steps that does not count while the model ranks by popularity; or RecBole's, in "
+        "validations only",
+        published="recbole",
+    )
+    stopping_step: int = setting(10, COUNT_OR_NONE, "validations without a better score before training stops")
+    patience_steps: int = setting(
+        1000, COUNT_OR_NONE, "training steps without a better score before training stops, beside stopping_step"
+    )
+    plateau_steps: int = setting(
+        20000, COUNT_OR_NONE, "steps after which patience counts even at the popularity ranking's score"
+    )
+    plateau_epochs: int = setting(
+        500, COUNT_OR_NONE, "epochs after which patience counts even at the popularity ranking's score"
+    )
 
 
 @dataclass(frozen=True)

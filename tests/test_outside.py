@@ -33,7 +33,8 @@ SCRIPT = Path(__file__).parents[1] / "run_recbole_rlmrec.py"
 
 def outside(*command: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run Python in a process that has the package installed."""
-    environment = {**os.environ, "PYTHONPATH": f"{OUTSIDE}{os.pathsep}{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(OUTSIDE), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, *map(str, command)]
     return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True)
 
@@ -79,12 +80,14 @@ from recbole_rlmrec.model.registry import names
 given = {{"data_path": {str(world.root)!r}, "benchmark_filename": ["train", "valid", "test"]}}
 configs = [RLMRecConfig("TiltedGCN_Cosine", "tiny", config_dict={{**given, "defaults": which}})
            for which in ("recommended", "published")]
-print([(config["n_layers"], config["tilt_weight"], config["cosine_weight"]) for config in configs])
+settings = ("learning_rate", "n_layers", "tilt_weight", "cosine_weight")
+print([tuple(config[name] for name in settings) for config in configs])
 print([name for name in names() if "Tilted" in name or name.endswith("Cosine")])
 """
     done = outside("-c", script, cwd=world.root.parent)
     values, models = done.stdout.splitlines()
-    assert values == "[(3, 0.5, 0.3), (3, 0.125, 0.3)]", done.stderr  # the YAML's; the field's, where it says nothing
+    # The YAML's; what the class declares of a known setting and of its own; the alignment's.
+    assert values == "[(0.002, 3, 0.5, 0.3), (0.002, 3, 0.125, 0.3)]", done.stderr
     assert "'TiltedGCN_RLMRecCon'" in models and "'TiltedGCN_Cosine'" in models and "'DCCF_Cosine'" in models
 
 
