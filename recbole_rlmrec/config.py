@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from logging import getLogger
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import recbole
@@ -29,14 +29,12 @@ from recbole.utils import (
 from recbole_rlmrec import compat
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
-from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of
+from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of, settings_along
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.resources import class_file, resource_folder
-from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value, defaults_of
-
-#: Key of a block, in the YAML of a model class, with what `defaults: published` brings back.
-_PUBLISHED = "published"
+from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS
+from recbole_rlmrec.settings import SETTINGS, Settings, check_value, defaults_of, published_of
 
 #: Keys that RecBole 1.2 reads although none of its property files lists them.
 _UNLISTED_KEYS = frozenset(
@@ -135,9 +133,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 class RLMRecConfig(Config):
     """RecBole's ``Config`` for this package's models and for RecBole's own.
 
-    Layers, each over the one before: RecBole's property files, then ``properties/overall.yaml``,
-    ``properties/model/<Class>.yaml`` along the class's bases, both again from ``properties/published/`` under
-    ``defaults: published``, ``properties/dataset/<name>.yaml``, ``properties/protocol/<eval_protocol>.yaml``,
+    Layers, each over the one before: RecBole's property files; the declared defaults of a run and
+    ``properties/overall.yaml``; along the class's bases, the lowest first, the defaults that each declares and its
+    ``properties/model/<Class>.yaml``; under ``defaults: published`` the published values that run and bases declare;
+    ``properties/dataset/<name>.yaml``, ``properties/protocol/<eval_protocol>.yaml``,
     ``properties/tuned/<dataset>/<Class>.yaml``, which may set ``defaults`` as well; then what the user gives:
     configuration files, ``config_dict``, ``command_line``. The process's own arguments are not looked at, and no value
     is evaluated as Python.
@@ -206,16 +205,18 @@ class RLMRecConfig(Config):
         recbole_name = next((name for name in bases if (_recbole_properties() / f"model/{name}.yaml").is_file()), model)
         super()._load_internal_config_dict(recbole_name, model_class, dataset)
         folder = resource_folder("properties")
-        bases = [base for base in reversed(model_class.__mro__) if not base.__module__.startswith("recbole.")]
-        own_classes = [base for base in bases if issubclass(base, (ModelFlags, AbstractRecommender))]
+        own_classes = [
+            (base, declared)
+            for base, declared in settings_along(model_class)
+            if issubclass(base, (ModelFlags, AbstractRecommender)) and not base.__module__.startswith("recbole.")
+        ]
         self._is_general = model_class.type in (ModelType.GENERAL, ModelType.TRADITIONAL)
         # Models that predict labels have metrics of their own, which a ranking's would replace.
         self._keeps_metrics = model_class.type in (ModelType.CONTEXT, ModelType.DECISIONTREE)
-        model_files = [f"{base.__name__}.yaml" for base in own_classes]
+        self._put_declared(RUN_CLASSES, defaults_of)
         self._add_layers([folder / "overall.yaml"])
-        for base in own_classes:
-            for settings in vars(base).get("settings_classes", ()):
-                self.internal_config_dict.update(defaults_of(settings))
+        for base, declared in own_classes:
+            self._put_declared(declared, defaults_of)
             self._add_layers([class_file(base, folder / "model", ".yaml")])
         above = [folder / "dataset" / f"{dataset}.yaml"] if self._is_general else []
         self._add_layers(above)
@@ -226,9 +227,9 @@ class RLMRecConfig(Config):
             self._add_layers([tuned], only=("defaults",))
         if self._effective("defaults") == "published":
             # Whether they are asked for is known only now; what lies above them is put above them again.
-            published = folder / "published"
-            self._add_layers([published / "overall.yaml", *(published / "model" / name for name in model_files)])
-            self._add_layers([class_file(base, folder / "model", ".yaml") for base in own_classes], block=_PUBLISHED)
+            self._put_declared(RUN_CLASSES, published_of)
+            for _, declared in own_classes:
+                self._put_declared(declared, published_of)
             self._add_layers(above)
         if tuned is not None:
             self._add_layers([tuned])
@@ -333,31 +334,40 @@ class RLMRecConfig(Config):
         files = [folder / f"{name}.yaml" for name in names]
         return next((path for path in files if path.is_file()), None) if self._effective("tuned") else None
 
-    def _add_layers(
-        self, paths: Iterable[Path], only: Optional[Sequence[str]] = None, block: Optional[str] = None
-    ) -> None:
-        """Put the settings of files, or of a block of each, over those of the layers below; absent files are none.
+    def _add_layers(self, paths: Iterable[Path], only: Optional[Sequence[str]] = None) -> None:
+        """Put the settings of files over those of the layers below; absent files are none.
 
         Args:
             paths: the files.
             only: the settings to take; all, if not given.
-            block: the key of a block of settings, which are taken instead of the others.
         """
         for path in paths:
-            if not path.is_file():
-                continue
-            content = read_yaml(path)
-            of_block = content.pop(_PUBLISHED, None) or {}
-            if not isinstance(of_block, dict):
-                raise SettingError(f"'{path}': expected settings below '{_PUBLISHED}:', found {of_block!r}.")
-            content = of_block if block else content
-            if only is not None:
-                content = {key: content[key] for key in only if key in content}
-            if self._keeps_metrics:
-                content = {key: value for key, value in content.items() if key not in _OF_RANKINGS}
-            origins = {key: f"'{path}'" for key in content if key not in self.external_config_dict}
-            self._origins.update(origins)
-            self.internal_config_dict.update(content)
+            if path.is_file():
+                content = read_yaml(path)
+                self._put({key: content[key] for key in content if only is None or key in only}, f"'{path}'")
+
+    def _put_declared(
+        self, classes: Iterable[type[Settings]], values_of: Callable[[type[Settings]], dict[str, Any]]
+    ) -> None:
+        """Put values that settings classes declare over those of the layers below.
+
+        Args:
+            classes: the classes.
+            values_of: returns the values of one: its defaults, or what ``defaults: published`` brings back.
+        """
+        for settings in classes:
+            self._put(values_of(settings), settings.__name__)
+
+    def _put(self, content: Mapping[str, Any], origin: str) -> None:
+        """Put settings over those of the layers below.
+
+        Args:
+            content: settings by name.
+            origin: where they come from, for messages.
+        """
+        taken = {key: value for key, value in content.items() if not (self._keeps_metrics and key in _OF_RANKINGS)}
+        self._origins.update({key: origin for key in taken if key not in self.external_config_dict})
+        self.internal_config_dict.update(taken)
 
     def _effective(self, key: str) -> Any:
         value = self.external_config_dict.get(key, self.internal_config_dict.get(key))
@@ -416,7 +426,7 @@ def _known_keys() -> frozenset[str]:
     paths += [*theirs.glob("model/*.yaml"), *own.rglob("*.yaml")]
     for path in paths:
         keys.update(read_yaml(path))
-    return frozenset((keys | _UNLISTED_KEYS) - {_PUBLISHED})
+    return frozenset(keys | _UNLISTED_KEYS)
 
 
 def is_setting(name: str) -> bool:

@@ -1,9 +1,13 @@
-"""Every setting of our own, with its kind, range and meaning; the one place they are checked and documented from."""
+"""How a setting is declared, with its default, kind, range and meaning, and how what is declared is checked.
+
+A setting is declared once, by :func:`setting`, in the settings class of what reads it: the run's in
+:mod:`recbole_rlmrec.run_settings`, a model's beside the model. :func:`declare` puts it into :data:`SETTINGS`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Container, Literal, Mapping, Optional, TypeVar, Union
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Container, Literal, Mapping, Optional, TypeVar, Union, get_args
 
 from recbole_rlmrec.errors import ContractError, SettingError
 
@@ -56,6 +60,11 @@ class Choice:
 
     words: tuple[str, ...]
 
+    @classmethod
+    def of(cls, literal: Any) -> Choice:
+        """Return the words of a ``Literal``, which is then the one place that lists them."""
+        return cls(get_args(literal))
+
     def __contains__(self, value: object) -> bool:
         return value in self.words
 
@@ -103,187 +112,19 @@ class Setting:
     meaning: str
 
 
-_POSITIVE = Range(0, includes_low=False)
-_WEIGHT = Range(0)
-_AUTO_WEIGHT = AutoOr(_WEIGHT)
-_COUNT = Range(1, whole=True)
-_FLAG = OfType(bool, "True or False")
-_TEXT = OfType(str, "text", optional=True)
-_NAMES = OfType(list, "a list of names", optional=True)
+POSITIVE = Range(0, includes_low=False)
+WEIGHT = Range(0)
+AUTO_WEIGHT = AutoOr(WEIGHT)
+SHARE = Range(0, 1)
+COUNT = Range(1, whole=True)
+COUNT_OR_NONE = Range(0, whole=True)
+FLAG = OfType(bool, "True or False")
+TEXT = OfType(str, "text", optional=True)
+NAMES = OfType(list, "a list of names", optional=True)
 
-MODEL_SETTINGS: dict[str, Setting] = {
-    # RLMRec
-    "alignment_weight": Setting(
-        _AUTO_WEIGHT,
-        "auto",
-        "Con: weight of the alignment term, or auto: as large as alignment_share allows; 0 is the backbone itself",
-    ),
-    "alignment_share": Setting(
-        Range(0, 1),
-        "0.1",
-        "Con, Gen: with an auto weight, how hard the term may pull at most, in gradients of the backbone's own terms",
-    ),
-    "alignment_temperature": Setting(_POSITIVE, "0.2", "Con: temperature of the alignment's InfoNCE"),
-    "alignment_negatives": Setting(
-        Choice(("all", "batch")), "all", "Con: a user's negatives are all users, or the batch's unique nodes"
-    ),
-    "reconstruction_weight": Setting(
-        _AUTO_WEIGHT,
-        "auto",
-        "Gen: weight of the reconstruction term, or auto: as large as alignment_share allows; 0 is the backbone itself",
-    ),
-    "reconstruction_temperature": Setting(_POSITIVE, "0.2", "Gen: temperature of the reconstruction's InfoNCE"),
-    "mask_ratio": Setting(Range(0, 1, includes_low=False), "0.1", "Gen: share of the nodes masked at each step"),
-    "semantic_storage": Setting(
-        Choice(("memory", "memory_map")),
-        "memory",
-        "the table of semantic embeddings is held in memory, or read from its file row by row",
-    ),
-    # Backbones
-    "embedding_size": Setting(_COUNT, "64", "width d of the ego embeddings"),
-    "n_layers": Setting(_COUNT, "2", "propagation layers"),
-    "reg_weight": Setting(_WEIGHT, "1e-5", "weight of the L2 term"),
-    "require_pow": Setting(_FLAG, "False", "RecBole: square the norms of the batch's L2 term"),
-    "layer_combination": Setting(
-        Choice(("mean", "sum", "concat")), "mean", "how layers become one representation (RLMRec: sum)"
-    ),
-    "include_ego_layer": Setting(_FLAG, "True", "whether layer 0 takes part in the combination"),
-    "edge_keep_rate": Setting(
-        Range(0, 1, includes_low=False),
-        "0.8",
-        "share of directed edges kept at each training step, on the main path; in SGL, in `independent` views instead",
-    ),
-    "l2_scope": Setting(
-        Choice(("batch", "all")), "batch", "L2 over the batch's rows, or over every parameter (RLMRec)"
-    ),
-    "loss_reduction": Setting(
-        Choice(("mean", "sum")), "mean", "losses averaged over the batch, or summed (RecBole's SGL)"
-    ),
-    "ssl_weight": Setting(
-        _AUTO_WEIGHT,
-        "auto",
-        "SGL, SimGCL, XSimGCL, DCCF: weight of the contrast between views, in all but DCCF also auto: as large as "
-        "ssl_share allows; AutoCF: of users with users and items with items",
-    ),
-    "ssl_share": Setting(
-        Range(0, 1),
-        "0.1",
-        "SGL, SimGCL, XSimGCL: with an auto ssl_weight, how hard the contrast may pull at most, in gradients of the "
-        "other terms",
-    ),
-    "ssl_tau": Setting(_POSITIVE, "0.2", "SGL, SimGCL, XSimGCL, DCCF: temperature of that contrast"),
-    "ssl_negatives": Setting(
-        Choice(("all", "batch")),
-        "all",
-        "SGL, SimGCL, XSimGCL, DCCF: negatives are the whole table, or the batch's unique nodes",
-    ),
-    "ssl_negative_items": Setting(
-        _FLAG, "False", "SGL, SimGCL, XSimGCL, DCCF: negative items are anchors too (RLMRec's SGL)"
-    ),
-    "padding_negatives": Setting(
-        _FLAG, "False", "SGL, SimGCL, XSimGCL, DCCF: [PAD] counts as a negative (RecBole's SGL)"
-    ),
-    "view_edge_drop": Setting(
-        Choice(("recbole", "independent")),
-        "recbole",
-        "SGL: views drawn once an epoch by `type`, `drop_ratio`, or at each step by `edge_keep_rate` (RLMRec)",
-    ),
-    "drop_ratio": Setting(Range(0, 1, includes_high=False), "0.1", "SGL: share of edges or nodes dropped in a view"),
-    "type": Setting(Choice(("ED", "ND", "RW")), "ED", "SGL: edge drop, node drop, or an edge drop per layer"),
-    "eps": Setting(_WEIGHT, "0.1", "SimGCL, XSimGCL: length of the noise added after each layer"),
-    "self_loops": Setting(_FLAG, "True", "GCCF: each node is its own neighbour in the graph"),
-    "unused_layer_weights": Setting(
-        _FLAG, "False", "GCCF: carry the official code's layer weights, which enter the L2 term and nothing else"
-    ),
-    "intent_num": Setting(_COUNT, "128", "DCCF: latent intents of each side"),
-    "item_contrast_divisor": Setting(
-        Choice(("items", "users")),
-        "items",
-        "DCCF: what the items' contrast is averaged over; the official code divides it by the batch's unique users",
-    ),
-    "n_decoder_layers": Setting(_COUNT, "1", "AutoCF: graph-transformer layers of the decoder"),
-    "head_num": Setting(_COUNT, "4", "AutoCF: attention heads of a decoder layer; a divisor of embedding_size"),
-    "seed_num": Setting(_COUNT, "100", "AutoCF: centres whose surroundings are masked"),
-    "mask_depth": Setting(
-        _COUNT, "2", "AutoCF: edges are masked that touch a node less than this many steps from a centre"
-    ),
-    "fix_steps": Setting(_COUNT, "10", "AutoCF: training steps between two draws of centres and graphs"),
-    "node_keep_rate": Setting(
-        Range(0, 1), "0.2", "AutoCF: share of nodes drawn beside the masked ones for the decoder's random pairs"
-    ),
-    "decoder_rows": Setting(
-        Choice(("exact", "float32")),
-        "exact",
-        "AutoCF: rows of the decoder's graph as they are, or as the official code decodes them: 5 % are the row above",
-    ),
-    # Baselines
-    "kar_shared_experts": Setting(_COUNT, "2", "KAR: experts that users and items share"),
-    "kar_side_experts": Setting(_COUNT, "2", "KAR: further experts of each side"),
-    "temperature": Setting(_POSITIVE, "0.15", "AlphaRec: temperature of the InfoNCE"),
-    "negatives_per_positive": Setting(_COUNT, "256", "AlphaRec: unused items drawn for each positive at each step"),
-}
-
-RUN_SETTINGS: dict[str, Setting] = {
-    # Data
-    "split_file": Setting(_TEXT, "my-split.tsv", "a file beside the dataset that says train, valid or test by row"),
-    "split_field": Setting(_TEXT, "split", "name of a column of the .inter file that says train, valid or test"),
-    "cold_nodes": Setting(
-        Choice(("warn", "error")), "warn", "what to do about users or items without a training interaction"
-    ),
-    # Text
-    "item_title_field": Setting(_TEXT, "title", "column of the .item file with the items' titles"),
-    "item_description_field": Setting(_TEXT, "description", "column of the .item file with prose about the items"),
-    "item_attribute_fields": Setting(_NAMES, "[genres]", "columns of the .item file told in profiles"),
-    "user_attribute_fields": Setting(_NAMES, "[age]", "columns of the .user file told in profiles"),
-    "review_field": Setting(_TEXT, "review", "column of the .inter file with the users' words"),
-    "text_domain": Setting(
-        Choice(("general", "books", "businesses", "games", "movies")), "books", "what the items are, for the prompts"
-    ),
-    "leakage": Setting(
-        Choice(("warn", "error")), "warn", "what to do about profiles written from another training split"
-    ),
-    # Run
-    "eval_protocol": Setting(
-        Choice(("recbole", "paper")), "recbole", "whose evaluation: RecBole's own, or that of the RLMRec paper"
-    ),
-    "defaults": Setting(
-        Choice(("recommended", "published")),
-        "recommended",
-        "defaults for data of your own, or the numbers of RecBole and of the original papers",
-    ),
-    "tuned": Setting(_FLAG, "True", "load properties/tuned/<dataset>/<Class>.yaml where there is one"),
-    "result_file": Setting(_TEXT, "result.json", "where to write the run's settings and results as JSON"),
-    "resume_from": Setting(_TEXT, "saved/X.pth", "checkpoint whose training goes on"),
-    "seed": Setting(Range(0, whole=True), "2020", "seed of every random number"),
-    "learning_rate": Setting(_POSITIVE, "0.001", "step size of the optimiser"),
-    "train_batch_size": Setting(_COUNT, "2048", "training interactions per step"),
-    "eval_batch_size": Setting(_COUNT, "4194304", "scores (users x items) per evaluation step"),
-    "epochs": Setting(Range(0, whole=True), "1000", "training epochs at most"),
-    "eval_step": Setting(Range(0, whole=True), "1", "epochs between validations; 0 validates never"),
-    "early_stopping": Setting(
-        Choice(("popularity", "recbole")),
-        "popularity",
-        "patience in validations and steps that does not count while the model ranks by popularity; or RecBole's, in "
-        "validations only",
-    ),
-    "stopping_step": Setting(Range(0, whole=True), "10", "validations without a better score before training stops"),
-    "patience_steps": Setting(
-        Range(0, whole=True),
-        "1000",
-        "training steps without a better score before training stops, beside stopping_step",
-    ),
-    "plateau_steps": Setting(
-        Range(0, whole=True), "20000", "steps after which patience counts even at the popularity ranking's score"
-    ),
-    "plateau_epochs": Setting(
-        Range(0, whole=True), "500", "epochs after which patience counts even at the popularity ranking's score"
-    ),
-    "base_first": Setting(
-        _FLAG, "True", "Con, Gen: train the base first, and keep it where the aligned model validates no better"
-    ),
-}
-
-SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **RUN_SETTINGS}
+#: Every declared setting by name: the run's and our models' from ``recbole_rlmrec.model.registry`` on, those of classes
+#: from outside as they are registered.
+SETTINGS: dict[str, Setting] = {}
 
 
 def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
@@ -302,31 +143,44 @@ def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
     return without
 
 
-def setting(default: Any, allowed: Allowed, meaning: str, example: Optional[str] = None) -> Any:
-    """Return a field of a :class:`Settings` class: its default, what it may be, and what it does.
+def setting(
+    default: Any, allowed: Allowed, meaning: str, example: Optional[str] = None, published: Any = MISSING
+) -> Any:
+    """Return a field of a :class:`Settings` class that declares a setting: its default, what it may be, what it does.
 
     Args:
-        default: of every class that reads the setting; a YAML of the class stands above it.
+        default: of every class that reads the setting; a class below it, and a YAML of the class, stand above it.
+            ``dataclasses.MISSING`` where RecBole's property file, or each class below, has the default.
         allowed: its kind and range.
         meaning: half a sentence, which the README's table and error messages quote.
         example: of a value, as typed; the default, if not given.
+        published: its value under ``defaults: published``; the default, if not given.
     """
     described = Setting(allowed, str(default) if example is None else example, meaning)
-    return field(default=default, metadata={_DESCRIBED: described})
+    return field(default=default, kw_only=True, metadata={_DECLARED: _Declared(described, published)})
 
 
-#: Key of a field's metadata.
-_DESCRIBED = "recbole_rlmrec"
-
-
-def known(name: str, default: Any) -> Any:
-    """Return a field for a setting that exists, with a default of one's own.
+def known(name: str, default: Any, published: Any = MISSING) -> Any:
+    """Return a field for a setting that another class declares, with a default of its own.
 
     Args:
         name: the setting, which is the field's name.
         default: of the classes that read the settings class.
+        published: its value under ``defaults: published``; that of the classes above, or the default, if not given.
     """
-    return field(default=default, metadata={_DESCRIBED: SETTINGS[name]})
+    return field(default=default, kw_only=True, metadata={_DECLARED: _Declared(name, published)})
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What a field says of its setting: what it is, or the name of one that exists; and its published value."""
+
+    setting: Union[Setting, str]
+    published: Any
+
+
+#: Key of a field's metadata.
+_DECLARED = "recbole_rlmrec"
 
 
 #: Settings that are an alignment's weight, which ``alignment_share`` bounds where it is ``auto``.
@@ -336,42 +190,68 @@ ALIGNMENT_WEIGHTS: set[str] = set()
 _DECLARED_BY: dict[str, tuple[str, str]] = {}
 
 
-def declare(settings: type[Settings]) -> None:
-    """Make the settings of a class known: they are checked, listed and completed.
+def declare(*classes: type[Settings], of_recbole: bool = False) -> None:
+    """Make the settings of classes and their bases known: they are checked, listed and completed.
+
+    Args:
+        classes: the classes; a setting that one knows is declared before.
+        of_recbole: whether they may say what settings of RecBole's are allowed to be.
 
     Raises:
-        ContractError: the class is no dataclass; a field says nothing of itself and is no known setting, is one that is
-            known otherwise or one of RecBole's, or has a default out of its own range.
+        ContractError: a class is no dataclass; a field says nothing of itself and is no known setting, is one that is
+            known otherwise or one of RecBole's, or has a value out of its own range. Nothing is known then.
     """
-    if "__dataclass_fields__" not in vars(settings):
-        raise ContractError(f"{settings.__name__} is no dataclass: put @dataclass(frozen=True) above it.")
-    owner = (settings.__module__, settings.__qualname__)
-    found = {}
-    for each in fields(settings):
-        described, there = each.metadata.get(_DESCRIBED), SETTINGS.get(each.name)
-        if described is None and (there is None or each.default is not MISSING):
-            raise ContractError(
-                f"{settings.__name__}.{each.name} does not say what it may be: declare it as {each.name}: {each.type} "
-                f"= setting(default, allowed, meaning), or, for a setting that exists, known('{each.name}', default)."
-            )
-        if described is None:
-            continue
-        if each.default is not MISSING and each.default not in described.allowed:
-            raise ContractError(
-                f"{settings.__name__}.{each.name}: the default {each.default!r} is not {described.allowed}."
-            )
-        if there is None and each.name in _recboles_settings():
-            raise ContractError(f"{settings.__name__}.{each.name} is a setting of RecBole's. Choose another name.")
-        is_same = there is not None and (described.allowed, described.meaning) == (there.allowed, there.meaning)
-        if there is not None and not is_same and _DECLARED_BY.get(each.name) != owner:
-            raise ContractError(
-                f"{settings.__name__}.{each.name}: there is a setting of this name ({there.meaning}). Choose another "
-                f"one; or read that one, with a default of your own: known('{each.name}', default)."
-            )
-        if not is_same:
-            found[each.name] = described
+    found: dict[str, Setting] = {}
+    owners = dict(_DECLARED_BY)
+    for cls in [base for settings in classes for base in reversed(settings.__mro__) if issubclass(base, Settings)]:
+        if "__dataclass_fields__" not in vars(cls):
+            raise ContractError(f"{cls.__name__} is no dataclass: put @dataclass(frozen=True) above it.")
+        owner = (cls.__module__, cls.__qualname__)
+        for each in fields(cls):
+            is_inherited = each.name not in vars(cls).get("__annotations__", {})
+            described = None if is_inherited else _described(cls, each, {**SETTINGS, **found}, of_recbole)
+            if described is None:
+                continue
+            there = found.get(each.name, SETTINGS.get(each.name))
+            if there is not None and owners[each.name] != owner:
+                raise ContractError(
+                    f"{cls.__name__}.{each.name}: there is a setting of this name ({there.meaning}). Choose another "
+                    f"one; or read that one, with a default of your own: known('{each.name}', default)."
+                )
+            found[each.name], owners[each.name] = described, owner
     SETTINGS.update(found)
-    _DECLARED_BY.update(dict.fromkeys(found, owner))
+    _DECLARED_BY.update({name: owners[name] for name in found})
+
+
+def _described(
+    settings: type[Settings], field: Field[Any], known_by_name: Mapping[str, Setting], of_recbole: bool
+) -> Optional[Setting]:
+    """Return what a field declares; None where it is for a setting that another class declares.
+
+    Raises:
+        ContractError: see :func:`declare`.
+    """
+    where, there = f"{settings.__name__}.{field.name}", known_by_name.get(field.name)
+    declared: Optional[_Declared] = field.metadata.get(_DECLARED)
+    if declared is None:
+        if there is None or field.default is not MISSING:
+            raise ContractError(
+                f"{where} does not say what it may be: declare it as {field.name}: {field.type} = setting(default, "
+                f"allowed, meaning), or, for a setting that exists, known('{field.name}', default)."
+            )
+        return None
+    described = there if isinstance(declared.setting, str) else declared.setting
+    if described is None or (isinstance(declared.setting, str) and declared.setting != field.name):
+        raise ContractError(
+            f"{where} = known('{declared.setting}', ...): expected the field's name, and a setting that exists. A new "
+            "one is declared by setting(default, allowed, meaning)."
+        )
+    for kind, value in (("default", field.default), ("published value", declared.published)):
+        if value is not MISSING and value not in described.allowed:
+            raise ContractError(f"{where}: the {kind} {value!r} is not {described.allowed}.")
+    if there is None and field.name in _recboles_settings() and not of_recbole:
+        raise ContractError(f"{where} is a setting of RecBole's. Choose another name.")
+    return None if isinstance(declared.setting, str) else described
 
 
 def _recboles_settings() -> set[str]:
@@ -382,7 +262,19 @@ def _recboles_settings() -> set[str]:
 
 def defaults_of(settings: type[Settings]) -> dict[str, Any]:
     """Return the defaults that the fields of a class declare, by name."""
-    return {each.name: each.default for each in fields(settings) if _DESCRIBED in each.metadata}
+    return {
+        each.name: each.default
+        for each in fields(settings)
+        if _DECLARED in each.metadata and each.default is not MISSING
+    }
+
+
+def published_of(settings: type[Settings]) -> dict[str, Any]:
+    """Return the values under ``defaults: published`` that the fields of a class declare, by name."""
+    declared = {
+        each.name: each.metadata[_DECLARED].published for each in fields(settings) if _DECLARED in each.metadata
+    }
+    return {name: value for name, value in declared.items() if value is not MISSING}
 
 
 def completed(settings: type[_SettingsT], config: Any) -> _SettingsT:

@@ -379,3 +379,10 @@ def test_import_release_takes_no_settings(release: Path, capsys: pytest.CaptureF
         main(["import-release", "--source", str(release), "--dataset", "yelp", "--seed=1"])
     assert caught.value.code == 2
     assert "unrecognized arguments: --seed=1" in capsys.readouterr().err
+
+
+def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings"]) == 0
+    assert "contrast_layer = 1: a whole number at least 1\n    XSimGCL: layer that" in capsys.readouterr().out
+    assert main(["settings", "--markdown"]) == 0
+    assert "| `text_domain` | general | one of general, books, businesses, games, movies |" in capsys.readouterr().out

@@ -84,12 +84,14 @@ from recbole_rlmrec.model.registry import names
 given = {{"data_path": {str(world.root)!r}, "benchmark_filename": ["train", "valid", "test"]}}
 configs = [RLMRecConfig("TiltedGCN_Cosine", "tiny", config_dict={{**given, "defaults": which}})
            for which in ("recommended", "published")]
-print([(config["n_layers"], config["tilt_weight"], config["cosine_weight"]) for config in configs])
+settings = ("learning_rate", "n_layers", "tilt_weight", "cosine_weight")
+print([tuple(config[name] for name in settings) for config in configs])
 print([name for name in names() if "Tilted" in name or name.endswith("Cosine")])
 """
     done = outside("-c", script, cwd=world.root.parent)
     values, models = done.stdout.splitlines()
-    assert values == "[(3, 0.5, 0.3), (3, 0.125, 0.3)]", done.stderr  # the YAML's; the field's, where it says nothing
+    # The YAML's; what the class declares of a known setting and of its own; the alignment's.
+    assert values == "[(0.002, 3, 0.5, 0.3), (0.002, 3, 0.125, 0.3)]", done.stderr
     assert "'TiltedGCN_RLMRecCon'" in models and "'TiltedGCN_Cosine'" in models and "'DCCF_Cosine'" in models
 
 

@@ -6,46 +6,24 @@ import configparser
 import json
 import re
 import statistics
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.registry import ALIGNMENTS, endings_of, names
 from recbole_rlmrec.settings import SETTINGS
+from recbole_rlmrec.settings_table import markdown_table, plain_list
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def settings_table() -> str:
-    """The README's table of settings, made from the settings themselves."""
-    configs = {name: RLMRecConfig(name, "no-such-dataset", config_dict={"tuned": True}) for name in names()}
-    lines = ["| setting | default | values | what it does |", "|---|---|---|---|"]
-    for name, setting in SETTINGS.items():
-        values = {model: config[name] for model, config in configs.items() if name in config.internal_config_dict}
-        lines.append(f"| `{name}` | {_default(values)} | {setting.allowed} | {setting.meaning} |")
-    return "\n".join(lines)
-
-
-def _default(values: dict[str, Any]) -> str:
-    shown = {model.split("_")[0]: json.dumps(value).strip('"') for model, value in values.items()}
-    shown = {
-        backbone: {"null": "nothing", "true": "True", "false": "False"}.get(text, text)
-        for backbone, text in shown.items()
-    }
-    counts = Counter(shown.values())
-    (usual, _), *others = counts.most_common()
-    exceptions = [f"{backbone} {text}" for backbone, text in shown.items() if text != usual]
-    return f"{usual} ({', '.join(exceptions)})" if others else usual
-
-
 def test_settings_table_is_complete_and_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert settings_table() in README, settings_table()
+    table = markdown_table()
+    assert table in README, table
+    assert plain_list().count("\n") == 2 * len(SETTINGS) - 1 and len(table.splitlines()) == 2 + len(SETTINGS)
 
 
 def test_every_model_and_setting_is_named() -> None:

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Optional, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Optional, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from recbole_rlmrec.settings import Choice, Settings, setting
+
 if TYPE_CHECKING:
     from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding
+
+SemanticStorage = Literal["memory", "memory_map"]
+
+
+@dataclass(frozen=True)
+class StorageSettings(Settings):
+    """Where a :class:`SemanticTable` has its vectors.
+
+    A model that reads the whole table at each step refuses ``memory_map``.
+    """
+
+    semantic_storage: SemanticStorage = setting(
+        "memory",
+        Choice.of(SemanticStorage),
+        "the table of semantic embeddings is held in memory, or read from its file row by row",
+    )
 
 
 class SemanticTable(nn.Module):

@@ -21,7 +21,7 @@ from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
 from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
 from recbole_rlmrec.model.backbone.autocf import AutoCF
 from recbole_rlmrec.model.backbone.base import GraphBackbone
-from recbole_rlmrec.model.backbone.contract import Backbone, ModelFlags, flags_of
+from recbole_rlmrec.model.backbone.contract import Backbone, ModelFlags, settings_along, settings_classes_of
 from recbole_rlmrec.model.backbone.dccf import DCCF
 from recbole_rlmrec.model.backbone.gccf import GCCF
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
@@ -32,7 +32,8 @@ from recbole_rlmrec.model.baseline.alpharec import AlphaRec
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
 from recbole_rlmrec.registry import register_entry_points
-from recbole_rlmrec.settings import ALIGNMENT_WEIGHTS, Settings, declare
+from recbole_rlmrec.run_settings import RUN_CLASSES
+from recbole_rlmrec.settings import ALIGNMENT_WEIGHTS, declare
 
 
 def _found_backbones() -> list[type[Backbone]]:
@@ -57,9 +58,14 @@ ALIGNMENTS: dict[str, type[Alignment]] = {
 #: Further models, which are not aligned.
 BASELINES: dict[str, type] = {model.__name__: model for model in (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec)}
 
-for _known in (*BACKBONES.values(), *ALIGNMENTS.values(), *BASELINES.values()):
-    for _settings in flags_of(_known).settings_classes:
-        declare(_settings)
+
+def _declare_along(model: type) -> None:
+    declare(*(settings for _, declared in settings_along(model) for settings in declared))
+
+
+declare(*RUN_CLASSES, of_recbole=True)
+for _known in (*ALIGNMENTS.values(), *BACKBONES.values(), *BASELINES.values()):
+    _declare_along(_known)
 ALIGNMENT_WEIGHTS.update(alignment.weight_setting for alignment in ALIGNMENTS.values())
 
 #: Packages that RecBole's models import while they are built or trained and that have another name in the index.
@@ -125,8 +131,8 @@ def register(cls: type) -> type:
     process only.
 
     Args:
-        cls: the class. Its settings are those of ``settings_classes``, their defaults in ``<Class>.yaml`` beside its
-            module, over those that the fields declare.
+        cls: the class. Its settings are those of ``settings_classes``; over the defaults that these declare lies a
+            ``<Class>.yaml`` beside its module, where there is one.
 
     Returns:
         The class, so that this can be its decorator.
@@ -146,8 +152,7 @@ def register(cls: type) -> type:
         _check_backbone(cls)
         known = BACKBONES
     _check_name(known, name, cls)
-    for settings in settings_classes_of(cls):
-        declare(settings)
+    _declare_along(cls)
     known[name] = cls
     for key in [key for key in _ALIGNED if name in key]:
         del _ALIGNED[key]
@@ -159,18 +164,6 @@ def register(cls: type) -> type:
 def is_model_part(cls: object) -> bool:
     """Return whether something is a class of a backbone, an alignment or another model that can be registered."""
     return isinstance(cls, type) and issubclass(cls, (Backbone, GeneralRecommender))
-
-
-def settings_classes_of(cls: type) -> tuple[type[Settings], ...]:
-    """Return the settings classes that a class declares or inherits first.
-
-    Raises:
-        ContractError: what it declares is no tuple of classes.
-    """
-    found = getattr(cls, "settings_classes", ())
-    if not isinstance(found, tuple) or not all(isinstance(each, type) and issubclass(each, Settings) for each in found):
-        raise ContractError(f"{cls.__name__}.settings_classes = {found!r}: expected a tuple of subclasses of Settings.")
-    return found
 
 
 def _check_name(known: dict[str, Any], name: str, cls: type) -> None:

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.run_settings import StoppingSettings
 
 #: Standard errors of a difference, and share of the popularity ranking's score, that count as noise.
 _NOISE_ERRORS = 2.0
 _NOISE_SHARE = 0.02
-
-
-@dataclass(frozen=True)
-class StoppingSettings(Settings):
-    """Settings of :class:`EarlyStopping`; ``recbole_rlmrec.settings`` documents each."""
-
-    early_stopping: Literal["popularity", "recbole"]
-    stopping_step: int
-    patience_steps: int
-    plateau_steps: int
-    plateau_epochs: int
 
 
 @dataclass(frozen=True)

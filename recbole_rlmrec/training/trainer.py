@@ -31,6 +31,7 @@ from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import missing_package
 from recbole_rlmrec.ops.distributed import agreed, sum_gradients, this_shard
 from recbole_rlmrec.recbole_names import recbole_name
+from recbole_rlmrec.run_settings import StoppingSettings
 from recbole_rlmrec.settings import inert
 from recbole_rlmrec.training.checkpoint import (
     CHECKPOINT_FORMAT,
@@ -43,7 +44,7 @@ from recbole_rlmrec.training.checkpoint import (
 from recbole_rlmrec.training.comparison import Outcome, record_path
 from recbole_rlmrec.training.evaluation import TopKCollector
 from recbole_rlmrec.training.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
-from recbole_rlmrec.training.stopping import EarlyStopping, Margin, StoppingSettings
+from recbole_rlmrec.training.stopping import EarlyStopping, Margin
 
 #: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
 _RESUME_FREE = frozenset(

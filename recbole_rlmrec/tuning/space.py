@@ -19,7 +19,8 @@ from recbole_rlmrec.config import OUTPUT_SETTINGS, parse_value
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.resources import class_file, resource_folder
-from recbole_rlmrec.settings import RUN_SETTINGS, SETTINGS, check_value
+from recbole_rlmrec.run_settings import RUN_SETTINGS
+from recbole_rlmrec.settings import SETTINGS, check_value
 
 _EXPECTED = (
     "expected a line such as `ssl_tau choice [0.1, 0.2]`, `drop_ratio uniform 0.1,0.5` (low, high), "

@@ -1,7 +1,7 @@
 """Train and test one model.
 
 The model is trained to early stopping, and its best epoch is tested. Every setting of RecBole and of RLMRec can be
-given as --name=value.
+given as --name=value; `recbole-rlmrec settings` lists ours.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ import torch
 from conftest import World, batch_of, built
 
 from recbole_rlmrec.errors import SettingError
-
-BACKBONES = ["LightGCN", "SGL", "SimGCL", "GCCF", "DCCF", "AutoCF"]
+from recbole_rlmrec.model.registry import BACKBONES
 
 
 def some_batch() -> Any:

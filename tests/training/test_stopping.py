@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from recbole.utils import early_stopping
 
-from recbole_rlmrec.training.stopping import EarlyStopping, Margin, StoppingSettings
+from recbole_rlmrec.run_settings import StoppingSettings
+from recbole_rlmrec.training.stopping import EarlyStopping, Margin
 
 AT, ABOVE, BELOW = Margin(0.1, 0.0, 0.01), Margin(0.1, 0.05, 0.01), Margin(0.1, -0.05, 0.01)
 

@@ -13,14 +13,18 @@ from recbole_rlmrec.errors import ContractError
 from recbole_rlmrec.model.backbone.contract import Backbone, Representation, SettingsClasses
 from recbole_rlmrec.model.layers import SemanticTable
 from recbole_rlmrec.ops.distributed import Share, summand
-from recbole_rlmrec.settings import Settings, bound_of, known, number_of
+from recbole_rlmrec.settings import SHARE, Settings, bound_of, number_of, setting
 
 
 @dataclass(frozen=True)
 class BoundSettings(Settings):
     """What every alignment reads beside its own settings."""
 
-    alignment_share: float = known("alignment_share", 0.1)
+    alignment_share: float = setting(
+        0.1,
+        SHARE,
+        "Con, Gen: with an auto weight, how hard the term may pull at most, in gradients of the backbone's own terms",
+    )
 
 
 class Alignment(Backbone):

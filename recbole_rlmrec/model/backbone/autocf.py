@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms, distinct
+from recbole_rlmrec.model.backbone.base import GraphBackbone, L2Scope, LayerCombination, Terms, distinct
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.ops.attention import edge_attention
@@ -19,21 +19,45 @@ from recbole_rlmrec.ops.blockwise import log_sum_exp
 from recbole_rlmrec.ops.distributed import Share, this_shard
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.ops.subgraph import edges, undirected_graph, within, without_nodes
-from recbole_rlmrec.settings import Settings, require_number
+from recbole_rlmrec.settings import COUNT, SHARE, Choice, Settings, known, require_number, setting
+
+DecoderRows = Literal["exact", "float32"]
 
 
 @dataclass(frozen=True)
 class AutoCFSettings(Settings):
-    """Settings of AutoCF's own."""
+    """Xia et al., WWW 2023, as RLMRec runs it on its three datasets.
 
-    n_decoder_layers: int
-    head_num: int
-    seed_num: int
-    mask_depth: int
-    fix_steps: int
-    node_keep_rate: float
-    ssl_weight: float
-    decoder_rows: Literal["exact", "float32"]
+    HKUDS/RLMRec @2241375, encoder/config/modelconf/autocf*.yml: the general values, and the most frequent ones of its
+    nine configurations of AutoCF.
+    """
+
+    embedding_size: int = known("embedding_size", 32)
+    n_layers: int = known("n_layers", 2)  # gcn_layer; 2 in 8 of 9
+    reg_weight: float = known("reg_weight", 1e-6)  # in 6 of 9
+    # The decoder's layers are combined with those of the encoder.
+    layer_combination: LayerCombination = known("layer_combination", "sum")
+    l2_scope: L2Scope = known("l2_scope", "all")  # the decoder's weights take part in the L2 term
+    # gt_layer.
+    n_decoder_layers: int = setting(1, COUNT, "AutoCF: graph-transformer layers of the decoder")
+    head_num: int = setting(4, COUNT, "AutoCF: attention heads of a decoder layer; a divisor of embedding_size")
+    # Lower it on data of far fewer than 20,000 nodes.
+    seed_num: int = setting(100, COUNT, "AutoCF: centres whose surroundings are masked")
+    mask_depth: int = setting(
+        2, COUNT, "AutoCF: edges are masked that touch a node less than this many steps from a centre"
+    )
+    fix_steps: int = setting(10, COUNT, "AutoCF: training steps between two draws of centres and graphs")
+    # keep_rate.
+    node_keep_rate: float = setting(
+        0.2, SHARE, "AutoCF: share of nodes drawn beside the masked ones for the decoder's random pairs"
+    )
+    # On small data 1.0, ssl_reg in 4 of 9, ranks far below popularity (docs/defaults.md).
+    ssl_weight: float = known("ssl_weight", 0.01, published=1.0)
+    decoder_rows: DecoderRows = setting(
+        "exact",
+        Choice.of(DecoderRows),
+        "AutoCF: rows of the decoder's graph as they are, or as the official code decodes them: 5 % are the row above",
+    )
 
 
 @dataclass(frozen=True)

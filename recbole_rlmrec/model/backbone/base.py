@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from functools import cached_property
 from typing import Any, Callable, ClassVar, Literal, Optional, Sequence, Union
 
@@ -16,35 +16,102 @@ from recbole_rlmrec.ops.distributed import Share, summand, this_shard
 from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency, sum_of_layers
 from recbole_rlmrec.ops.info_nce import info_nce
 from recbole_rlmrec.ops.loss import bpr_loss, mean_norm, squared_l2
-from recbole_rlmrec.settings import Settings, Weight, number_of
+from recbole_rlmrec.settings import (
+    AUTO_WEIGHT,
+    COUNT,
+    FLAG,
+    POSITIVE,
+    SHARE,
+    WEIGHT,
+    Choice,
+    Range,
+    Settings,
+    Weight,
+    bound_of,
+    known,
+    number_of,
+    setting,
+)
 
 #: Loss terms by name: of the whole batch, or this process's share.
 Terms = dict[str, Union[Tensor, Share]]
 
 
+LayerCombination = Literal["mean", "sum", "concat"]
+L2Scope = Literal["batch", "all"]
+LossReduction = Literal["mean", "sum"]
+ContrastNegatives = Literal["all", "batch"]
+
+
 @dataclass(frozen=True)
 class GraphSettings(Settings):
-    """Settings every graph backbone reads; ``recbole_rlmrec.settings`` documents each."""
+    """Settings every graph backbone reads. The defaults are RecBole's own numbers."""
 
-    n_layers: int
-    layer_combination: Literal["mean", "sum", "concat"]
-    include_ego_layer: bool
-    edge_keep_rate: float
-    reg_weight: float
-    l2_scope: Literal["batch", "all"]
-    require_pow: bool
-    loss_reduction: Literal["mean", "sum"]
+    # The default is that of RecBole's model, or of the class.
+    n_layers: int = setting(MISSING, COUNT, "propagation layers", "2")
+    reg_weight: float = setting(MISSING, WEIGHT, "weight of the L2 term", "1e-5")
+    require_pow: bool = setting(MISSING, FLAG, "RecBole: square the norms of the batch's L2 term", "False")
+    layer_combination: LayerCombination = setting(
+        "mean", Choice.of(LayerCombination), "how layers become one representation (RLMRec: sum)"
+    )
+    include_ego_layer: bool = setting(True, FLAG, "whether layer 0 takes part in the combination")
+    edge_keep_rate: float = setting(
+        1.0,
+        Range(0, 1, includes_low=False),
+        "share of directed edges kept at each training step, on the main path; in SGL, in `independent` views instead",
+        example="0.8",  # RLMRec's
+    )
+    # batch is RecBole's EmbLoss.
+    l2_scope: L2Scope = setting(
+        "batch", Choice.of(L2Scope), "L2 over the batch's rows, or over every parameter (RLMRec)"
+    )
+    loss_reduction: LossReduction = setting(
+        "mean", Choice.of(LossReduction), "losses averaged over the batch, or summed (RecBole's SGL)"
+    )
 
 
 @dataclass(frozen=True)
 class ViewContrastSettings(Settings):
-    """Settings of the contrast between two views of a node (SGL, SimGCL)."""
+    """Settings of the contrast between two views of a node; temperature and weight are each model's own."""
 
-    ssl_weight: Weight
-    ssl_tau: float
-    ssl_negatives: Literal["all", "batch"]
-    ssl_negative_items: bool
-    padding_negatives: bool
+    ssl_weight: Weight = setting(
+        MISSING,
+        AUTO_WEIGHT,
+        "SGL, SimGCL, XSimGCL, DCCF: weight of the contrast between views, in all but DCCF also auto: as large as "
+        "ssl_share allows; AutoCF: of users with users and items with items",
+        example="auto",
+    )
+    ssl_tau: float = setting(MISSING, POSITIVE, "SGL, SimGCL, XSimGCL, DCCF: temperature of that contrast", "0.2")
+    ssl_negatives: ContrastNegatives = setting(
+        "batch",
+        Choice.of(ContrastNegatives),
+        "SGL, SimGCL, XSimGCL, DCCF: negatives are the whole table, or the batch's unique nodes",
+        example="all",
+    )
+    ssl_negative_items: bool = setting(
+        False, FLAG, "SGL, SimGCL, XSimGCL, DCCF: negative items are anchors too (RLMRec's SGL)"
+    )
+    padding_negatives: bool = setting(
+        False, FLAG, "SGL, SimGCL, XSimGCL, DCCF: [PAD] counts as a negative (RecBole's SGL)"
+    )
+
+
+@dataclass(frozen=True)
+class BoundedContrastSettings(ViewContrastSettings):
+    """Settings of a contrast that ``ssl_weight: auto`` bounds: SGL's and SimGCL's."""
+
+    ssl_weight: Weight = known("ssl_weight", "auto")
+    ssl_share: float = setting(
+        0.1,
+        SHARE,
+        "SGL, SimGCL, XSimGCL: with an auto ssl_weight, how hard the contrast may pull at most, in gradients of the "
+        "other terms",
+    )
+
+    @property
+    def bound(self) -> Optional[float]:
+        """How many times as hard as the other terms the contrast may pull; None where its weight is a number."""
+        return bound_of(self.ssl_weight, self.ssl_share)
 
 
 class GraphBackbone(Backbone):

@@ -63,6 +63,31 @@ def flags_of(model: type) -> type[ModelFlags]:
     return model if issubclass(model, ModelFlags) else ModelFlags
 
 
+def settings_classes_of(cls: type) -> SettingsClasses:
+    """Return the settings classes that a class declares or inherits first.
+
+    Raises:
+        ContractError: what it declares is no tuple of classes.
+    """
+    found = getattr(cls, "settings_classes", ())
+    if not isinstance(found, tuple) or not all(isinstance(each, type) and issubclass(each, Settings) for each in found):
+        raise ContractError(f"{cls.__name__}.settings_classes = {found!r}: expected a tuple of subclasses of Settings.")
+    return found
+
+
+def settings_along(model: type) -> list[tuple[type, SettingsClasses]]:
+    """Return the bases of a model class and the class, the lowest first, each with the settings classes it declares.
+
+    Args:
+        model: any model class, RecBole's included.
+
+    Raises:
+        ContractError: what one of them declares is no tuple of classes.
+    """
+    lowest_first = reversed(model.__mro__)
+    return [(base, settings_classes_of(base) if "settings_classes" in vars(base) else ()) for base in lowest_first]
+
+
 class Backbone(ModelFlags):
     """A recommender that can be aligned: ego embeddings, a step with loss terms and representation, and anchors.
 

@@ -10,22 +10,38 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.backbone.base import GraphBackbone, ViewContrastSettings
+from recbole_rlmrec.model.backbone.base import GraphBackbone, L2Scope, LayerCombination, ViewContrastSettings
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.ops.balance import shared
 from recbole_rlmrec.ops.distributed import Share
 from recbole_rlmrec.ops.graph import similarity_product
 from recbole_rlmrec.ops.intent import mean_intent
-from recbole_rlmrec.settings import Settings, require_number
+from recbole_rlmrec.settings import COUNT, Choice, Weight, known, require_number, setting
+
+Divisor = Literal["items", "users"]
 
 
 @dataclass(frozen=True)
-class DCCFSettings(Settings):
-    """Settings of DCCF's own."""
+class DCCFSettings(ViewContrastSettings):
+    """Ren et al., SIGIR 2023, as RLMRec runs it on amazon-book and yelp.
 
-    intent_num: int
-    item_contrast_divisor: Literal["items", "users"]
+    HKUDS/RLMRec @2241375, encoder/config/modelconf/dccf.yml.
+    """
+
+    embedding_size: int = known("embedding_size", 32)
+    n_layers: int = known("n_layers", 2)
+    reg_weight: float = known("reg_weight", 1e-4)
+    layer_combination: LayerCombination = known("layer_combination", "sum")
+    l2_scope: L2Scope = known("l2_scope", "all")  # the intents take part in the L2 term
+    intent_num: int = setting(128, COUNT, "DCCF: latent intents of each side")
+    ssl_weight: Weight = known("ssl_weight", 0.001)
+    ssl_tau: float = known("ssl_tau", 0.1)
+    item_contrast_divisor: Divisor = setting(
+        "items",
+        Choice.of(Divisor),
+        "DCCF: what the items' contrast is averaged over; the official code divides it by the batch's unique users",
+    )
 
 
 class DCCF(GraphBackbone, EmbeddingTables):
@@ -38,12 +54,11 @@ class DCCF(GraphBackbone, EmbeddingTables):
     The official code divides the items' contrast by the number of unique users (``item_contrast_divisor: users``).
     """
 
-    settings_classes: ClassVar[SettingsClasses] = (DCCFSettings, ViewContrastSettings)
+    settings_classes: ClassVar[SettingsClasses] = (DCCFSettings,)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         settings = self.dccf_settings = DCCFSettings.from_config(config)
-        self.contrast_settings = ViewContrastSettings.from_config(config)
         require_number(config, "ssl_weight", "DCCF computes views and representation together, and cannot bound either")
         if self.graph_settings.edge_keep_rate < 1:
             raise SettingError(
@@ -71,7 +86,7 @@ class DCCF(GraphBackbone, EmbeddingTables):
         terms = self.ranking_terms(own, interaction)
         by_users = self.dccf_settings.item_contrast_divisor == "users"
         contrasts = [
-            self.view_contrast(self.contrast_settings, propagated, view, interaction, by_users).value
+            self.view_contrast(self.dccf_settings, propagated, view, interaction, by_users).value
             for propagated, *others in views
             for view in others
         ]

@@ -8,18 +8,27 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from recbole_rlmrec.model.backbone.base import GraphBackbone
+from recbole_rlmrec.model.backbone.base import GraphBackbone, LayerCombination
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.settings import FLAG, Settings, known, setting
 
 
 @dataclass(frozen=True)
 class GCCFSettings(Settings):
-    """How GCCF's graph is made, and what of the official code's leftovers is kept."""
+    """How GCCF's graph is made, and what of the official code's leftovers is kept.
 
-    self_loops: bool
-    unused_layer_weights: bool
+    GCCF's own settings are not among our sources: widths, layers and L2 are those of LightGCN in RecBole.
+    """
+
+    n_layers: int = known("n_layers", 2)
+    reg_weight: float = known("reg_weight", 1e-5)
+    layer_combination: LayerCombination = known("layer_combination", "concat")
+    # The official RLMRec code has them in the base model only.
+    self_loops: bool = setting(True, FLAG, "GCCF: each node is its own neighbour in the graph")
+    unused_layer_weights: bool = setting(
+        False, FLAG, "GCCF: carry the official code's layer weights, which enter the L2 term and nothing else"
+    )
 
 
 class GCCF(GraphBackbone, EmbeddingTables):

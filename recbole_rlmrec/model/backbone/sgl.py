@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar, Literal, Union
 
 import numpy as np
 from recbole.model.general_recommender.sgl import SGL as RecBoleSGL  # noqa: N811
 from torch import Tensor
 
-from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms, ViewContrastSettings
+from recbole_rlmrec.model.backbone.base import (
+    BoundedContrastSettings,
+    ContrastNegatives,
+    GraphBackbone,
+    LossReduction,
+    Terms,
+)
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency
-from recbole_rlmrec.settings import Settings, bound_of, require
+from recbole_rlmrec.settings import Choice, Range, Settings, Weight, known, setting
+
+ViewEdgeDrop = Literal["recbole", "independent"]
+ViewType = Literal["ED", "ND", "RW"]
 
 
 @dataclass(frozen=True)
 class ViewSettings(Settings):
-    """How SGL draws its two views."""
+    """How SGL draws its two views, with RecBole's defaults."""
 
-    view_edge_drop: Literal["recbole", "independent"]
+    view_edge_drop: ViewEdgeDrop = setting(
+        "recbole",
+        Choice.of(ViewEdgeDrop),
+        "SGL: views drawn once an epoch by `type`, `drop_ratio`, or at each step by `edge_keep_rate` (RLMRec)",
+    )
+    drop_ratio: float = setting(
+        MISSING, Range(0, 1, includes_high=False), "SGL: share of edges or nodes dropped in a view", "0.1"
+    )
+    type: ViewType = setting(MISSING, Choice.of(ViewType), "SGL: edge drop, node drop, or an edge drop per layer", "ED")
+
+
+@dataclass(frozen=True)
+class SGLContrastSettings(BoundedContrastSettings):
+    """SGL's losses. The published values are those of RecBole's SGL, as are temperature and negatives."""
+
+    ssl_weight: Weight = known("ssl_weight", "auto", published=0.05)
+    ssl_negatives: ContrastNegatives = known("ssl_negatives", "all")
+    padding_negatives: bool = known("padding_negatives", False, published=True)
+    loss_reduction: LossReduction = known("loss_reduction", "sum")
 
 
 class SGL(GraphBackbone, RecBoleSGL):
@@ -33,13 +60,13 @@ class SGL(GraphBackbone, RecBoleSGL):
 
     count_duplicates = True
 
-    settings_classes: ClassVar[SettingsClasses] = (ViewSettings, ViewContrastSettings)
+    settings_classes: ClassVar[SettingsClasses] = (ViewSettings, SGLContrastSettings)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         # RecBole calls graph_construction from train(), which may run before our settings would be read.
         self.view_settings = ViewSettings.from_config(config)
-        self.contrast_settings = ViewContrastSettings.from_config(config)
-        self.view_share = bound_of(self.contrast_settings.ssl_weight, require(config, "ssl_share"))
+        self.contrast_settings = SGLContrastSettings.from_config(config)
+        self.view_share = self.contrast_settings.bound
         self.sub_graph1: Union[Adjacency, list[Adjacency]]
         self.sub_graph2: Union[Adjacency, list[Adjacency]]
         super().__init__(config, dataset)

@@ -12,16 +12,23 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.ops.balance import shared
-from recbole_rlmrec.settings import Range, Settings, setting
+from recbole_rlmrec.settings import COUNT, Settings, Weight, known, setting
 
 
 @dataclass(frozen=True)
 class CrossLayerSettings(Settings):
-    """Settings of XSimGCL's own."""
+    """Settings of XSimGCL's own, over the defaults of SimGCL.
+
+    Yu et al., "XSimGCL: Towards Extremely Simple Graph Contrastive Learning for Recommendation", TKDE 2023: eps 0.2,
+    lambda 0.2 and temperature 0.2; layer 1 of 3 is contrasted.
+    """
 
     contrast_layer: int = setting(
-        1, Range(1, whole=True), "XSimGCL: layer that the representation is contrasted with, from 1 to n_layers"
+        1, COUNT, "XSimGCL: layer that the representation is contrasted with, from 1 to n_layers"
     )
+    n_layers: int = known("n_layers", 3)
+    eps: float = known("eps", 0.2)
+    ssl_weight: Weight = known("ssl_weight", "auto", published=0.2)
 
 
 class XSimGCL(SimGCL):

@@ -1,6 +1,6 @@
 """AlphaRec (Sheng et al., "Language Representations Can be What Recommenders Need", 2024).
 
-The original is LehengTHU/AlphaRec; what follows it is said beside each setting in ``properties/model/AlphaRec.yaml``.
+The original is LehengTHU/AlphaRec; what follows it is said beside each setting.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms
+from recbole_rlmrec.model.backbone.base import GraphBackbone, L2Scope, Terms
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.ops.distributed import Shard, Share, join_rows, this_shard
 from recbole_rlmrec.ops.info_nce import sampled_info_nce
 from recbole_rlmrec.ops.loss import squared_l2
 from recbole_rlmrec.ops.mixture import perceptron_mixture
 from recbole_rlmrec.ops.sampling import UnusedItems
-from recbole_rlmrec.settings import Settings
+from recbole_rlmrec.settings import COUNT, POSITIVE, Settings, known, setting
 
 #: Of the leaky ReLU between the two layers: PyTorch's default, which the original takes.
 _NEGATIVE_SLOPE = 0.01
@@ -34,11 +34,15 @@ _USERS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class AlphaRecSettings(Settings):
-    """Settings of :class:`AlphaRec`."""
+    """Settings of :class:`AlphaRec`; a value without a note is the paper's."""
 
-    embedding_size: int
-    temperature: float
-    negatives_per_positive: int
+    # Width of the perceptron's output; its hidden layer has half of the input's.
+    embedding_size: int = known("embedding_size", 64)
+    n_layers: int = known("n_layers", 2)  # LightGCN's, averaged, layer 0 included
+    reg_weight: float = known("reg_weight", 0.0)  # the code has no L2 term
+    l2_scope: L2Scope = known("l2_scope", "all")  # there are no tables whose rows a batch could name
+    temperature: float = setting(0.15, POSITIVE, "AlphaRec: temperature of the InfoNCE")
+    negatives_per_positive: int = setting(256, COUNT, "AlphaRec: unused items drawn for each positive at each step")
 
 
 class AlphaRec(GraphBackbone, GeneralRecommender):

@@ -14,7 +14,7 @@ filtering is ours, as it was RLMRec's for its Table 2, whose code is not public:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +24,18 @@ from recbole_rlmrec.model.backbone.base import GraphBackbone
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
 from recbole_rlmrec.model.backbone.sgl import SGL
-from recbole_rlmrec.model.layers import SemanticTable, linear
+from recbole_rlmrec.model.layers import SemanticTable, StorageSettings, linear
 from recbole_rlmrec.ops.distributed import Shard, join_rows, this_shard
 from recbole_rlmrec.ops.mixture import perceptron_mixture
-from recbole_rlmrec.settings import Settings, require
+from recbole_rlmrec.settings import COUNT, require, setting
 
 
 @dataclass(frozen=True)
-class AugmentationSettings(Settings):
-    """Settings of KAR."""
+class AugmentationSettings(StorageSettings):
+    """Settings of KAR; the numbers of experts are those of the port described above, which is ours."""
 
-    kar_shared_experts: int
-    kar_side_experts: int
-    semantic_storage: Literal["memory", "memory_map"]
+    kar_shared_experts: int = setting(2, COUNT, "KAR: experts that users and items share")
+    kar_side_experts: int = setting(2, COUNT, "KAR: further experts of each side")
 
 
 class Experts(nn.Module):

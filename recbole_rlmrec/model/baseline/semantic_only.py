@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from recbole.model.abstract_recommender import GeneralRecommender
@@ -12,15 +11,7 @@ from torch import Tensor
 
 from recbole_rlmrec.data.semantic_embedding import BLOCK_BYTES
 from recbole_rlmrec.model.backbone.contract import ModelFlags, SettingsClasses
-from recbole_rlmrec.model.layers import SemanticTable
-from recbole_rlmrec.settings import Settings
-
-
-@dataclass(frozen=True)
-class SemanticOnlySettings(Settings):
-    """Settings of :class:`SemanticOnly`."""
-
-    semantic_storage: Literal["memory", "memory_map"]
+from recbole_rlmrec.model.layers import SemanticTable, StorageSettings
 
 
 class SemanticOnly(ModelFlags, GeneralRecommender):
@@ -37,11 +28,11 @@ class SemanticOnly(ModelFlags, GeneralRecommender):
     nothing_to_train = True
     # Evaluation is all there is, and each process evaluates its share of the users.
     shares_losses = True
-    settings_classes: ClassVar[SettingsClasses] = (SemanticOnlySettings,)
+    settings_classes: ClassVar[SettingsClasses] = (StorageSettings,)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        settings = SemanticOnlySettings.from_config(config)
+        settings = StorageSettings.from_config(config)
         sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
         self.semantic = SemanticTable(sides, settings.semantic_storage == "memory", unit_length=True)
 

@@ -8,12 +8,12 @@ from torch.nn.functional import cosine_similarity
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.layers import Projector
-from recbole_rlmrec.settings import AutoOr, Range, Settings, Weight, setting
+from recbole_rlmrec.settings import AUTO_WEIGHT, Settings, Weight, setting
 
 
 @dataclass(frozen=True)
 class CosineSettings(Settings):
-    cosine_weight: Weight = setting(0.3, AutoOr(Range(0)), "Cosine: weight of the term, or auto")
+    cosine_weight: Weight = setting(0.3, AUTO_WEIGHT, "Cosine: weight of the term, or auto")
 
 
 class CosineAlignment(Alignment):

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from recbole_rlmrec.model.backbone.base import GraphBackbone, Terms
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
-from recbole_rlmrec.settings import Range, Settings, setting
+from recbole_rlmrec.settings import WEIGHT, Settings, known, setting
 
 
 @dataclass(frozen=True)
 class TiltSettings(Settings):
-    tilt_weight: float = setting(0.25, Range(0), "TiltedGCN: weight of the penalty on the tilt")
+    n_layers: int = known("n_layers", 3)
+    reg_weight: float = known("reg_weight", 1e-4)
+    tilt_weight: float = setting(0.5, WEIGHT, "TiltedGCN: weight of the penalty on the tilt", published=0.125)
 
 
 class TiltedGCN(GraphBackbone, EmbeddingTables):

@@ -1,0 +1,48 @@
+"""The table of settings, made from their declarations: ``recbole-rlmrec settings``, and the README's."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.model.registry import names
+from recbole_rlmrec.run_settings import RUN_SETTINGS
+from recbole_rlmrec.settings import SETTINGS
+
+#: A dataset without settings of its own.
+_NO_DATASET = "no-such-dataset"
+
+_WORDS = {"null": "nothing", "true": "True", "false": "False"}
+
+
+def plain_list() -> str:
+    """Return a line for each setting, default and values, and one with its meaning."""
+    return "\n".join(f"{name} = {default}: {allowed}\n    {meaning}" for name, default, allowed, meaning in _rows())
+
+
+def markdown_table() -> str:
+    """Return the settings of the run and of all models, installed ones included, as a Markdown table."""
+    head = ["| setting | default | values | what it does |", "|---|---|---|---|"]
+    rows = [f"| `{name}` | {default} | {allowed} | {meaning} |" for name, default, allowed, meaning in _rows()]
+    return "\n".join([*head, *rows])
+
+
+def _rows() -> list[tuple[str, str, str, str]]:
+    """Return name, default, values and meaning of each setting, the models' before the run's."""
+    configs = {name: RLMRecConfig(name, _NO_DATASET) for name in names()}
+    rows = []
+    for name in sorted(SETTINGS, key=RUN_SETTINGS.__contains__):
+        values = {model: config[name] for model, config in configs.items() if name in config.internal_config_dict}
+        rows.append((name, _default(values), str(SETTINGS[name].allowed), SETTINGS[name].meaning))
+    return rows
+
+
+def _default(values: dict[str, Any]) -> str:
+    """Return the default of most backbones, and in brackets those that have another."""
+    shown = {model.split("_")[0]: json.dumps(value).strip('"') for model, value in values.items()}
+    shown = {backbone: _WORDS.get(text, text) for backbone, text in shown.items()}
+    (usual, _), *others = Counter(shown.values()).most_common()
+    exceptions = [f"{backbone} {text}" for backbone, text in shown.items() if text != usual]
+    return f"{usual} ({', '.join(exceptions)})" if others else usual
