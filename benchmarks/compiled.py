@@ -9,9 +9,10 @@ compiles nothing, and this table is why.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import timing
 import torch
@@ -50,7 +51,7 @@ def measured(model: str, part: str, place: dict[str, Any], arguments: argparse.N
     return [f"{model}: `{part}`", *columns, ratio, timing.number(first)]
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=5)

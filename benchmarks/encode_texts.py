@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 import numpy as np
 import timing
@@ -39,7 +39,7 @@ def cosines(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.einsum("nd,nd->n", ours, theirs) / lengths
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Encode, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=1)

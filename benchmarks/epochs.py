@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import limits
 import reference
@@ -120,7 +121,7 @@ def step_limits(candidate: Candidate) -> tuple[float, float, int]:
     return products, traffic, len(train_data)
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=3)

@@ -11,8 +11,9 @@ any to be found. For each group: both means, their difference with its 95 % conf
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import paired
@@ -22,7 +23,7 @@ import torch
 from recbole_rlmrec.quick_start import load_model
 
 
-def found_and_sought(path: Path, k: int, data_path: Optional[str]) -> tuple[np.ndarray, np.ndarray, Any]:
+def found_and_sought(path: Path, k: int, data_path: str | None) -> tuple[np.ndarray, np.ndarray, Any]:
     """Return what a checkpoint finds of the test interactions.
 
     Returns:
@@ -67,7 +68,7 @@ def groups_of(counts: np.ndarray, n_groups: int) -> list[tuple[str, np.ndarray]]
     return [(f"{counts[own].min()} to {counts[own].max()}", own) for own in members if own.any()]
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path, help="checkpoint that is compared with, such as the base's")

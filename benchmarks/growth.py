@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import timing
@@ -179,7 +180,7 @@ def exponent(loads: Sequence[Load], found: Sequence[dict[str, float]], key: str)
     return f"{math.log(high / low) / math.log(most / least):.2f}"
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=3)

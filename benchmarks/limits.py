@@ -6,9 +6,10 @@ A step takes as long as both and everything else. How near it is to its limit sa
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Mapping
+from typing import Any, Literal
 
 import torch
 from timing import alternate

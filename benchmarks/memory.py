@@ -9,8 +9,8 @@ of width 1 it is the same but for the table.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 import numpy as np
 import timing
@@ -25,7 +25,7 @@ from recbole_rlmrec.quick_start import run
 ID_LENGTH = 64
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Write the data, train in fresh processes and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=1)

@@ -9,9 +9,10 @@ evaluation; ``--only`` picks some.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import limits
 import numpy as np
@@ -318,7 +319,7 @@ def machine_table(arguments: argparse.Namespace) -> str:
 SECTIONS = ("machine", "propagation", "info_nce", "reconstruction", "loader", "evaluation")
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=7)

@@ -23,10 +23,11 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,13 +48,13 @@ DATA_SEED = 2026
 class Sources:
     """Where the bed's data come from, and the folder of the datasets made from them."""
 
-    steam: Optional[Path]
-    amazon: Optional[Path]
+    steam: Path | None
+    amazon: Path | None
     data: Path
 
 
 def make_steam(
-    sources: Sources, name: str, users: Optional[int] = None, withheld: float = 0, exchanged: float = 0
+    sources: Sources, name: str, users: int | None = None, withheld: float = 0, exchanged: float = 0
 ) -> None:
     """Write Steam with its split: of some users, with texts withheld, or with texts exchanged among the nodes.
 
@@ -177,7 +178,7 @@ class Kind:
 
     pool: str
     make: Callable[[Sources, str], None]
-    dataset: Optional[str] = None
+    dataset: str | None = None
 
 
 KINDS: dict[str, Kind] = {
@@ -494,7 +495,7 @@ def _searches(output: Path) -> list[str]:
     return lines
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Make the data, run what is missing, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steam", type=Path, help="folder of Steam with texts")

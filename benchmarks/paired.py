@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -42,7 +43,7 @@ def ranked_items(scores: torch.Tensor, history: Any, k: int) -> torch.Tensor:
     return scores.topk(k, dim=1).indices
 
 
-def metrics_by_user(path: Path, metrics: Sequence[str], data_path: Optional[str]) -> tuple[dict[str, Any], np.ndarray]:
+def metrics_by_user(path: Path, metrics: Sequence[str], data_path: str | None) -> tuple[dict[str, Any], np.ndarray]:
     """Evaluate a checkpoint on its test split.
 
     Args:
@@ -92,7 +93,7 @@ def compared(first: np.ndarray, second: np.ndarray) -> list[str]:
     ]
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path, help="checkpoint that is compared with, such as the base's")

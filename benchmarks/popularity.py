@@ -10,8 +10,9 @@ the protocol leaves those out. A model whose share is near 1 ranks by popularity
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import timing
@@ -23,7 +24,7 @@ from recbole_rlmrec.training.evaluation import hits_and_counts
 from recbole_rlmrec.training.popularity import PopularityRanking
 
 
-def compared_with_popularity(path: Path, k: int, data_path: Optional[str]) -> tuple[float, float, float]:
+def compared_with_popularity(path: Path, k: int, data_path: str | None) -> tuple[float, float, float]:
     """Return the model's recall at k, that of popular items, and the share of its lists that both have."""
     config, model, dataset, train_data, _, test_data = load_model(path, {"data_path": data_path} if data_path else None)
     sold = PopularityRanking(
@@ -44,7 +45,7 @@ def compared_with_popularity(path: Path, k: int, data_path: Optional[str]) -> tu
     return own, popular, float(np.concatenate(shares).mean())
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", type=Path, nargs="+")

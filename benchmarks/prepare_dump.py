@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Optional, Sequence
+from typing import IO
 
 import numpy as np
 import timing
@@ -25,7 +26,7 @@ _BLOCK = 10_000
 _WORDS = ["a", "the", "of", "it", "was", "good", "book", "story", "plot", "great", "not", "end", "slow", "characters"]
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Write the dump, prepare it in a fresh process and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=1)

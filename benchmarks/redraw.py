@@ -9,9 +9,10 @@ graph for given centres; `scoring and draw` is also the choice of the centres, w
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import timing
 import workload
@@ -52,7 +53,7 @@ def measured(candidate: Candidate, steps: int) -> list[str]:
     return [candidate.model, timing.spread(whole), *shares]
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=8)

@@ -10,7 +10,8 @@ Settings go by this package's names, so that one configuration describes both si
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Mapping, Optional
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -50,7 +51,7 @@ def drop_edges(adjacency: Tensor, keep_rate: float) -> Tensor:
 
 
 def propagate(
-    adjacency: Tensor, ego: Tensor, n_layers: int, perturb: Optional[Callable[[Tensor], Tensor]] = None
+    adjacency: Tensor, ego: Tensor, n_layers: int, perturb: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """Return the sum of ``ego``, ``[n, d]``, and of its ``n_layers`` propagated layers, each perturbed if asked to."""
     layers = [ego]
@@ -296,7 +297,7 @@ def build(
     interactions: tuple[np.ndarray, np.ndarray],
     shape: tuple[int, int],
     settings: Mapping[str, Any],
-    semantic: Optional[tuple[np.ndarray, np.ndarray]] = None,
+    semantic: tuple[np.ndarray, np.ndarray] | None = None,
     device: str = "cpu",
 ) -> Base:
     """Build a model.

@@ -16,14 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
 import timing
 from compare import METRICS, mean_std
 
 
-def best_trials(folder: Path, first: Optional[int] = None) -> dict[str, tuple[dict[str, Any], int]]:
+def best_trials(folder: Path, first: int | None = None) -> dict[str, tuple[dict[str, Any], int]]:
     """Return model -> the best trial of its search (of its `first` ones, where given) and the number of trials.
 
     A model none of whose trials has a score is left out.
@@ -84,7 +85,7 @@ def seeds_of(found: dict[str, tuple[dict[str, Any], int]], runs: Path) -> tuple[
     return rows, left_out
 
 
-def main(given: Optional[Sequence[str]] = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with a folder per model")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import torch
 import workload
@@ -69,7 +70,7 @@ def train_one_step(name: str, data_path: Path) -> None:
         raise TrainingError(f"{name}: a step left the weights as they were.")
 
 
-def tried(name: str, train: Callable[[str], None]) -> Optional[str]:
+def tried(name: str, train: Callable[[str], None]) -> str | None:
     """Return None if a model trains, else what it says instead."""
     try:
         train(name)
@@ -107,7 +108,7 @@ def rows(models: Sequence[str], train: Callable[[str], None]) -> tuple[list[str]
     return lines, surprises
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script; its status is 1 if a model behaves otherwise than the registry says."""
     parser = argparse.ArgumentParser(description="Which models RLMRec can align.")
     parser.add_argument("--models", nargs="+", help="backbones to try; by default all of RecBole's and ours")

@@ -16,13 +16,14 @@ import re
 import shlex
 import statistics
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Callable, Iterable, Mapping, Optional, Sequence, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -182,7 +183,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def parse(parser: argparse.ArgumentParser, given: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, given: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line (or ``given``) and set torch's threads."""
     arguments = parser.parse_args(given)
     arguments.given = sys.argv[1:] if given is None else list(given)

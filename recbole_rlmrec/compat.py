@@ -17,8 +17,9 @@ import inspect
 import sys
 import types
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from recbole_rlmrec.errors import SettingError
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from logging import getLogger
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any
 
 import numpy as np
 import recbole
@@ -159,11 +160,11 @@ class RLMRecConfig(Config):
 
     def __init__(
         self,
-        model: Union[str, type],
+        model: str | type,
         dataset: str,
-        config_file_list: Union[str, Path, Sequence[Union[str, Path]], None] = None,
-        config_dict: Optional[Mapping[str, Any]] = None,
-        command_line: Optional[Mapping[str, Any]] = None,
+        config_file_list: str | Path | Sequence[str | Path] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        command_line: Mapping[str, Any] | None = None,
     ) -> None:
         compat.apply()
         self.notes: list[tuple[str, str]] = []
@@ -176,7 +177,7 @@ class RLMRecConfig(Config):
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return _SafeLoader
 
-    def _load_config_files(self, file_list: Union[str, Path, Sequence[Union[str, Path]], None]) -> dict[str, Any]:
+    def _load_config_files(self, file_list: str | Path | Sequence[str | Path] | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for path in [file_list] if isinstance(file_list, (str, Path)) else file_list or ():
             content = read_yaml(Path(path))
@@ -194,7 +195,7 @@ class RLMRecConfig(Config):
         self._origins.update(dict.fromkeys(self._command_line, "the command line"))
         return self._command_line
 
-    def _get_model_and_dataset(self, model: Union[str, type], dataset: str) -> tuple[str, type, str]:
+    def _get_model_and_dataset(self, model: str | type, dataset: str) -> tuple[str, type, str]:
         if not dataset or dataset in (".", "..") or Path(dataset).name != dataset:
             raise SettingError(f"dataset={dataset!r}: expected the name of a folder in data_path, such as ml-100k.")
         model_class = get_model(model) if isinstance(model, str) else model
@@ -287,7 +288,7 @@ class RLMRecConfig(Config):
         for level, message in self.notes:
             getattr(getLogger(), level)(message)
 
-    def find_data_file(self, name: str) -> Optional[Path]:
+    def find_data_file(self, name: str) -> Path | None:
         """Return the first of the dataset's folders' files of this name: the user's, then the embedded one."""
         return next((folder / name for folder in self.data_folders if (folder / name).is_file()), None)
 
@@ -327,14 +328,14 @@ class RLMRecConfig(Config):
             if key not in OUTPUT_SETTINGS and self.internal_config_dict.get(key, missing) != value
         }
 
-    def _tuned_file(self, folder: Path, model_class: type) -> Optional[Path]:
+    def _tuned_file(self, folder: Path, model_class: type) -> Path | None:
         """Return the file of tuned settings in a dataset's folder that this run loads, if any."""
         inherits = flags_of(model_class).inherits_tuned_settings
         names = [base.__name__ for base in model_class.__mro__] if inherits else [model_class.__name__]
         files = [folder / f"{name}.yaml" for name in names]
         return next((path for path in files if path.is_file()), None) if self._effective("tuned") else None
 
-    def _add_layers(self, paths: Iterable[Path], only: Optional[Sequence[str]] = None) -> None:
+    def _add_layers(self, paths: Iterable[Path], only: Sequence[str] | None = None) -> None:
         """Put the settings of files over those of the layers below; absent files are none.
 
         Args:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Union
+from typing import Any
 
 try:
     import fcntl
@@ -16,7 +17,7 @@ except ImportError:  # Windows, where nothing keeps two processes apart
 
 
 @contextmanager
-def atomic_path(path: Union[str, Path]) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` on success, remove it on any error.
 
     A reader therefore sees the old file or the whole new one, never a part. The temporary name keeps the

@@ -9,8 +9,9 @@ import socket
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import recbole.trainer.trainer
 import torch

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, Optional
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from recbole_rlmrec.errors import ServiceError, SettingError
@@ -47,7 +48,7 @@ class Server:
             waits longer each time, or as long as the server asks.
     """
 
-    base_url: Optional[str] = None
+    base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     timeout: float = 60.0
     max_retries: int = 5
@@ -92,7 +93,7 @@ class Server:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     @property
-    def _given_url(self) -> Optional[str]:
+    def _given_url(self) -> str | None:
         return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
 
     def _arguments(self) -> dict[str, Any]:

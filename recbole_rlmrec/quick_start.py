@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Callable, ContextManager, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, NamedTuple
 
 from recbole.utils import init_logger, init_seed, set_color
 
@@ -67,17 +69,17 @@ class Result:
     settings: dict[str, Any]
     best_epoch: int
     seconds: float
-    best_valid_score: Optional[float]
-    best_valid_result: Optional[dict[str, float]]
-    test_result: Optional[dict[str, float]]
+    best_valid_score: float | None
+    best_valid_result: dict[str, float] | None
+    test_result: dict[str, float] | None
     checkpoint: str
     defaults: str = "recommended"
-    stopped: Optional[str] = None
+    stopped: str | None = None
     kept: str = "model"
-    popularity: Optional[dict[str, Any]] = None
-    base: Optional[dict[str, Any]] = None
-    aligned: Optional[dict[str, Any]] = None
-    data: Optional[dict[str, str]] = None
+    popularity: dict[str, Any] | None = None
+    base: dict[str, Any] | None = None
+    aligned: dict[str, Any] | None = None
+    data: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> Any:
         """Return an attribute by its name, as what RecBole's ``run_recbole`` returns is read."""
@@ -85,7 +87,7 @@ class Result:
             raise KeyError(name)
         return getattr(self, name)
 
-    def write(self, path: Union[str, Path]) -> None:
+    def write(self, path: str | Path) -> None:
         """Write this result as JSON."""
         content = json.dumps(finite(self.__dict__), indent=2, allow_nan=False) + "\n"
         with atomic_path(path) as temporary:
@@ -93,11 +95,11 @@ class Result:
 
 
 def run(
-    model: Union[str, type],
+    model: str | type,
     dataset: str,
-    config_file_list: Optional[Sequence[Union[str, Path]]] = None,
-    config_dict: Optional[Mapping[str, Any]] = None,
-    command_line: Optional[Mapping[str, Any]] = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    command_line: Mapping[str, Any] | None = None,
     saved: bool = True,
     nproc: int = 1,
     world_size: int = -1,
@@ -105,7 +107,7 @@ def run(
     port: int = 5678,
     group_offset: int = 0,
     own_log: bool = True,
-) -> Optional[Result]:
+) -> Result | None:
     """Train a model to early stopping and test its best epoch, as RecBole's ``run`` does.
 
     Args:
@@ -133,17 +135,17 @@ def run(
     arguments = (model, dataset, config_file_list, config_dict, command_line, saved, own_log)
     if processes.total == 1:
         return _run(contextlib.nullcontext, *arguments)
-    result: Optional[Result] = run_in_processes(processes, _run, *arguments)
+    result: Result | None = run_in_processes(processes, _run, *arguments)
     return result
 
 
 def _run(
-    join: Callable[[Any], ContextManager[None]],
-    model: Union[str, type],
+    join: Callable[[Any], AbstractContextManager[None]],
+    model: str | type,
     dataset: str,
-    config_file_list: Optional[Sequence[Union[str, Path]]],
-    config_dict: Optional[Mapping[str, Any]],
-    command_line: Optional[Mapping[str, Any]],
+    config_file_list: Sequence[str | Path] | None,
+    config_dict: Mapping[str, Any] | None,
+    command_line: Mapping[str, Any] | None,
     saved: bool,
     own_log: bool,
 ) -> Result:
@@ -230,13 +232,11 @@ class _Trained:
 
     outcome: Outcome
     kept: Outcome
-    popularity: Optional[dict[str, Any]]
+    popularity: dict[str, Any] | None
     data: dict[str, str]
 
 
-def _train(
-    config: RLMRecConfig, data: _Data, saved: bool, resume_from: Optional[str], base: Optional[Outcome]
-) -> _Trained:
+def _train(config: RLMRecConfig, data: _Data, saved: bool, resume_from: str | None, base: Outcome | None) -> _Trained:
     """Train the configuration's model and test its best epoch.
 
     Args:
@@ -299,13 +299,13 @@ def _rewind(loader: Any, seed: int) -> None:
             generator.manual_seed(seed)
 
 
-def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[Optional[Outcome], Optional[str]]:
+def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[Outcome | None, str | None]:
     """Train the base of an aligned model, as its own run would, where ``base_first`` asks for it.
 
     Returns:
         The base, None without one; and the checkpoint with which the aligned model's own training goes on, if any.
     """
-    resume_from: Optional[str] = config["resume_from"]
+    resume_from: str | None = config["resume_from"]
     base_class = base_of(config.model_class)
     if not config["base_first"] or base_class is None or not config.aligns:
         return None, resume_from
@@ -349,7 +349,7 @@ def _data_hashes(config: RLMRecConfig, loaders: Sequence[Any]) -> dict[str, str]
     return hashes
 
 
-def _base_of_checkpoint(checkpoint: Mapping[str, Any]) -> Optional[Outcome]:
+def _base_of_checkpoint(checkpoint: Mapping[str, Any]) -> Outcome | None:
     """Return the base that was trained before a checkpoint's model, if it is still there to be kept."""
     record = checkpoint.get("base")
     if not record:
@@ -363,7 +363,7 @@ def _base_of_checkpoint(checkpoint: Mapping[str, Any]) -> Optional[Outcome]:
     return base
 
 
-def _recorded(outcome: Optional[Outcome]) -> Optional[Outcome]:
+def _recorded(outcome: Outcome | None) -> Outcome | None:
     """Return an outcome whose checkpoint holds the weights that it speaks of; None otherwise."""
     if outcome is None or not Path(outcome.checkpoint).is_file():
         return None
@@ -380,12 +380,12 @@ def _validates_better(config: RLMRecConfig, first: Outcome, second: Outcome) -> 
     return scores[0] > scores[1] if config["valid_metric_bigger"] else scores[0] < scores[1]
 
 
-def _valid_score(config: RLMRecConfig, valid: Optional[Mapping[str, float]]) -> Optional[float]:
+def _valid_score(config: RLMRecConfig, valid: Mapping[str, float] | None) -> float | None:
     """Return the ``valid_metric`` among all metrics of a validation."""
     return None if valid is None else valid.get(str(config["valid_metric"]).lower())
 
 
-def _known_base(config: RLMRecConfig, base: Optional[Outcome], data: Mapping[str, str]) -> Optional[dict[str, Any]]:
+def _known_base(config: RLMRecConfig, base: Outcome | None, data: Mapping[str, str]) -> dict[str, Any] | None:
     """Return what is known of the base of an aligned model: from this run, or from a result beside this run's."""
     if base is not None:
         return {"source": "trained", "seed": config["seed"], **base.record()}
@@ -396,7 +396,7 @@ def _known_base(config: RLMRecConfig, base: Optional[Outcome], data: Mapping[str
 
 
 def _tell_what_it_is_worth(
-    config: RLMRecConfig, trained: _Trained, base: Optional[Mapping[str, Any]], kept: Outcome
+    config: RLMRecConfig, trained: _Trained, base: Mapping[str, Any] | None, kept: Outcome
 ) -> None:
     """Log the test result beside those of the popularity ranking and of the base, then what went wrong if it did."""
     popularity = trained.popularity["test"] if trained.popularity else None
@@ -428,9 +428,9 @@ class Loaded(NamedTuple):
 
 
 def load_model(
-    path: Union[str, Path],
-    config_dict: Optional[Mapping[str, Any]] = None,
-    model: Optional[type] = None,
+    path: str | Path,
+    config_dict: Mapping[str, Any] | None = None,
+    model: type | None = None,
 ) -> Loaded:
     """Rebuild the model of a checkpoint, and its data, in any process.
 
@@ -476,7 +476,7 @@ def _built(config: RLMRecConfig, dataset: Any) -> Any:
         raise SettingError(missing_package(config["model"], error)) from error
 
 
-def _floats(metrics: Optional[Mapping[str, Any]]) -> Optional[dict[str, float]]:
+def _floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
     return None if metrics is None else {name: float(value) for name, value in metrics.items()}
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from recbole.config import Config
 from recbole.trainer import Trainer

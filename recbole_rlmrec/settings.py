@@ -6,15 +6,16 @@ A setting is declared once, by :func:`setting`, in the settings class of what re
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Container, Literal, Mapping, Optional, TypeVar, Union, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from recbole_rlmrec.errors import ContractError, SettingError
 
 _SettingsT = TypeVar("_SettingsT", bound="Settings")
 
 #: Weight of a term: a number, or ``auto`` for one that a bound on the term's gradient decides at each step.
-Weight = Union[float, Literal["auto"]]
+Weight = float | Literal["auto"]
 
 
 def number_of(weight: Weight) -> float:
@@ -22,7 +23,7 @@ def number_of(weight: Weight) -> float:
     return 1.0 if weight == "auto" else weight
 
 
-def bound_of(weight: Weight, share: float) -> Optional[float]:
+def bound_of(weight: Weight, share: float) -> float | None:
     """Return the bound on a term's gradient, ``share`` with the weight ``auto``; a fixed weight has none."""
     return share if weight == "auto" else None
 
@@ -100,7 +101,7 @@ class OfType:
         return f"{self.label} or nothing (~)" if self.optional else self.label
 
 
-Allowed = Union[Range, AutoOr, Choice, OfType]
+Allowed = Range | AutoOr | Choice | OfType
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,7 @@ def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
     return without
 
 
-def setting(
-    default: Any, allowed: Allowed, meaning: str, example: Optional[str] = None, published: Any = MISSING
-) -> Any:
+def setting(default: Any, allowed: Allowed, meaning: str, example: str | None = None, published: Any = MISSING) -> Any:
     """Return a field of a :class:`Settings` class that declares a setting: its default, what it may be, what it does.
 
     Args:
@@ -175,7 +174,7 @@ def known(name: str, default: Any, published: Any = MISSING) -> Any:
 class _Declared:
     """What a field says of its setting: what it is, or the name of one that exists; and its published value."""
 
-    setting: Union[Setting, str]
+    setting: Setting | str
     published: Any
 
 
@@ -225,14 +224,14 @@ def declare(*classes: type[Settings], of_recbole: bool = False) -> None:
 
 def _described(
     settings: type[Settings], field: Field[Any], known_by_name: Mapping[str, Setting], of_recbole: bool
-) -> Optional[Setting]:
+) -> Setting | None:
     """Return what a field declares; None where it is for a setting that another class declares.
 
     Raises:
         ContractError: see :func:`declare`.
     """
     where, there = f"{settings.__name__}.{field.name}", known_by_name.get(field.name)
-    declared: Optional[_Declared] = field.metadata.get(_DECLARED)
+    declared: _Declared | None = field.metadata.get(_DECLARED)
     if declared is None:
         if there is None or field.default is not MISSING:
             raise ContractError(
@@ -326,7 +325,7 @@ def require(config: Any, name: str) -> Any:
     refuse_recboles_own(config)
     value = config[name]
     if value is None and not (name in SETTINGS and None in SETTINGS[name].allowed):
-        example: Optional[str] = SETTINGS[name].example if name in SETTINGS else None
+        example: str | None = SETTINGS[name].example if name in SETTINGS else None
         raise SettingError(
             f"{config['model']} needs the setting '{name}', which no file sets. Put `{name}: {example or '...'}` into "
             f"properties/model/{config['model']}.yaml or a file given with --config_files, "

@@ -8,8 +8,9 @@ Every test runs for each of the names, on a small dataset with users and items t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest

@@ -14,8 +14,9 @@ import json
 import re
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional
+from typing import Any
 
 import numpy as np
 
@@ -32,19 +33,19 @@ class Request:
     path: str
     text: str  # the first user message, or the embeddings' inputs by lines; empty elsewhere
     body: Any
-    authorization: Optional[str]
-    fault: Optional[str]
+    authorization: str | None
+    fault: str | None
 
 
 @dataclass(frozen=True)
 class Reply:
     """What the model says, or the error (``status`` and ``error``) instead of it."""
 
-    content: Optional[str] = None
+    content: str | None = None
     finish_reason: str = "stop"
-    refusal: Optional[str] = None
+    refusal: str | None = None
     status: int = 200
-    error: Optional[Mapping[str, Any]] = None
+    error: Mapping[str, Any] | None = None
     usage: bool = True
 
 
@@ -86,15 +87,15 @@ class LoopbackServer:
 
     def __init__(
         self,
-        faults: Optional[Mapping[str, float]] = None,
+        faults: Mapping[str, float] | None = None,
         seed: int = 0,
         delay: float = 0.0,
-        key: Optional[str] = None,
-        models: Optional[set[str]] = None,
+        key: str | None = None,
+        models: set[str] | None = None,
         unsupported: frozenset[str] = frozenset(),
-        answer: Optional[Callable[[Mapping[str, Any]], Optional[Reply]]] = None,
+        answer: Callable[[Mapping[str, Any]], Reply | None] | None = None,
         dimension: int = 8,
-        max_characters: Optional[int] = None,
+        max_characters: int | None = None,
     ) -> None:
         unknown = set(faults or {}) - set(FAULTS)
         assert not unknown, f"no such faults: {unknown}"
@@ -126,7 +127,7 @@ class LoopbackServer:
         """Return how many requests met each fault."""
         return dict(Counter(request.fault for request in self.requests if request.fault))
 
-    def finish(self, batch_id: str, status: str = "completed", answered: Optional[int] = None) -> None:
+    def finish(self, batch_id: str, status: str = "completed", answered: int | None = None) -> None:
         """End a batch; with ``answered``, only that many of its requests have an answer."""
         batch = self.batches[batch_id]
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
@@ -213,7 +214,7 @@ class LoopbackServer:
             self.in_flight -= 1
         return await self._send(writer, status, answer, fault)
 
-    async def _send(self, writer: asyncio.StreamWriter, status: int, answer: Any, fault: Optional[str]) -> bool:
+    async def _send(self, writer: asyncio.StreamWriter, status: int, answer: Any, fault: str | None) -> bool:
         kind, payload = "application/json", b""
         if fault == "no_json":
             kind, payload = "text/html", b"<html>A proxy is tired.</html>"
@@ -235,7 +236,7 @@ class LoopbackServer:
             return body["input"] if isinstance(body["input"], str) else "\n".join(map(str, body["input"]))
         return ""
 
-    def _fault_of(self, text: str) -> Optional[str]:
+    def _fault_of(self, text: str) -> str | None:
         if not text:
             return None
         digest = hashlib.sha256(f"{self.seed}/{self._seen[text]}/{text}".encode("utf-8", "surrogatepass")).digest()
@@ -278,7 +279,7 @@ class LoopbackServer:
             return 200, self.files[found[2]]
         return _error(404, f"There is no {request.path}.")
 
-    def _refused(self, body: Mapping[str, Any]) -> Optional[tuple[int, Any]]:
+    def _refused(self, body: Mapping[str, Any]) -> tuple[int, Any] | None:
         if self.models is not None and body["model"] not in self.models:
             return _error(404, f"The model `{body['model']}` does not exist.", code="model_not_found")
         for parameter in sorted(self.unsupported & set(body)):
@@ -379,7 +380,7 @@ class LoopbackServer:
         }
 
 
-def _error(status: int, message: str, param: Optional[str] = None, code: Optional[str] = None) -> tuple[int, Any]:
+def _error(status: int, message: str, param: str | None = None, code: str | None = None) -> tuple[int, Any]:
     return status, {"error": {"message": message, "type": "error", "param": param, "code": code}}
 
 

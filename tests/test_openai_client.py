@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 from loopback_server import LoopbackServer
@@ -176,7 +176,7 @@ def test_missing_batch_or_file_is_not_an_unknown_model() -> None:
         ("not_found", "No such batch.", False),
     ],
 )
-def test_missing_thing_by_code_or_message(code: Optional[str], message: str, is_of_model: bool) -> None:
+def test_missing_thing_by_code_or_message(code: str | None, message: str, is_of_model: bool) -> None:
     error = StubError(404, code)
     error.body = {"message": message}  # type: ignore[attr-defined]
     error.request = SimpleNamespace(url=SimpleNamespace(path="/v1/batches/b"))  # type: ignore[attr-defined]
@@ -234,7 +234,7 @@ def test_client_logs_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: pyte
 
 
 class StubError(Exception):
-    def __init__(self, status_code: Optional[int], code: Optional[str] = None) -> None:
+    def __init__(self, status_code: int | None, code: str | None = None) -> None:
         super().__init__("stub")
         self.status_code, self.code = status_code, code
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import ast
 import functools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 import recbole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from recbole.utils import init_seed
@@ -18,7 +18,7 @@ def write_dataset(
     train: np.ndarray,
     valid: np.ndarray,
     test: np.ndarray,
-    semantic: Optional[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = None,
+    semantic: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None = None,
 ) -> Path:
     """Write `[n, 2]` arrays of (user, item) tokens as benchmark files, and token -> vector maps as embeddings."""
     folder = root / name

@@ -16,9 +16,10 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -204,7 +205,7 @@ def write_embeddings(folder: Path, profiles: Mapping[str, Sequence[Mapping[str, 
     _write_bytes(folder / f"{NAME}.semantic.json", description.encode("utf-8"))
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Make the files the command line asks for."""
     options = _parse(arguments)
     data = load_movielens()
@@ -220,7 +221,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
             write_embeddings(options.output, profiles)
 
 
-def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the files of the embedded example, MovieLens 100K.")
     parser.add_argument("--split", action="store_true", help="make ml-100k.split.json")
     parser.add_argument("--profiles", action="store_true", help="make ml-100k.userprf.jsonl and .itemprf.jsonl")
@@ -249,7 +250,7 @@ def _by_integer_id(table: pd.DataFrame, field: str) -> pd.DataFrame:
     return table.sort_values(field, key=lambda tokens: tokens.astype(int), ignore_index=True)
 
 
-def _title_and_year(title: str, year: str) -> tuple[str, Optional[str]]:
+def _title_and_year(title: str, year: str) -> tuple[str, str | None]:
     """Return the title as people say it ("" if unknown) and the year (None if unknown).
 
     One title of RecBole's copy ends with its year, and its year is the "V" of a video.

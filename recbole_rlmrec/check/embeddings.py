@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class EmbeddingReport:
     """
 
     side: Side
-    source: Optional[str]
+    source: str | None
     problem: str = ""
     ids: int = 0
     holes: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ class EmbeddingReport:
     dimension: int = 0
     dtype: str = ""
     encoder: str = ""
-    mean_cosine: Optional[float] = None
+    mean_cosine: float | None = None
     neighbours: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
 
     def __str__(self) -> str:
@@ -159,7 +160,7 @@ def check_embeddings(
 def is_stale(
     path: Path,
     record: Mapping[str, Any],
-    files: Mapping[Side, Optional[Path]],
+    files: Mapping[Side, Path | None],
     profiles: Mapping[Side, Mapping[str, Profile]],
     embedded: Mapping[Side, Embedded],
 ) -> bool:
@@ -204,7 +205,7 @@ def _has_other_text(
     )
 
 
-def _by_recorded_writer(path: Optional[Path], record: Mapping[str, Any]) -> dict[str, Profile]:
+def _by_recorded_writer(path: Path | None, record: Mapping[str, Any]) -> dict[str, Profile]:
     """Return the last profile of each id by the writers that the embeddings are recorded to be of.
 
     Files also keep those of other writers.
@@ -234,7 +235,7 @@ def _labels(side: Side, corpus: Corpus, profiles: Mapping[str, Profile]) -> Call
     return label
 
 
-def _mean_cosine(joined: JoinedEmbedding, seed: int) -> Optional[float]:
+def _mean_cosine(joined: JoinedEmbedding, seed: int) -> float | None:
     """Return the mean cosine of all pairs among up to a thousand ids drawn at random."""
     ids = _drawn(np.flatnonzero(joined.covered), _N_COMPARED, seed)
     if len(ids) < 2:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Collection, Mapping, Optional, Sequence
+from typing import Any
 
 from recbole_rlmrec.check.embeddings import Embedded
 from recbole_rlmrec.check.lines import found_line
@@ -150,7 +151,7 @@ def check_leaks(
     )
 
 
-def _is_unknown(profiles: Collection[Profile], found: Optional[Embedded], stale: bool) -> bool:
+def _is_unknown(profiles: Collection[Profile], found: Embedded | None, stale: bool) -> bool:
     """Tell whether no record says what one side's profiles, or its embeddings, were made from."""
     if found is not None and found.record.get("train_sha256") is not None:
         return False

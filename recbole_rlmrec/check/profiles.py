@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Mapping, Optional, Sequence
 
 from recbole_rlmrec.check.lines import found_line, share
 from recbole_rlmrec.profile.record import (
@@ -35,7 +35,7 @@ class ProfileReport:
     """
 
     side: Side
-    path: Optional[Path]
+    path: Path | None
     ids: int
     holes: tuple[str, ...]
     strangers: tuple[str, ...]
@@ -74,7 +74,7 @@ class ProfileReport:
 
 
 def check_profiles(
-    side: Side, path: Optional[Path], profiles: Mapping[str, Profile], failed: Optional[Path], tokens: Sequence[str]
+    side: Side, path: Path | None, profiles: Mapping[str, Profile], failed: Path | None, tokens: Sequence[str]
 ) -> ProfileReport:
     """Report on the profiles of one side.
 

@@ -8,9 +8,10 @@ items in the texts themselves. A profile of an id without a vector reaches no mo
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any
 
 from recbole_rlmrec.check.embeddings import EmbeddingReport, check_embeddings, is_stale
 from recbole_rlmrec.check.leakage import LeakReport, check_leaks
@@ -52,7 +53,7 @@ class CheckReport:
         return "\n".join(map(str, [self.heading, *self.profiles, *self.embeddings, self.leaks]))
 
 
-def check(config: Any, settings: Optional[PromptSettings] = None) -> CheckReport:
+def check(config: Any, settings: PromptSettings | None = None) -> CheckReport:
     """Check the profiles and embeddings of the dataset of a configuration.
 
     Args:
@@ -70,10 +71,10 @@ def check(config: Any, settings: Optional[PromptSettings] = None) -> CheckReport
 
 def check_corpus(
     corpus: Corpus,
-    folders: Sequence[Union[str, Path]],
+    folders: Sequence[str | Path],
     settings: PromptSettings,
-    separators: Optional[Mapping[str, str]] = None,
-    prompts: Optional[Prompts] = None,
+    separators: Mapping[str, str] | None = None,
+    prompts: Prompts | None = None,
 ) -> CheckReport:
     """Check the profiles and embeddings in some folders against a corpus; see ``check``.
 
@@ -107,5 +108,5 @@ def check_corpus(
     return CheckReport(heading, reports, embeddings, check_leaks(corpus, profiles, embedded, metadata, stale, prompts))
 
 
-def _first_file(paths: Iterable[Path]) -> Optional[Path]:
+def _first_file(paths: Iterable[Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)

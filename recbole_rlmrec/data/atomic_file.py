@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Optional, Sequence
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from recbole_rlmrec.errors import SettingError
@@ -31,7 +31,7 @@ def check_dataset_name(dataset: str) -> None:
         raise SettingError(f"The dataset's name is {dataset!r}, expected a plain file name such as 'amazon-book'.")
 
 
-def token_fault(token: str) -> Optional[str]:
+def token_fault(token: str) -> str | None:
     """Say why a token cannot stand in a tab-separated line, or None if it can."""
     if not token:
         return "is empty"

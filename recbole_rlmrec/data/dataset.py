@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -46,7 +46,7 @@ class RLMRecDataset(Dataset):
         super()._get_preset()
         self._semantic: dict[Side, JoinedEmbedding] = {}
         self._is_training_split = False
-        self._extra_column: Optional[str] = None
+        self._extra_column: str | None = None
 
     # ------------------------------------------------------------------ loading
 
@@ -124,7 +124,7 @@ class RLMRecDataset(Dataset):
             # A token field is the one kind that filters, normalisation and id maps all leave intact.
             self.set_field_property(_SPLIT_COLUMN, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
 
-    def _split_column(self, path: Path) -> Optional[str]:
+    def _split_column(self, path: Path) -> str | None:
         """Return the ``split_field`` where the interaction file has that column and nothing else gives the split."""
         field = self.config["split_field"]
         if field is None or self.config["split_file"] is not None or self.benchmark_filename_list is not None:
@@ -133,7 +133,7 @@ class RLMRecDataset(Dataset):
             return None
         return field if field in [column.split(":")[0] for column in self._columns(path)] else None
 
-    def _get_load_and_unload_col(self, source: Any) -> tuple[Optional[set[str]], Optional[set[str]]]:
+    def _get_load_and_unload_col(self, source: Any) -> tuple[set[str] | None, set[str] | None]:
         """Return RecBole's columns to load, with the split column even where ``load_col`` does not name it."""
         load_col, unload_col = super()._get_load_and_unload_col(source)
         if source == FeatureSource.INTERACTION:
@@ -156,7 +156,7 @@ class RLMRecDataset(Dataset):
                     "read as missing: leave the rows out or rename the ids."
                 )
 
-    def _read_split_codes(self, split_column: Optional[str]) -> Optional[np.ndarray]:
+    def _read_split_codes(self, split_column: str | None) -> np.ndarray | None:
         if split_column is not None:
             self.logger.info(f"Split from the column '{split_column}' of {self.dataset_name}.inter.")
             codes = split_column_codes(self.inter_feat[split_column].to_numpy())
@@ -273,7 +273,7 @@ class RLMRecDataset(Dataset):
             table.release()
         return joined
 
-    def _check_leakage(self, profiles_split: Optional[str], path: Path) -> None:
+    def _check_leakage(self, profiles_split: str | None, path: Path) -> None:
         if profiles_split is None or not self._is_training_split:
             return
         training_split = _training_sha256(self)

@@ -6,8 +6,9 @@ import json
 import logging
 import re
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 

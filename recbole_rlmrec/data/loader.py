@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from logging import getLogger
-from typing import Any, Iterator, Sequence, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class TrainLoader(TrainDataLoader, _RangeLoader):
         if self.shuffle and n_last == 0:
             torch.randperm(n_rows, generator=self.generator)
 
-    def collate_fn(self, index: Union[torch.Tensor, Sequence[int]]) -> Interaction:
+    def collate_fn(self, index: torch.Tensor | Sequence[int]) -> Interaction:
         """Return the interactions of some rows, ``[B]``, with their negatives."""
         batch = self._dataset.join(_take(self._dataset.inter_feat, torch.as_tensor(index)))
         return self._neg_sampling(self.transform(self._dataset, batch))
@@ -135,7 +136,7 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         return True
 
     def collate_fn(
-        self, index: Union[torch.Tensor, Sequence[int]]
+        self, index: torch.Tensor | Sequence[int]
     ) -> tuple[Interaction, tuple[torch.Tensor, torch.Tensor], torch.Tensor, torch.Tensor]:
         """Return a block of users and their items.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from logging import getLogger
-from typing import Any, Optional
+from typing import Any
 
 import recbole.data.dataset as recbole_datasets
 from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
@@ -103,7 +103,7 @@ def _create_samplers(config: Any, dataset: Any, parts: Any) -> list[Any]:
             samplers[2].used_ids = PairSampler(["train", "test"], [parts[0], parts[2]]).set_phase("test").used_ids
         return samplers
     samplers = []
-    shared: Optional[PairSampler] = None
+    shared: PairSampler | None = None
     for phase in _PHASES:
         arguments = config[f"{phase}_neg_sample_args"]
         distribution = arguments["distribution"]

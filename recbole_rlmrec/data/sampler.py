@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Optional, Sequence, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class PairSampler(Sampler):
 
     def __init__(
         self,
-        phases: Union[str, list[str]],
+        phases: str | list[str],
         datasets: Any,
         distribution: str = "uniform",
         alpha: float = 1.0,
@@ -51,7 +52,7 @@ class PairSampler(Sampler):
         first = self.datasets[0]
         self.uid_field, self.iid_field = first.uid_field, first.iid_field
         self.user_num, self.item_num = first.user_num, first.item_num
-        self.phase: Optional[str] = None
+        self.phase: str | None = None
         self.alpha = alpha
         self._keys, self._phases_of_key = self._collect_pairs()
         self._phase_bits = 0
@@ -112,7 +113,7 @@ class PairSampler(Sampler):
         return self._keys[self._phases_of_key & self._phase_bits != 0]
 
     @cached_property
-    def _table(self) -> Union[_BitTable, _SortedPairs]:
+    def _table(self) -> _BitTable | _SortedPairs:
         table = _BitTable if self.user_num * self.item_num <= _MOST_BITS else _SortedPairs
         return table(self.used_keys, self.user_num, self.item_num)
 

@@ -22,8 +22,9 @@ import hashlib
 import json
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence, Union
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def numbered_pairs_sha256(user_tokens: ArrayLike, users: np.ndarray, item_tokens
     return _sha256(_Column.of_numbers(user_tokens, users), _Column.of_numbers(item_tokens, items))
 
 
-def write_packed_split(path: Union[str, Path], users: ArrayLike, items: ArrayLike, codes: ArrayLike) -> None:
+def write_packed_split(path: str | Path, users: ArrayLike, items: ArrayLike, codes: ArrayLike) -> None:
     """Write the split of all interactions of a dataset as a packed file.
 
     The file is JSON. ``codes`` is the base64 of two bits an interaction: of the interactions in sorted order, the first
@@ -109,7 +110,7 @@ def write_packed_split(path: Union[str, Path], users: ArrayLike, items: ArrayLik
 
 
 def read_split(
-    path: Union[str, Path],
+    path: str | Path,
     users: ArrayLike,
     items: ArrayLike,
     user_field: str = "user_id",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Optional, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,12 +31,12 @@ class EncoderSettings:
         max_retries: times a request is tried again when the server is busy or cannot be reached.
     """
 
-    model: Optional[str] = None
-    device: Optional[str] = None
+    model: str | None = None
+    device: str | None = None
     batch_size: int = 64
     prompt: str = ""
-    dimension: Optional[int] = None
-    base_url: Optional[str] = None
+    dimension: int | None = None
+    base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     seed: int = 2023
     concurrency: int = 4

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping, Optional
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def encode_texts(
     texts: Mapping[Side, Mapping[str, str]],
     encoder: Encoder,
     *,
-    origin: Optional[Mapping[str, str]] = None,
+    origin: Mapping[str, str] | None = None,
     float16: bool = False,
     normalize: bool = True,
     overwrite: bool = False,

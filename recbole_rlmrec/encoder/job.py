@@ -21,11 +21,12 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -84,7 +85,7 @@ class State:
     """
 
     job: str
-    dimension: Optional[int] = None
+    dimension: int | None = None
     done: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
     zero: dict[Side, list[int]] = field(default_factory=lambda: {side: [] for side in SIDES})
     replacing: bool = False
@@ -182,7 +183,7 @@ class Job:
 
     # What is there
 
-    def made_summary(self, overwrite: bool) -> Optional[EncodeSummary]:
+    def made_summary(self, overwrite: bool) -> EncodeSummary | None:
         """Return a summary if the embeddings are there; None if they are to be made.
 
         If they are there and only come to be described otherwise, their description is written.
@@ -261,7 +262,7 @@ class Job:
             with suppress(OSError), atomic_path(digests_path(self.folder, self.dataset, side)) as temporary:
                 temporary.write_bytes(b"".join(digests))
 
-    def _differences(self, tables: Mapping[Side, SemanticEmbedding], metadata: Optional[dict[str, Any]]) -> list[str]:
+    def _differences(self, tables: Mapping[Side, SemanticEmbedding], metadata: dict[str, Any] | None) -> list[str]:
         """Say in what the embeddings that are there differ from those wanted."""
         if metadata is None:
             return [f"there is no {self.dataset}.semantic.json that says how they were made"]
@@ -281,7 +282,7 @@ class Job:
         with_row = set(tokens.tolist())
         return tuple(token for token in self.sides[side].tokens if token not in with_row)
 
-    def read_state(self) -> Optional[State]:
+    def read_state(self) -> State | None:
         """Read how far this job is; None if it is not begun, or another one is."""
         try:
             state = State(**json.loads(self.state_path.read_bytes()))
@@ -374,7 +375,7 @@ class Job:
             stop += 1
         return range(start, stop)
 
-    def _block_vectors(self, side: Side, block: range, dimension: Optional[int]) -> np.ndarray:
+    def _block_vectors(self, side: Side, block: range, dimension: int | None) -> np.ndarray:
         """Return the vectors of a block as they are stored, ``[n, D]``: taken over, or encoded."""
         tokens, texts = self.sides[side].tokens, self.sides[side].texts
         if not self._kept:
@@ -390,7 +391,7 @@ class Job:
         self._taken += len(block) - len(new)
         return vectors
 
-    def _vectors(self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: Optional[int]) -> np.ndarray:
+    def _vectors(self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: int | None) -> np.ndarray:
         """Encode a block and check it; ``[n, D]`` as it is stored."""
         try:
             vectors = np.asarray(self.encoder.encode(texts), dtype=np.float32)
@@ -482,7 +483,7 @@ class Job:
             self._write_metadata(state.dimension)
             self.state_path.unlink()
 
-    def _write_metadata(self, dimension: Optional[int]) -> None:
+    def _write_metadata(self, dimension: int | None) -> None:
         """Write how the vectors were made."""
         metadata = {**self.description, "dimension": dimension}
         with atomic_path(self.metadata_path) as temporary:

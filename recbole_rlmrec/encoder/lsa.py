@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class LSAEncoder(Encoder):
         self.seed = settings.seed
         self.name = f"lsa:{self.dimension}, seed {self.seed}"
         self._vectorizer: Any = None
-        self._components: Optional[np.ndarray] = None
+        self._components: np.ndarray | None = None
 
     def fit(self, texts: Sequence[str]) -> None:
         """Learn words and components from all texts.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -111,7 +112,7 @@ class SentenceTransformerEncoder(Encoder):
         return sum(len(tokens) > longest for tokens in found)
 
 
-def _located(model: str) -> tuple[Optional[Path], str]:
+def _located(model: str) -> tuple[Path | None, str]:
     """Return the folder of a local model (None if it is on the hub) and the name to record."""
     if model in PACKAGED_MODELS:
         module, folder, name = PACKAGED_MODELS[model]

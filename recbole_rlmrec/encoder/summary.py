@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
 
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import examples

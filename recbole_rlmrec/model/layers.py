@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Optional, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class SemanticTable(nn.Module):
         unit_length: scale the rows to length 1.
     """
 
-    vectors: Optional[Tensor]
+    vectors: Tensor | None
     covered: Tensor
 
     def __init__(

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import recbole
 import recbole.model
@@ -245,7 +245,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def base_of(model: type) -> Optional[type]:
+def base_of(model: type) -> type | None:
     """Return the backbone that an aligned class aligns, as a model of its own; None for a class without alignment.
 
     Args:

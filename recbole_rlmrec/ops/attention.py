@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class _EdgeAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         graph: Adjacency = ctx.graph
         query, key, value, scores = ctx.saved_tensors
         grads = torch.cat([grad_outputs[0], grad_outputs[1].unsqueeze(2)], dim=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from recbole_rlmrec.ops.distributed import this_shard
 
 
-def shared(tensor: Tensor, share: Optional[float]) -> tuple[Tensor, Tensor]:
+def shared(tensor: Tensor, share: float | None) -> tuple[Tensor, Tensor]:
     """Return a tensor twice: balanced as :func:`balanced` says, or as it is where ``share`` is None."""
     return (tensor, tensor) if share is None else balanced(tensor, share)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Iterator, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -34,7 +35,7 @@ def log_sum_exp(
     rows: Tensor,
     columns: Tensor,
     row_weight: Tensor,
-    column_weight: Optional[Tensor] = None,
+    column_weight: Tensor | None = None,
     bound: float = math.inf,
 ) -> Tensor:
     """Return ``sum_i g_i log sum_j w_j exp(<x_i, y_j>)``, differentiable once with respect to x and y.
@@ -85,7 +86,7 @@ class _LogSumExp(torch.autograd.Function):
         rows: Tensor,
         columns: Tensor,
         row_weight: Tensor,
-        column_weight: Optional[Tensor],
+        column_weight: Tensor | None,
         safe: bool,
         dtype: torch.dtype,
     ) -> Tensor:
@@ -108,7 +109,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (factor,) = grad_outputs
         rows, columns = (None if saved is None else saved * factor for saved in ctx.saved_tensors)
         return rows, columns, None, None, None, None
@@ -119,11 +120,11 @@ def blockwise(
     left_transposed: Tensor,
     right: Tensor,
     row_weight: Tensor,
-    column_weight: Optional[Tensor],
+    column_weight: Tensor | None,
     safe: bool,
     needs_rows: bool = True,
     needs_columns: bool = True,
-    first: Optional[int] = None,
+    first: int | None = None,
 ) -> tuple[Tensor, Any, Any]:
     """Return the double sum and its gradients by rows and columns, or None for a gradient that is not needed.
 
@@ -229,12 +230,12 @@ class _Tile(NamedTuple):
 
     column: slice
     scores: Tensor
-    own: Optional[Tensor]
+    own: Tensor | None
     at: slice
 
 
 def _tiles(
-    left: Tensor, right: Tensor, offset: Optional[Tensor], width: int, buffer: Tensor, row: slice, first: Optional[int]
+    left: Tensor, right: Tensor, offset: Tensor | None, width: int, buffer: Tensor, row: slice, first: int | None
 ) -> Iterator[_Tile]:
     """Compute the scores of a block's rows and all columns tile by tile, one after the other in the buffer."""
     for column in slices(len(right), width):
@@ -250,7 +251,7 @@ def _cut_off(shifted: Tensor) -> Tensor:
     return F.threshold(shifted, _LEAST_EXPONENT, -math.inf, inplace=True)
 
 
-def _overlap(row: slice, column: slice, first: Optional[int]) -> slice:
+def _overlap(row: slice, column: slice, first: int | None) -> slice:
     """Return the rows of a block whose positive, ``first + i``, is among its columns."""
     if first is None:
         return slice(row.start, row.start)
@@ -258,7 +259,7 @@ def _overlap(row: slice, column: slice, first: Optional[int]) -> slice:
     return slice(start, max(start, min(row.stop, column.stop - first)))
 
 
-def _diagonal(scores: Tensor, row: slice, column: slice, first: Optional[int]) -> Optional[Tensor]:
+def _diagonal(scores: Tensor, row: slice, column: slice, first: int | None) -> Tensor | None:
     """Return a view of the scores of the block's positives, or None where it holds none."""
     at = _overlap(row, column, first)
     if first is None or at.start == at.stop:
@@ -266,7 +267,7 @@ def _diagonal(scores: Tensor, row: slice, column: slice, first: Optional[int]) -
     return scores[at.start - row.start :, first + at.start - column.start :].diagonal()[: at.stop - at.start]
 
 
-def _log_sum_by_columns(left: Tensor, right: Tensor, offset: Optional[Tensor], width: int, buffer: Tensor) -> Tensor:
+def _log_sum_by_columns(left: Tensor, right: Tensor, offset: Tensor | None, width: int, buffer: Tensor) -> Tensor:
     """Return the logarithms of the sums of exponentials, ``[r, 1]``, over columns that come in blocks."""
     precise = torch.promote_types(left.dtype, torch.float32)
     highest = torch.full((len(left), 1), torch.finfo(left.dtype).min, dtype=precise, device=left.device)
@@ -302,7 +303,7 @@ def _lengthened(weight: Tensor, operand: Tensor) -> Tensor:
     return F.pad(weight, (0, len(operand) - len(weight)))
 
 
-def _scores(left: Tensor, right: Tensor, offset: Optional[Tensor], buffer: Tensor) -> Tensor:
+def _scores(left: Tensor, right: Tensor, offset: Tensor | None, buffer: Tensor) -> Tensor:
     """Return ``left @ right.T``, plus ``offset`` for each column, in the buffer's memory."""
     out = buffer[: len(left) * len(right)].view(len(left), len(right))
     torch.mm(left, right.T, out=out)
@@ -323,7 +324,7 @@ def slices(length: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, length)) for start in range(0, length, max(step, 1)))
 
 
-def normalized(weight: Optional[Tensor], total: Optional[Tensor], like: Tensor) -> Tensor:
+def normalized(weight: Tensor | None, total: Tensor | None, like: Tensor) -> Tensor:
     """Return the anchors' shares of the mean, ``[A]``."""
     if weight is None:
         weight = like.new_ones(len(like))

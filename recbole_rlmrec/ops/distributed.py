@@ -8,8 +8,9 @@ sampled negatives are the same everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Iterable, Sequence, Union
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -53,7 +54,7 @@ class Share:
     value: Tensor
 
 
-def summand(term: Union[Tensor, Share], source: str) -> Tensor:
+def summand(term: Tensor | Share, source: str) -> Tensor:
     """Return what this process adds to the sum of a term over all processes.
 
     Args:

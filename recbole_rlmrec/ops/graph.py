@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -92,7 +93,7 @@ def sum_of_layers(
     x: Tensor,
     graphs: Sequence[Adjacency],
     include_first: bool = True,
-    addend: Optional[Callable[[Tensor], Tensor]] = None,
+    addend: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Propagate ``x`` and return the sum of its layers, ``E_0 + ... + E_L`` with ``E_l = A_l E_{l-1}``.
 
@@ -120,7 +121,7 @@ class _SumOfLayers(torch.autograd.Function):
         x: Tensor,
         graphs: tuple[Adjacency, ...],
         include_first: bool,
-        addend: Optional[Callable[[Tensor], Tensor]],
+        addend: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
         ctx.graphs, ctx.include_first, ctx.input_dtype = graphs, include_first, x.dtype
         current = x.to(graphs[0].value.dtype)
@@ -134,7 +135,7 @@ class _SumOfLayers(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         values = {id(graph): graph.transposed_value() for graph in ctx.graphs}
         current = grad
@@ -184,7 +185,7 @@ class _SimilarityProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         graph: Adjacency = ctx.graph
         unit, x, weight, scale, product = ctx.saved_tensors
         scaled = grad_outputs[0] * scale
@@ -236,7 +237,7 @@ class _SparseProduct(torch.autograd.Function):
         return matrix_product(ctx.graph, ctx.graph.transposed_value(), grad).to(ctx.input_dtype), None
 
 
-def matrix_product(graph: Adjacency, value: Tensor, x: Tensor, added: Optional[Tensor] = None) -> Tensor:
+def matrix_product(graph: Adjacency, value: Tensor, x: Tensor, added: Tensor | None = None) -> Tensor:
     """Return ``A @ x``, plus ``added``, where A has the graph's pattern and the given values; not differentiable."""
     # Sparse kernels exist for full precision only, so autocast must not lower the dense operand under them.
     with torch.autocast(device_type=x.device.type, enabled=False):

@@ -5,7 +5,7 @@ The ``[A, N]`` matrix of scores exists in blocks only, forward and backward: see
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -33,9 +33,9 @@ def info_nce(
     positive: Tensor,
     candidate: Tensor,
     temperature: float,
-    anchor_weight: Optional[Tensor] = None,
-    candidate_weight: Optional[Tensor] = None,
-    total_weight: Optional[Tensor] = None,
+    anchor_weight: Tensor | None = None,
+    candidate_weight: Tensor | None = None,
+    total_weight: Tensor | None = None,
 ) -> Tensor:
     """Weighted mean over the anchors of ``-log(exp(cos(a, p) / t) / sum_c w_c exp(cos(a, c) / t))``.
 
@@ -75,7 +75,7 @@ def sampled_info_nce(
     positive: Tensor,
     negative: Tensor,
     temperature: float,
-    total: Optional[int] = None,
+    total: int | None = None,
 ) -> Tensor:
     """Mean over the anchors of the InfoNCE in which each has candidates of its own: its positive and its negatives.
 
@@ -129,7 +129,7 @@ class _SampledSoftmax(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         of_rows, of_table = (saved * grad_outputs[0] for saved in ctx.saved_tensors)
         return of_rows, of_table, None, None
 
@@ -141,7 +141,7 @@ def reconstruction_loss(
     target: Tensor,
     temperature: float,
     first: int = 0,
-    total: Optional[int] = None,
+    total: int | None = None,
 ) -> Tensor:
     r"""InfoNCE of the rows ``r_i = W h_i + b`` against fixed targets, without ever computing the rows.
 
@@ -186,7 +186,7 @@ class _Reconstruction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (factor,) = grad_outputs
         of_hidden, of_weight, of_bias = (saved * factor for saved in ctx.saved_tensors)
         return of_hidden.to(ctx.hidden_dtype), of_weight, of_bias, None, None, None, None, None

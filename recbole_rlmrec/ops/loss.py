@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Optional, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def bpr_loss(positive_score: Tensor, negative_score: Tensor, total: Optional[int] = None) -> Tensor:
+def bpr_loss(positive_score: Tensor, negative_score: Tensor, total: int | None = None) -> Tensor:
     """Bayesian personalised ranking: mean of ``softplus(negative - positive) = -log sigmoid(positive - negative)``.
 
     Args:
@@ -38,7 +39,7 @@ def mean_norm(tables: Sequence[Tensor], squared: bool = False) -> Tensor:
     return (norms.square().sum() / 2 if squared else norms.sum()) / len(tables[-1])
 
 
-def squared_l2(parameters: Iterable[Tensor], first_rows: Optional[Sequence[int]] = None) -> Tensor:
+def squared_l2(parameters: Iterable[Tensor], first_rows: Sequence[int] | None = None) -> Tensor:
     """Sum of the squared entries of all parameters, the L2 term of the official RLMRec code.
 
     Args:
@@ -65,7 +66,7 @@ class _SquaredL2(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         gradients = [tensor * (2 * grad_outputs[0]) for tensor in ctx.saved_tensors]
         for gradient, first in zip(gradients, ctx.first_rows):
             if first:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ _BLOCK_ROWS = {"cpu": 2048, "cuda": 2**16}
 
 def perceptron_mixture(
     rows: Tensor,
-    gate: Optional[Tensor],
+    gate: Tensor | None,
     first_weight: Tensor,
     first_bias: Tensor,
     last_weight: Tensor,
@@ -83,7 +83,7 @@ class _PerceptronMixture(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         rows, gate, outputs, last_weight, *hidden = ctx.saved_tensors
         (n_perceptrons, _, width), dtype = last_weight.shape, rows.dtype

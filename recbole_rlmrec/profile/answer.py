@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Any
 
 #: The keys of the paper's prompts.
 PROFILE_KEY = "summarization"
@@ -64,8 +65,8 @@ class Completion:
     text: str
     finish_reason: str = ""
     refusal: str = ""
-    input_tokens: Optional[int] = None
-    output_tokens: Optional[int] = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 def read_completion(body: Any) -> Completion:
@@ -129,9 +130,9 @@ def without_half_pairs(text: str) -> str:
     return _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _first_object(text: str) -> Optional[Mapping[str, Any]]:
+def _first_object(text: str) -> Mapping[str, Any] | None:
     """Return the first JSON object with a profile; the first one at all if none has it."""
-    first: Optional[Mapping[str, Any]] = None
+    first: Mapping[str, Any] | None = None
     start = text.find("{")
     while start >= 0:
         try:
@@ -166,5 +167,5 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _count(value: Any) -> Optional[int]:
+def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
@@ -63,8 +64,8 @@ class Batch:
     number: int
     server: str
     writer: str
-    file_id: Optional[str] = None
-    batch_id: Optional[str] = None
+    file_id: str | None = None
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class SubmitSummary:
     n_submitted: int
     n_left: int
     batch_ids: tuple[str, ...]
-    cost: Optional[float]
+    cost: float | None
 
     def __str__(self) -> str:
         return (
@@ -120,7 +121,7 @@ class CollectSummary:
     problems: tuple[str, ...]
     input_tokens: int
     output_tokens: int
-    cost: Optional[float]
+    cost: float | None
 
     def __str__(self) -> str:
         lines = [
@@ -434,7 +435,7 @@ class _State:
                 created = client.with_options(max_retries=0).batches.create(
                     input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h"
                 )
-                batch_id: Optional[str] = created.id
+                batch_id: str | None = created.id
             except OpenAIError as error:
                 status = error.status_code if isinstance(error, APIStatusError) else None
                 if status is not None and 400 <= status < 500 and status not in (408, 409, 429):
@@ -470,7 +471,7 @@ class _State:
             self._path_of(batch, kind).unlink(missing_ok=True)
 
 
-def _batch_of_file(client: OpenAI, file_id: str) -> Optional[str]:
+def _batch_of_file(client: OpenAI, file_id: str) -> str | None:
     """Return the batch that was created from a file, if there is one."""
     return next((batch.id for batch in client.batches.list(limit=100) if batch.input_file_id == file_id), None)
 

@@ -8,8 +8,8 @@ counts, and 0.8 to 1.6 times what the older cl100k_base counts.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Sequence
 
 import numpy as np
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Optional
 
 from recbole_rlmrec.errors import SettingError
 
@@ -20,8 +19,8 @@ class Prices:
         output: of what the model writes.
     """
 
-    input: Optional[float] = None
-    output: Optional[float] = None
+    input: float | None = None
+    output: float | None = None
 
     def __post_init__(self) -> None:
         for name, price in (("input_price", self.input), ("output_price", self.output)):
@@ -35,7 +34,7 @@ class Prices:
         """Whether costs can be told."""
         return self.input is not None
 
-    def cost(self, input_tokens: int, output_tokens: int) -> Optional[float]:
+    def cost(self, input_tokens: int, output_tokens: int) -> float | None:
         """Return US dollars, or None without prices."""
         if self.input is None or self.output is None:
             return None
@@ -59,7 +58,7 @@ class Meter:
         SettingError: there is a budget without prices, or it is negative.
     """
 
-    def __init__(self, prices: Prices, budget: Optional[float] = None) -> None:
+    def __init__(self, prices: Prices, budget: float | None = None) -> None:
         if budget is not None and not prices.known:
             raise SettingError(
                 "A budget needs prices: give input_price and output_price, in US dollars per million tokens, as the "
@@ -76,7 +75,7 @@ class Meter:
         self._reserved_output = 0
 
     @property
-    def cost(self) -> Optional[float]:
+    def cost(self) -> float | None:
         """US dollars spent so far, or None without prices."""
         return self.prices.cost(self.input_tokens, self.output_tokens)
 
@@ -115,7 +114,7 @@ class Meter:
         self.estimated = self.estimated or estimated
 
 
-def shown_cost(cost: Optional[float]) -> str:
+def shown_cost(cost: float | None) -> str:
     """Return a cost for people: more digits for less money."""
     if cost is None:
         return "unknown (give input_price and output_price)"

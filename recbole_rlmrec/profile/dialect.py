@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Optional
+from typing import Any
 
 from recbole_rlmrec.profile.answer import FORMAT_INSTRUCTION, SCHEMA, without_half_pairs
 from recbole_rlmrec.profile.prompt import Prompt
@@ -34,12 +34,12 @@ class Dialect:
 
     def __init__(self, model: str, temperature: float, max_tokens: int) -> None:
         self.model = model
-        self._temperature: Optional[float] = temperature
+        self._temperature: float | None = temperature
         self._max_tokens = max_tokens
         self._length_parameter = "max_tokens"
         self._formats = list(_RESPONSE_FORMATS)
 
-    def request(self, prompt: Prompt, invalid: Optional[str] = None, problem: str = "") -> dict[str, Any]:
+    def request(self, prompt: Prompt, invalid: str | None = None, problem: str = "") -> dict[str, Any]:
         """Return the body of a chat request.
 
         Args:

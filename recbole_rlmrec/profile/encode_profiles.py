@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Iterable, Mapping, Optional
 
 from recbole_rlmrec.encoder.base import Encoder
 from recbole_rlmrec.encoder.encode import encode_texts
@@ -20,7 +20,7 @@ def encode_profiles(
     dataset: str,
     encoder: Encoder,
     *,
-    profiles: Optional[Mapping[Side, Mapping[str, Profile]]] = None,
+    profiles: Mapping[Side, Mapping[str, Profile]] | None = None,
     float16: bool = False,
     normalize: bool = True,
     overwrite: bool = False,

@@ -12,9 +12,10 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -71,17 +72,17 @@ class LLMSettings:
     """
 
     model: str
-    base_url: Optional[str] = None
+    base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     concurrency: int = 8
     timeout: float = 60.0
     max_retries: int = 5
     temperature: float = 0.0
     max_tokens: int = 600
-    budget: Optional[float] = None
-    limit: Optional[int] = None
-    input_price: Optional[float] = None
-    output_price: Optional[float] = None
+    budget: float | None = None
+    limit: int | None = None
+    input_price: float | None = None
+    output_price: float | None = None
 
     def __post_init__(self) -> None:
         if not self.model.strip():
@@ -139,8 +140,8 @@ class Plan:
     input_tokens: int
     output_tokens: int
     most_output_tokens: int
-    cost: Optional[float]
-    most_cost: Optional[float]
+    cost: float | None
+    most_cost: float | None
 
     def __str__(self) -> str:
         cost = shown_cost(self.cost)
@@ -179,7 +180,7 @@ class WriteSummary:
     input_tokens: int
     output_tokens: int
     estimated: bool
-    cost: Optional[float]
+    cost: float | None
     seconds: float
 
     def __str__(self) -> str:
@@ -280,7 +281,7 @@ def unique_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
     return list({prompt.token: prompt for prompt in prompts}.values())
 
 
-def recorded_profile(prompt: Prompt, writer: str, train_sha256: str, answer: Optional[Answer] = None) -> Profile:
+def recorded_profile(prompt: Prompt, writer: str, train_sha256: str, answer: Answer | None = None) -> Profile:
     """Return the record of an answer to a prompt; without an answer, what such a record is looked for by."""
     return Profile(
         token=prompt.token,
@@ -304,7 +305,7 @@ class _PromptFailedError(Exception):
     """
 
     def __init__(
-        self, reason: str, attempts: int, is_about_prompt: bool = False, unreachable: Optional[Exception] = None
+        self, reason: str, attempts: int, is_about_prompt: bool = False, unreachable: Exception | None = None
     ) -> None:
         super().__init__(reason)
         self.attempts = attempts
@@ -346,7 +347,7 @@ class _Run:
         self._prompts = iter(prompts)
         self._n_workers = min(settings.concurrency, len(prompts))
         self._workers: list[asyncio.Task[None]] = []
-        self._error: Optional[Exception] = None
+        self._error: Exception | None = None
         self._n_interrupts = 0
         self._is_stopping = False
         self._was_reached = False
@@ -394,7 +395,7 @@ class _Run:
             self._error = type(error)(f"{error} {kept}") if isinstance(error, ServiceError) else error
         self._stop(patience)
 
-    def _stop(self, patience: Optional[float]) -> None:
+    def _stop(self, patience: float | None) -> None:
         """Ask for nothing more; cancel what is still in flight after so many seconds, or never."""
         self._is_stopping = True
         self._settled.set()
@@ -474,7 +475,7 @@ class _Run:
             _PromptFailedError: there is no profile.
             _BudgetReachedError: the prompt was not asked.
         """
-        invalid: Optional[str] = None
+        invalid: str | None = None
         problems: list[str] = []
         for attempt in (1, 2):
             try:
@@ -493,7 +494,7 @@ class _Run:
                 break
         raise _PromptFailedError("no valid answer: " + "; then ".join(problems), len(problems))
 
-    async def _ask(self, prompt: Prompt, attempt: int, invalid: Optional[str], problem: str) -> Completion:
+    async def _ask(self, prompt: Prompt, attempt: int, invalid: str | None, problem: str) -> Completion:
         """Send one request within the budget, and count what it took."""
         n_sent = self._settings.tokens_of(prompt)
         if invalid is not None:
@@ -519,7 +520,7 @@ class _Run:
         )
         return completion
 
-    async def _post(self, prompt: Prompt, attempt: int, invalid: Optional[str], problem: str) -> Any:
+    async def _post(self, prompt: Prompt, attempt: int, invalid: str | None, problem: str) -> Any:
         """Send one request in words that the server takes, and return the answer's body, parsed."""
         from openai import APIStatusError, OpenAIError
 

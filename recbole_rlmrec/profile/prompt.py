@@ -14,11 +14,12 @@ import json
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Any
 
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.profile.budget import cut_fairly, estimate_tokens
@@ -205,7 +206,7 @@ class Prompts:
 
     def __init__(self, corpus: Corpus, settings: PromptSettings) -> None:
         self._corpus, self._settings = corpus, settings
-        self._of_users: Optional[tuple[list[Prompt], dict[str, str]]] = None
+        self._of_users: tuple[list[Prompt], dict[str, str]] | None = None
         self._item_profiles: dict[str, str] = {}
 
     @cached_property
@@ -313,14 +314,14 @@ def _listed(attributes: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{name}: {', '.join(values)}" for name, values in attributes.items())
 
 
-def _rating(review: Review) -> Optional[float]:
+def _rating(review: Review) -> float | None:
     """Return a rating, rounded to what is worth reading: 4 for 4.0; None where it is unknown."""
     if review.rating is None or not math.isfinite(review.rating):
         return None
     return int(review.rating) if review.rating == int(review.rating) else round(review.rating, 2)
 
 
-def _rating_range(training: Iterable[Review]) -> Optional[list[float]]:
+def _rating_range(training: Iterable[Review]) -> list[float] | None:
     """Return the lowest and the highest training rating; None where all are equal or unknown."""
     ratings = [rating for rating in map(_rating, training) if rating is not None]
     return [min(ratings), max(ratings)] if ratings and min(ratings) != max(ratings) else None

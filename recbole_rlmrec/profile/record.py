@@ -10,9 +10,9 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Iterable, Iterator, Optional, Union
 
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path, json_line, try_lock
@@ -85,11 +85,11 @@ class ProfileLog:
         DataError: a line is malformed, or another process holds the file.
     """
 
-    def __init__(self, path: Union[str, Path], read_only: bool = False) -> None:
+    def __init__(self, path: str | Path, read_only: bool = False) -> None:
         self.path = Path(path)
         self._starts: dict[bytes, int] = {}
         self._latest: dict[str, int] = {}
-        self._descriptor: Optional[int] = None
+        self._descriptor: int | None = None
         if read_only:
             self._index()
             return
@@ -132,7 +132,7 @@ class ProfileLog:
         """Whether a (token, writer, prompt_sha256) is recorded."""
         return _digest(*key) in self._starts
 
-    def find(self, token: str, writer: str, prompt_sha256: str) -> Optional[Profile]:
+    def find(self, token: str, writer: str, prompt_sha256: str) -> Profile | None:
         """Return the profile that a writer wrote for a prompt, superseded or not; None if there is none."""
         start = self._starts.get(_digest(token, writer, prompt_sha256))
         return None if start is None else self._profile_at(start)
@@ -215,7 +215,7 @@ class ProfileLog:
             return _parse(file.readline())
 
 
-def read_profiles(path: Union[str, Path]) -> dict[str, Profile]:
+def read_profiles(path: str | Path) -> dict[str, Profile]:
     """Read the last profile of each token; a torn last line is passed over.
 
     Raises:
@@ -224,7 +224,7 @@ def read_profiles(path: Union[str, Path]) -> dict[str, Profile]:
     return {profile.token: profile for profile in iter_profiles(path)}
 
 
-def iter_profiles(path: Union[str, Path]) -> Iterator[Profile]:
+def iter_profiles(path: str | Path) -> Iterator[Profile]:
     """Read every line, also those that a later one supersedes; see ``read_profiles``."""
     if not Path(path).is_file():
         raise DataError(f"There is no file of profiles '{path}'. Write them first, or check the path.")
@@ -232,13 +232,13 @@ def iter_profiles(path: Union[str, Path]) -> Iterator[Profile]:
         yield profile
 
 
-def write_profiles(path: Union[str, Path], profiles: Iterable[Profile]) -> None:
+def write_profiles(path: str | Path, profiles: Iterable[Profile]) -> None:
     """Write a file of profiles, whole or not at all."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.writelines(map(profile_line, profiles))
 
 
-def read_failures(path: Union[str, Path]) -> dict[str, Failure]:
+def read_failures(path: str | Path) -> dict[str, Failure]:
     """Read the failures by token; none if the file is missing.
 
     Raises:
@@ -260,7 +260,7 @@ def read_failures(path: Union[str, Path]) -> dict[str, Failure]:
     return failures
 
 
-def write_failures(path: Union[str, Path], failures: Iterable[Failure]) -> None:
+def write_failures(path: str | Path, failures: Iterable[Failure]) -> None:
     """Write the failures, one a line; without any, remove the file.
 
     Raises:

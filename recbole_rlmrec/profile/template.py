@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any, ClassVar, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any, ClassVar
 
 from recbole_rlmrec.profile.prompt import (
     NO_TRAINING_INTERACTION,
@@ -177,7 +178,7 @@ def natural_title(title: str) -> str:
     return _MOVED_ARTICLE.sub(lambda match: _join_article(match[2], match[1]), title.strip())
 
 
-def item_profile(title: str, year: Optional[Union[int, str]], genres: Sequence[str]) -> str:
+def item_profile(title: str, year: int | str | None, genres: Sequence[str]) -> str:
     """Write the profile of a movie.
 
     Args:
@@ -196,8 +197,8 @@ def item_profile(title: str, year: Optional[Union[int, str]], genres: Sequence[s
 
 
 def user_profile(
-    age: Optional[Union[int, str]],
-    occupation: Optional[str],
+    age: int | str | None,
+    occupation: str | None,
     liked_titles: Sequence[str],
     liked_genres: Sequence[str],
 ) -> str:

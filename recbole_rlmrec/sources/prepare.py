@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Mapping, Optional, Sequence, Union
+from typing import IO
 
 import numpy as np
 
@@ -67,11 +68,11 @@ class PrepareSummary:
     reviews: JsonLines
     items: JsonLines
     rated: int
-    min_rating: Optional[float]
+    min_rating: float | None
     sampled: int
     user_fraction: float
     distinct: int
-    with_text: Optional[int]
+    with_text: int | None
     k_core: int
     rounds: int
     n_users: int
@@ -116,15 +117,15 @@ def _lines_read(file: JsonLines) -> str:
 
 def prepare(
     source: str,
-    raw: Union[str, Path],
+    raw: str | Path,
     dataset: str,
-    output: Union[str, Path] = "dataset",
-    reviews: Union[str, Path, None] = None,
-    items: Union[str, Path, None] = None,
+    output: str | Path = "dataset",
+    reviews: str | Path | None = None,
+    items: str | Path | None = None,
     k_core: int = K_CORE,
     seed: int = SEED,
     user_fraction: float = 1.0,
-    min_rating: Optional[float] = None,
+    min_rating: float | None = None,
     shares: Sequence[float] = SHARES,
     require_text: bool = False,
     max_malformed: float = MAX_MALFORMED,
@@ -255,7 +256,7 @@ def k_core_rows(users: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarra
 # Settings
 
 
-def _checked_rating(source: Source, min_rating: Optional[float]) -> Optional[float]:
+def _checked_rating(source: Source, min_rating: float | None) -> float | None:
     if min_rating is not None and source.min_rating is None:
         raise SettingError(f"--min-rating {min_rating:g}: the reviews of {source.name} have no ratings. Leave it out.")
     return source.min_rating if min_rating is None else min_rating
@@ -315,7 +316,7 @@ class _Interactions:
 
 
 def _collect(
-    source: Source, file: JsonLines, min_rating: Optional[float], user_fraction: float, seed: int
+    source: Source, file: JsonLines, min_rating: float | None, user_fraction: float, seed: int
 ) -> _Interactions:
     """Read who, what, rating and time of the reviews, of the users taken and rated high enough."""
     user_numbers: dict[str, int] = {}
@@ -453,7 +454,7 @@ def _write_interactions(
         atomic.write(("\t".join(cells) + "\n").encode("utf-8"))
 
 
-def _number(value: Optional[float]) -> str:
+def _number(value: float | None) -> str:
     """Write a number without a needless fraction; nothing where there is none."""
     if value is None:
         return ""

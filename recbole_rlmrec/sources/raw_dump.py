@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import html
 import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Union
+from typing import Any
 
 from recbole_rlmrec.errors import ContractError, DataError
 from recbole_rlmrec.registry import Registry, checked_name
@@ -24,7 +25,7 @@ _TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20}|!)[^<>]*>")
 _UNSEEN = ("script", "style")
 
 #: Who, what, rating and time of a line; all that the first reading keeps.
-Interaction = tuple[str, str, Optional[float], Optional[float]]
+Interaction = tuple[str, str, float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Source:
     review_files: str
     item_files: str
     usual: str
-    min_rating: Optional[float]
+    min_rating: float | None
     interaction: Callable[[Mapping[str, Any]], Interaction]
     text: Callable[[Mapping[str, Any]], str]
     item: Callable[[Mapping[str, Any]], Item]
@@ -63,7 +64,7 @@ class Source:
         return Review(user, item, self.text(record), rating, timestamp)
 
     def find_files(
-        self, folder: Union[str, Path], reviews: Union[str, Path, None] = None, items: Union[str, Path, None] = None
+        self, folder: str | Path, reviews: str | Path | None = None, items: str | Path | None = None
     ) -> tuple[Path, Path]:
         """Return the files of reviews and of items: the ones given, or the only ones of their usual names in a folder.
 
@@ -93,7 +94,7 @@ def plain_text(text: str) -> str:
 # What the sources have in common
 
 
-def _find_file(folder: Path, role: str, pattern: str, usual: str, given: Union[str, Path, None]) -> Path:
+def _find_file(folder: Path, role: str, pattern: str, usual: str, given: str | Path | None) -> Path:
     if given is not None:
         if not Path(given).is_file():
             raise DataError(f"--{role} {given} does not exist, expected a file of one object a line. Correct the path.")
@@ -139,7 +140,7 @@ def _required_rating(record: Mapping[str, Any], key: str) -> float:
     return rating
 
 
-def _seconds(record: Mapping[str, Any], key: str) -> Optional[float]:
+def _seconds(record: Mapping[str, Any], key: str) -> float | None:
     """Return a date such as 2014-02-17 or 2014-02-17 12:00:00, taken as UTC, in seconds since 1970."""
     date = record.get(key)
     if date is None or date == "":

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -465,7 +465,7 @@ def _avoid_missing(tokens: list[str], path: Path) -> tuple[list[str], list[str]]
 
 # Writing
 
-_Content = Union[str, np.ndarray]
+_Content = str | np.ndarray
 
 
 def _contents(

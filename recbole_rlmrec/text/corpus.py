@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping, Optional
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Review:
     user: str
     item: str
     text: str = ""
-    rating: Optional[float] = None
-    timestamp: Optional[float] = None
+    rating: float | None = None
+    timestamp: float | None = None
 
 
 @dataclass(frozen=True)

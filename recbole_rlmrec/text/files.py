@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any
 
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.text.corpus import Item, Review
@@ -43,26 +44,26 @@ def _json_line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", errors="replace")
 
 
-def _short(number: Optional[float]) -> Union[int, float, None]:
+def _short(number: float | None) -> int | float | None:
     return int(number) if number is not None and float(number).is_integer() else number
 
 
-def write_items(path: Union[str, Path], items: Iterable[Item]) -> None:
+def write_items(path: str | Path, items: Iterable[Item]) -> None:
     """Write ``items.jsonl``, as a stream; an error leaves the file as it was."""
     _write_lines(path, map(item_line, items))
 
 
-def write_reviews(path: Union[str, Path], reviews: Iterable[Review]) -> None:
+def write_reviews(path: str | Path, reviews: Iterable[Review]) -> None:
     """Write ``reviews.jsonl``, as a stream; an error leaves the file as it was."""
     _write_lines(path, map(review_line, reviews))
 
 
-def _write_lines(path: Union[str, Path], lines: Iterable[bytes]) -> None:
+def _write_lines(path: str | Path, lines: Iterable[bytes]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         stream.writelines(lines)
 
 
-def read_items(path: Union[str, Path], max_malformed: float = MAX_MALFORMED) -> dict[str, Item]:
+def read_items(path: str | Path, max_malformed: float = MAX_MALFORMED) -> dict[str, Item]:
     """Read ``items.jsonl``.
 
     Args:
@@ -93,7 +94,7 @@ def read_items(path: Union[str, Path], max_malformed: float = MAX_MALFORMED) -> 
     return items
 
 
-def iter_reviews(path: Union[str, Path], max_malformed: float = MAX_MALFORMED) -> Iterator[Review]:
+def iter_reviews(path: str | Path, max_malformed: float = MAX_MALFORMED) -> Iterator[Review]:
     """Yield the reviews of ``reviews.jsonl``, in its order; arguments and errors as ``read_items``'s."""
     file = JsonLines(Path(path), max_malformed=max_malformed)
     keys = _KeyWatch(_REVIEW_KEYS)

@@ -6,10 +6,11 @@ import ast
 import gzip
 import json
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import IO, Any, Callable, Iterable, Iterator, Mapping, Optional, TypeVar, Union, cast
+from typing import IO, Any, TypeVar, cast
 
 from tqdm import tqdm
 
@@ -243,13 +244,13 @@ def require_text(record: Mapping[str, Any], key: str) -> str:
     )
 
 
-def optional_number(record: Mapping[str, Any], key: str) -> Optional[float]:
+def optional_number(record: Mapping[str, Any], key: str) -> float | None:
     """Return a finite number, also from text, or None where it is missing or null.
 
     Raises:
         MalformedLineError: it is something else.
     """
-    value: Union[int, float, str, None] = record.get(key)
+    value: int | float | str | None = record.get(key)
     if value is None or (type(value) is float and abs(value) < float("inf")):
         return value
     try:

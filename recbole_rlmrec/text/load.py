@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 from recbole.utils import init_seed
@@ -83,7 +84,7 @@ class _Row(NamedTuple):
 
     user: str
     item: str
-    timestamp: Optional[float]
+    timestamp: float | None
     occurrence: int
 
 
@@ -112,7 +113,7 @@ def _interactions(part: Any, fields: tuple[str, str], time_field: str) -> list[_
 
     table = part.inter_feat
     users, items = (part.id2token(field, table[field].numpy()).tolist() for field in fields)
-    times: list[Optional[float]] = [None] * len(users)
+    times: list[float | None] = [None] * len(users)
     if time_field in table and part.field2type[time_field] == FeatureType.FLOAT:
         times = table[time_field].tolist()
     occurrences = table[_OCCURRENCE].tolist() if _OCCURRENCE in table else [0] * len(users)
@@ -169,7 +170,7 @@ class _TrainingTexts:
             self._rows[row.user, row.item].append(row)
         self._known = {pair: [Review(*pair)] * len(rows) for pair, rows in self._rows.items()}
         # Pairs that are for training and held out too -> the times of the rows held out.
-        self._held_out: dict[tuple[str, str], set[Optional[float]]] = defaultdict(set)
+        self._held_out: dict[tuple[str, str], set[float | None]] = defaultdict(set)
         for row in held_out:
             if (row.user, row.item) in self._rows:
                 self._held_out[row.user, row.item].add(_rounded(row.timestamp))
@@ -236,7 +237,7 @@ class _TrainingTexts:
         for place, review in zip(open_places, others):
             self._tell(pair, place, review)
 
-    def _is_of_time(self, pair: tuple[str, str], place: int, timestamp: Optional[float]) -> bool:
+    def _is_of_time(self, pair: tuple[str, str], place: int, timestamp: float | None) -> bool:
         """Tell whether a row, by the dataset or by an earlier source, is of this time."""
         times = (self._rows[pair][place].timestamp, self._known[pair][place].timestamp)
         return timestamp is not None and _rounded(timestamp) in map(_rounded, times)
@@ -256,7 +257,7 @@ class _TrainingTexts:
         return tuple(review for pair in sorted(self._known) for review in sorted(self._known[pair], key=_time))
 
 
-def _rounded(timestamp: Optional[float]) -> Optional[float]:
+def _rounded(timestamp: float | None) -> float | None:
     """Round as RecBole does, whose datasets keep times in single precision."""
     return None if timestamp is None else float(np.float32(timestamp))
 
@@ -271,7 +272,7 @@ def _merged(old: Review, new: Review) -> Review:
     )
 
 
-def _time(interaction: Union[Review, _Row]) -> float:
+def _time(interaction: Review | _Row) -> float:
     return float("-inf") if interaction.timestamp is None else interaction.timestamp
 
 

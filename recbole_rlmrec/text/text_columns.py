@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any
 
 import pandas as pd
 
@@ -67,7 +68,7 @@ def read_interactions(config: Any) -> Iterator[Review]:
     rating, timestamp = (table.numbers(field) if field in table.columns else None for field in optional)
     if text is None and rating is None and timestamp is None:
         return
-    nothing: list[Optional[float]] = [None] * len(table.tokens)
+    nothing: list[float | None] = [None] * len(table.tokens)
     yield from map(
         Review,
         table.tokens,
@@ -97,7 +98,7 @@ class _Table:
     """
 
     def __init__(
-        self, config: Any, name: str, key: str, wanted: dict[str, str], optional: Optional[list[str]] = None
+        self, config: Any, name: str, key: str, wanted: dict[str, str], optional: list[str] | None = None
     ) -> None:
         # After RLMRecConfig this is where the dataset lies, in the user's folder or in RecBole's own.
         self.path = Path(config["data_path"]) / name
@@ -121,7 +122,7 @@ class _Table:
         """Return a column as it stands, without what RecBole reads as missing."""
         return ["" if text in MISSING_TOKENS else text.strip() for text in self._table[column].tolist()]
 
-    def numbers(self, column: str) -> list[Optional[float]]:
+    def numbers(self, column: str) -> list[float | None]:
         """Return a column of numbers, None where there is none."""
         try:
             values = pd.to_numeric(self._table[column].replace("", None)).tolist()

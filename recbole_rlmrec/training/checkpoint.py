@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -28,7 +28,7 @@ _CHECKPOINT_KEYS = (
 )
 
 
-def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Read a checkpoint without executing anything in it.
 
     Args:
@@ -62,7 +62,7 @@ def load_checkpoint(path: Union[str, Path], device: Union[str, torch.device] = "
     return checkpoint
 
 
-def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: Union[str, Path]) -> None:
+def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: str | Path) -> None:
     """Refuse a checkpoint that was trained on other data than those at hand.
 
     Args:
@@ -85,7 +85,7 @@ def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: Un
         )
 
 
-def load_weights(model: Any, checkpoint: dict[str, Any], path: Union[str, Path]) -> None:
+def load_weights(model: Any, checkpoint: dict[str, Any], path: str | Path) -> None:
     """Put a checkpoint's weights into a model.
 
     Raises:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from logging import getLogger
 from pathlib import Path
-from typing import Any, Container, Mapping, Optional, Sequence, Union
+from typing import Any
 
 from recbole_rlmrec.files import atomic_path
 
@@ -32,10 +33,10 @@ class Outcome:
     model: str
     best_epoch: int
     seconds: float
-    valid: Optional[dict[str, float]]
-    test: Optional[dict[str, float]]
+    valid: dict[str, float] | None
+    test: dict[str, float] | None
     checkpoint: str
-    stopped: Optional[str]
+    stopped: str | None
     plateau: str = ""
 
     def record(self) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def write_record(outcome: Outcome, settings: Mapping[str, Any], data: Mapping[st
         getLogger().warning(f"The record of {outcome.checkpoint} was not written: {error}. Nothing else depends on it.")
 
 
-def record_path(checkpoint: Union[str, Path]) -> Path:
+def record_path(checkpoint: str | Path) -> Path:
     """Return where the record of a checkpoint's training lies."""
     return Path(checkpoint).with_suffix(".json")
 
@@ -75,7 +76,7 @@ def finite(value: Any) -> Any:
 
 def find_record(
     folder: Path, model: str, settings: Mapping[str, Any], data: Mapping[str, str], free: Container[str]
-) -> Optional[Outcome]:
+) -> Outcome | None:
     """Return a training that came to its end in a folder of checkpoints, with the same settings and data.
 
     Args:
@@ -112,9 +113,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def recorded_base(
-    result_file: Optional[str], base: str, seed: int, data: Mapping[str, str]
-) -> Optional[dict[str, Any]]:
+def recorded_base(result_file: str | None, base: str, seed: int, data: Mapping[str, str]) -> dict[str, Any] | None:
     """Look for a result of the base in the folder of a result file.
 
     Args:
@@ -151,7 +150,7 @@ def _same_data(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
     return all(first.get(name) == second[name] for name in names)
 
 
-def table(rows: Sequence[tuple[str, Optional[Metrics]]]) -> str:
+def table(rows: Sequence[tuple[str, Metrics | None]]) -> str:
     """Return test results one below the other, with the gain of each over the row above.
 
     Args:
@@ -163,7 +162,7 @@ def table(rows: Sequence[tuple[str, Optional[Metrics]]]) -> str:
     known = [(name, metrics) for name, metrics in rows if metrics]
     columns = _columns([metrics for _, metrics in known])
     lines = [["", *columns]]
-    above: Optional[Metrics] = None
+    above: Metrics | None = None
     for name, metrics in known:
         cells = []
         for column in columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from recbole.evaluator.collector import Collector, DataStruct
@@ -31,7 +31,7 @@ class TopKCollector(Collector):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.is_shared = False
-        self.latest_hits: Optional[torch.Tensor] = None
+        self.latest_hits: torch.Tensor | None = None
         self.data_struct = _BlockStruct()
         self._needs_items, self._needs_hits = (self._take_over(name) for name in ("rec.items", "rec.topk"))
 

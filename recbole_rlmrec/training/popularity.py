@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ def is_by_user(metric: str) -> bool:
     return k.isdigit() and name in _OF_HITS_AND_COUNTS | _OF_HITS
 
 
-def score_by_user(config: Any, metric: str, hits: Optional[Tensor]) -> Optional[np.ndarray]:
+def score_by_user(config: Any, metric: str, hits: Tensor | None) -> np.ndarray | None:
     """Return a metric's value for each user, ``[users]``; None for a metric that is no mean over users of hits.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import Any
 
 from recbole_rlmrec.run_settings import StoppingSettings
 
@@ -75,7 +75,7 @@ class EarlyStopping:
         self._now = _Progress()
         self._at_best = _Progress()
         self._misses = 0
-        self._best: Optional[float] = None
+        self._best: float | None = None
         self.waits = False
 
     @property
@@ -88,7 +88,7 @@ class EarlyStopping:
         """Training steps up to the latest validation."""
         return self._now.steps
 
-    def observe(self, epochs: int, score: float, margin: Optional[Margin] = None) -> bool:
+    def observe(self, epochs: int, score: float, margin: Margin | None = None) -> bool:
         """Take note of a validation and return whether the training has to end.
 
         Args:
@@ -108,7 +108,7 @@ class EarlyStopping:
         is_patience_over = self._now.steps - self._at_best.steps >= self.settings.patience_steps
         return self._misses > self.settings.stopping_step and is_patience_over and not self.waits
 
-    def _is_on_plateau(self, margin: Optional[Margin]) -> bool:
+    def _is_on_plateau(self, margin: Margin | None) -> bool:
         return margin is not None and not self.has_left and not margin.is_below
 
     def _has_waited_long(self) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Optional, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,11 +92,11 @@ class SafeTrainerMixin:
     eval_step: int
     stopping_step: int
     train_loss_dict: dict[int, Any]
-    best_valid_result: Optional[dict[str, float]]
+    best_valid_result: dict[str, float] | None
     best_epoch: int = -1
-    stopped: Optional[str] = None
+    stopped: str | None = None
     plateau_message: str = ""
-    base_record: Optional[dict[str, Any]] = None
+    base_record: dict[str, Any] | None = None
 
     #: Whether the model is trained step by step, so that patience means something.
     trains_in_steps: bool = True
@@ -107,14 +108,14 @@ class SafeTrainerMixin:
         # RecBole's trainer of Pop, ItemKNN, ... sets the only epoch after this, and would validate in none.
         self.eval_step = min(self.eval_step, self.epochs)
         self.fingerprint: dict[str, str] = {}
-        self._latest_valid_result: Optional[dict[str, float]] = None
-        self._stopping: Optional[EarlyStopping] = None
-        self._restored: Optional[tuple[dict[str, Any], float]] = None
-        self._popularity: Optional[PopularityRanking] = None
-        self._popular_scores: Optional[np.ndarray] = None
-        self.popular_valid_result: Optional[dict[str, float]] = None
-        self._margin: Optional[Margin] = None
-        self._best_margin: Optional[Margin] = None
+        self._latest_valid_result: dict[str, float] | None = None
+        self._stopping: EarlyStopping | None = None
+        self._restored: tuple[dict[str, Any], float] | None = None
+        self._popularity: PopularityRanking | None = None
+        self._popular_scores: np.ndarray | None = None
+        self.popular_valid_result: dict[str, float] | None = None
+        self._margin: Margin | None = None
+        self._best_margin: Margin | None = None
         # RecBole's name ends with the second, which two runs started together share.
         stem = Path(self.saved_model_file).with_suffix("")
         self.saved_model_file = f"{stem}-{secrets.token_hex(3)}.pth"
@@ -126,8 +127,8 @@ class SafeTrainerMixin:
         verbose: bool = True,
         saved: bool = True,
         show_progress: bool = False,
-        callback_fn: Optional[Callable[[int, float], None]] = None,
-    ) -> tuple[float, Optional[dict[str, float]]]:
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
         self.fingerprint = fingerprint(dataset_of(train_data), self.config.reads_semantic_embeddings)
         self._begin_watching(train_data, valid_data)
@@ -145,7 +146,7 @@ class SafeTrainerMixin:
             # NCL clusters every so many epochs; one that goes on in between would have no clusters.
             self.model.e_step()
         try:
-            result: tuple[float, Optional[dict[str, float]]] = super().fit(  # type: ignore[misc]
+            result: tuple[float, dict[str, float] | None] = super().fit(  # type: ignore[misc]
                 train_data, valid_data, verbose, saved, show_progress, remember
             )
         except KeyboardInterrupt:
@@ -179,7 +180,7 @@ class SafeTrainerMixin:
                 "split of your own), or take more data."
             )
 
-    def popularity_result(self, eval_data: Any) -> Optional[dict[str, float]]:
+    def popularity_result(self, eval_data: Any) -> dict[str, float] | None:
         """Return the metrics of the popularity ranking on ``eval_data``, under the model's own protocol.
 
         Only after :meth:`fit` has begun; None where the ``valid_metric`` is no mean over users of hits.
@@ -195,12 +196,12 @@ class SafeTrainerMixin:
             self.model, self.wandblogger = trained, board
         return {name: float(value) for name, value in result.items()}
 
-    def _scores_by_user(self) -> Optional[np.ndarray]:
+    def _scores_by_user(self) -> np.ndarray | None:
         """Return the ``valid_metric`` of each user of the latest evaluation, ``[users]``."""
         hits = getattr(self.eval_collector, "latest_hits", None)
         return score_by_user(self.config, str(self.config["valid_metric"]), hits)
 
-    def _observe(self, score: float, margin: Optional[Margin]) -> None:
+    def _observe(self, score: float, margin: Margin | None) -> None:
         """Let early stopping judge a validation, and have RecBole's loop do as it says."""
         if self._stopping is None:
             return  # a validation by itself, without a training that could end
@@ -224,7 +225,7 @@ class SafeTrainerMixin:
                 f"{epochs} epochs: patience counts from now on."
             )
 
-    def _say_how_it_ended(self, last_epoch: Optional[int]) -> None:
+    def _say_how_it_ended(self, last_epoch: int | None) -> None:
         """Set :attr:`stopped`, and say so loudly where the training did not get above the popularity ranking."""
         if last_epoch is None or not self.trains_in_steps:
             return
@@ -296,7 +297,7 @@ class SafeTrainerMixin:
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
-    def resume_checkpoint(self, resume_file: Union[str, Path], train_data: Any = None) -> None:
+    def resume_checkpoint(self, resume_file: str | Path, train_data: Any = None) -> None:
         """Take up training after the epoch a checkpoint was written in, the best one of its run.
 
         Weights, optimiser and the best score are restored; random numbers start from the seed. Later epochs write to
@@ -364,7 +365,7 @@ class SafeTrainerMixin:
             torch.save(state, temporary)
         return path
 
-    def _check_settings(self, stored: dict[str, Any], path: Union[str, Path]) -> None:
+    def _check_settings(self, stored: dict[str, Any], path: str | Path) -> None:
         current = self.config.settings
         # Settings without effect: checkpoints of before they existed go on.
         for key in sorted((stored.keys() | current.keys()) - _RESUME_FREE - inert(current)):
@@ -378,7 +379,7 @@ class SafeTrainerMixin:
         self,
         eval_data: Any,
         load_best_model: bool = True,
-        model_file: Optional[str] = None,
+        model_file: str | None = None,
         show_progress: bool = False,
     ) -> Any:
         """Evaluate as RecBole's trainer does, with the best weights read safely where asked for."""
@@ -423,7 +424,7 @@ def _copy_from_first_process(model: Any) -> None:
     model.load_other_parameter({key: unpack(_moved(value, model.device)) for key, value in others[0].items()})
 
 
-def _moved(value: Any, device: Union[str, torch.device]) -> Any:
+def _moved(value: Any, device: str | torch.device) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
 
 
@@ -482,9 +483,9 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
         self,
         train_data: Any,
         epoch_idx: int,
-        loss_func: Optional[Callable[[Any], Any]] = None,
+        loss_func: Callable[[Any], Any] | None = None,
         show_progress: bool = False,
-    ) -> Union[float, tuple[float, ...]]:
+    ) -> float | tuple[float, ...]:
         """Train for one epoch; return the sum over its steps of the loss, or of each of its terms.
 
         Raises:
@@ -501,7 +502,7 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
         # GPUs before Ampere emulate bfloat16, slowly.
         is_native = kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
         cast_to = torch.bfloat16 if is_native else torch.float16
-        total: Optional[Tensor] = None
+        total: Tensor | None = None
         names: tuple[str, ...] = ()
         is_tuple = False
         for batch in batches:

@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Collection, Iterator, Mapping, Optional
+from typing import Any
 
 import yaml
 
@@ -37,11 +38,11 @@ class Trial:
     parameters: dict[str, Any]
     seconds: float
     settings: dict[str, Any]
-    score: Optional[float] = None
-    best_epoch: Optional[int] = None
-    valid_result: Optional[dict[str, float]] = None
-    test_result: Optional[dict[str, float]] = None
-    error: Optional[str] = None
+    score: float | None = None
+    best_epoch: int | None = None
+    valid_result: dict[str, float] | None = None
+    test_result: dict[str, float] | None = None
+    error: str | None = None
 
     @property
     def key(self) -> str:
@@ -85,7 +86,7 @@ class Journal:
             self.drop_leftovers()
 
     @property
-    def best(self) -> Optional[Trial]:
+    def best(self) -> Trial | None:
         """The trial of the best score, the first of several; None while none succeeded."""
         done = [trial for trial in sorted(self.trials, key=lambda trial: trial.number) if trial.score is not None]
         return max(done, key=lambda trial: self.gain(trial.score), default=None)
@@ -95,7 +96,7 @@ class Journal:
         used = {trial.number for trial in self.trials}.union(running)
         return next(number for number in range(1, len(used) + 2) if number not in used)
 
-    def gain(self, score: Optional[float]) -> float:
+    def gain(self, score: float | None) -> float:
         """Return a score so that more is better."""
         if score is None:
             return -float("inf")
@@ -105,7 +106,7 @@ class Journal:
         """Return where a trial leaves its checkpoint."""
         return self.folder / "checkpoints" / str(number)
 
-    def add(self, trial: Trial, checkpoint: Optional[str] = None) -> None:
+    def add(self, trial: Trial, checkpoint: str | None = None) -> None:
         """Record a finished trial; keep its checkpoint if it is the best, and drop it if not."""
         before = self.best
         if checkpoint and (before is None or self.gain(trial.score) > self.gain(before.score)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Literal, Optional, Sequence, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Proposals:
 
     def propose(
         self, number: int, trials: Sequence[Trial], pending: Sequence[dict[str, Any]] = ()
-    ) -> Optional[dict[str, Any]]:
+    ) -> dict[str, Any] | None:
         """Return the settings of a trial.
 
         Args:

@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import ray
 from ray import tune
@@ -43,7 +43,7 @@ class Search(Protocol):
     proposals: Proposals
     journal: Journal
 
-    def record(self, trial: Trial, checkpoint: Optional[str]) -> None:
+    def record(self, trial: Trial, checkpoint: str | None) -> None:
         """Keep a trial that has ended, and its checkpoint where it is the best."""
 
 
@@ -119,7 +119,7 @@ class _Proposing(Searcher):
         super().__init__()
         self._search = search
         self._running: dict[str, tuple[int, dict[str, Any]]] = {}
-        self.fatal: Optional[str] = None
+        self.fatal: str | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's number and parameters, or that there is none."""
@@ -133,7 +133,7 @@ class _Proposing(Searcher):
         self._running[trial_id] = (number, parameters)
         return {"number": number, "parameters": parameters}
 
-    def on_trial_complete(self, trial_id: str, result: Optional[dict[str, Any]] = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record a trial; a worker that died is a trial that failed."""
         number, parameters = self._running.pop(trial_id)
         found = result or {}

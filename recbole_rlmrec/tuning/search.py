@@ -7,9 +7,10 @@ import importlib.util
 import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Mapping, Optional, Sequence, Union, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from recbole.trainer import HyperTuning
@@ -76,17 +77,17 @@ class Outcome:
 
 
 def tune(
-    models: Union[str, type, Sequence[Union[str, type]]],
+    models: str | type | Sequence[str | type],
     dataset: str,
-    space: Union[str, Path] = "auto",
-    config_file_list: Optional[Sequence[Union[str, Path]]] = None,
-    config_dict: Optional[Mapping[str, Any]] = None,
-    command_line: Optional[Mapping[str, Any]] = None,
+    space: str | Path = "auto",
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    command_line: Mapping[str, Any] | None = None,
     algorithm: Algorithm = "random",
-    max_evals: Optional[int] = None,
+    max_evals: int | None = None,
     tool: Tool = "hyperopt",
-    output: Union[str, Path] = "saved/tune",
-    jobs: Optional[int] = None,
+    output: str | Path = "saved/tune",
+    jobs: int | None = None,
 ) -> list[Outcome]:
     """Search settings for each of some models with the same budget, by the validation score.
 
@@ -160,7 +161,7 @@ class Search:
         space: Space,
         tool: Tool,
         algorithm: Algorithm,
-        max_evals: Optional[int],
+        max_evals: int | None,
         jobs: int,
     ) -> None:
         self.config, self.task, self.space, self.jobs = config, task, space, jobs
@@ -225,7 +226,7 @@ class Search:
         self.record(trial, checkpoint)
         return trial
 
-    def record(self, trial: Trial, checkpoint: Optional[str]) -> None:
+    def record(self, trial: Trial, checkpoint: str | None) -> None:
         """Record a finished trial and say what came of it."""
         self.journal.add(trial, checkpoint)
         best, metric = self.journal.best, self.config["valid_metric"]
@@ -305,7 +306,7 @@ class _Tuning(HyperTuning):
         """Propose as hyperopt's algorithms do; without ``seed``, which another call would draw anew."""
         [index] = new_ids
         if index < len(self._replayed):
-            parameters: Optional[dict[str, Any]] = self._replayed[index].parameters
+            parameters: dict[str, Any] | None = self._replayed[index].parameters
         else:
             journal = self._search.journal
             parameters = self._search.proposals.propose(journal.free_number(), journal.trials)
@@ -376,7 +377,7 @@ def _listed(parameters: Mapping[str, Any]) -> str:
     )
 
 
-def _check_arguments(tool: str, algorithm: str, max_evals: Optional[int], jobs: Optional[int]) -> None:
+def _check_arguments(tool: str, algorithm: str, max_evals: int | None, jobs: int | None) -> None:
     """Check what is asked for before anything is read.
 
     Raises:
@@ -431,7 +432,7 @@ def _free_space(space: Space, config: RLMRecConfig, command_line: Mapping[str, A
     return left
 
 
-def _budget(space: Space, algorithm: Algorithm, max_evals: Optional[int]) -> int:
+def _budget(space: Space, algorithm: Algorithm, max_evals: int | None) -> int:
     """Return how many trials there will be.
 
     Raises:

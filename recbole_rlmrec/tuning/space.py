@@ -9,9 +9,10 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Any
 
 from recbole.utils import ModelType
 
@@ -52,7 +53,7 @@ class Dimension(ABC):
 
     @property
     @abstractmethod
-    def count(self) -> Optional[int]:
+    def count(self) -> int | None:
         """Number of values; None where they are without end."""
 
     @property
@@ -204,7 +205,7 @@ class Space:
     dimensions: Mapping[str, Dimension]
 
     @property
-    def size(self) -> Optional[int]:
+    def size(self) -> int | None:
         """Number of different settings; None where it is without end."""
         counts = [dimension.count for dimension in self.dimensions.values()]
         return None if None in counts else math.prod(count for count in counts if count is not None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Iterator, Mapping, Optional, Union
+from typing import Any
 
 import torch
 from recbole.utils.logger import RemoveColorFilter
@@ -33,16 +34,16 @@ class Task:
         threads: of PyTorch on the CPU.
     """
 
-    model: Union[str, type]
+    model: str | type
     dataset: str
-    config_files: tuple[Union[str, Path], ...]
+    config_files: tuple[str | Path, ...]
     config_dict: Mapping[str, Any]
     command_line: Mapping[str, Any]
     folder: Path
     console_level: str
     threads: int
 
-    def run(self, number: int, parameters: Mapping[str, Any], checkpoint_folder: Path) -> tuple[Trial, Optional[str]]:
+    def run(self, number: int, parameters: Mapping[str, Any], checkpoint_folder: Path) -> tuple[Trial, str | None]:
         """Train with the parameters of a trial, and test the best epoch.
 
         A training that fails is a result, too: the search goes on. What no other trial could survive, such as a full

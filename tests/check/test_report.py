@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -392,7 +393,7 @@ def test_embeddings_of_these_profiles_are_not_stale(tmp_path: Path, more: tuple[
 
 
 @pytest.mark.parametrize("newer", [replace(W, profile="Other."), None])
-def test_embeddings_of_another_text_are_stale(tmp_path: Path, newer: Optional[Profile]) -> None:
+def test_embeddings_of_another_text_are_stale(tmp_path: Path, newer: Profile | None) -> None:
     """A text is another, or it is not there any more."""
     embed_both(tmp_path, profiles_sha256="of what was encoded", **MADE)
     digests(tmp_path, U, V, W, A, B, D)

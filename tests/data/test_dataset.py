@@ -8,8 +8,9 @@ import os
 import pickle
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -445,7 +446,7 @@ def test_download_without_network_is_said(tmp_path: Path, monkeypatch: pytest.Mo
         None,
     ],
 )
-def test_malformed_interactions_are_named(tmp_path: Path, content: Optional[str]) -> None:
+def test_malformed_interactions_are_named(tmp_path: Path, content: str | None) -> None:
     if content is None:
         (tmp_path / "bad").write_text("a file where the folder is expected")
     else:

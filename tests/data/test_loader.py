@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Callable, Iterator, Optional
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def training_loaders(config: Any, parts: list[Any], shuffle: bool = True) -> tup
     return theirs, ours
 
 
-def epochs(loader: Any, n: int = 3, n_batches: Optional[int] = None) -> Iterator[tuple[list[str], list[torch.Tensor]]]:
+def epochs(loader: Any, n: int = 3, n_batches: int | None = None) -> Iterator[tuple[list[str], list[torch.Tensor]]]:
     """Yield the fields and columns of every batch of some epochs, or of their first batches."""
     np.random.seed(SEED)
     for _ in range(n):

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest

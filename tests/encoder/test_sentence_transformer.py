@@ -8,7 +8,7 @@ import socket
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ class StandIn:
     """The library's model class: a word is a token, with two more around a text."""
 
     made: Any = None
-    max_seq_length: Optional[int] = 5
+    max_seq_length: int | None = 5
 
     def __init__(self, model: str, **options: Any) -> None:
         StandIn.made = (model, options)

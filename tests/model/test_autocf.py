@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def in_double(parameter: torch.Tensor) -> np.ndarray:
 
 
 def slow_layers(
-    model: Any, encoder: np.ndarray, decoder: np.ndarray, row_of: Optional[list[int]] = None
+    model: Any, encoder: np.ndarray, decoder: np.ndarray, row_of: list[int] | None = None
 ) -> list[np.ndarray]:
     """Layers of encoder and decoder; ``decoder`` holds 0/1, and ``row_of`` moves its rows, duplicates kept."""
     layers = [in_double(model.ego_embeddings())]

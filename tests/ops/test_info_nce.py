@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Optional
 
 import numpy as np
 import pytest
@@ -94,8 +93,8 @@ def test_weight_zero_is_a_row_removed(side: str) -> None:
     anchor, positive, candidate = tables()
     keep_anchor = torch.tensor([0, 1, 3, 4]) if side != "candidate" else torch.arange(6)
     keep_candidate = torch.tensor([1, 2, 5, 6, 8]) if side != "anchor" else torch.arange(9)
-    anchor_weight: Optional[Tensor] = torch.zeros(6, dtype=torch.float64).index_fill(0, keep_anchor, 1)
-    candidate_weight: Optional[Tensor] = torch.zeros(9, dtype=torch.float64).index_fill(0, keep_candidate, 1)
+    anchor_weight: Tensor | None = torch.zeros(6, dtype=torch.float64).index_fill(0, keep_anchor, 1)
+    candidate_weight: Tensor | None = torch.zeros(9, dtype=torch.float64).index_fill(0, keep_candidate, 1)
     if side == "anchor":
         candidate_weight = None
     elif side == "candidate":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +18,7 @@ def made(n: int, n_perceptrons: int, dtype: torch.dtype = torch.float64) -> tupl
     return torch.randn(n, 6, dtype=dtype), torch.rand(n, n_perceptrons, dtype=dtype).requires_grad_(), weights
 
 
-def one_by_one(rows: Tensor, gate: Optional[Tensor], weights: list[Tensor], slope: float) -> Tensor:
+def one_by_one(rows: Tensor, gate: Tensor | None, weights: list[Tensor], slope: float) -> Tensor:
     found = []
     for i, row in enumerate(rows):
         total = torch.zeros(3, dtype=rows.dtype)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any
 
 import pytest
 from loopback_server import LoopbackServer, Reply, n_tokens, profile_content, user_text
@@ -350,7 +351,7 @@ def test_the_key_is_in_no_file(at: Desk) -> None:
 def test_full_disk_while_submitting(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     at.submit(make_prompts(1))
 
-    def refuse(*_: Any) -> Optional[int]:
+    def refuse(*_: Any) -> int | None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional
+from typing import Any
 
 import pytest
 from loopback_server import FAULTS, LoopbackServer, Reply, n_tokens, profile_content, user_text
@@ -85,7 +86,7 @@ def desk(tmp_path: Path) -> Any:
 Make = Callable[..., Desk]
 
 
-def by_text(replies: Mapping[str, Reply]) -> Callable[[Mapping[str, Any]], Optional[Reply]]:
+def by_text(replies: Mapping[str, Reply]) -> Callable[[Mapping[str, Any]], Reply | None]:
     return lambda body: replies.get(user_text(body))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 
@@ -29,9 +29,7 @@ from recbole_rlmrec.text.corpus import Corpus, Item, Review
 SETTINGS = PromptSettings()
 
 
-def corpus_of(
-    items: list[Item], training: list[Review], users: Optional[list[str]] = None, held_out: Any = ()
-) -> Corpus:
+def corpus_of(items: list[Item], training: list[Review], users: list[str] | None = None, held_out: Any = ()) -> Corpus:
     tokens = users if users is not None else sorted({review.user for review in training})
     return Corpus(
         "tiny",

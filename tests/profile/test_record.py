@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import resource
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 

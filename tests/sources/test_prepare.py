@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Callable, Iterable, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def block(n_users: int = 5, n_items: int = 4, prefix: str = "") -> list[Row]:
 def write_dump(
     folder: Path,
     rows: Iterable[Row],
-    items: Optional[Iterable[str]] = None,
+    items: Iterable[str] | None = None,
     source: str = "amazon",
     zipped: bool = False,
 ) -> Path:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -143,7 +143,7 @@ class Shop:
         with (self.folder / f"shop.{kind}").open("a") as stream:
             stream.write("\t".join(cells) + "\n")
 
-    def inter(self, *more: str, words: Optional[Any] = None) -> None:
+    def inter(self, *more: str, words: Any | None = None) -> None:
         columns = ["user_id:token", "item_id:token", "rating:float", "timestamp:float", "split:token"]
         self.table("inter", *columns, *(["words:token_seq"] if words else []))
         for row in self.rows:
@@ -314,7 +314,7 @@ def test_a_pair_that_occurs_again_tells_what_belongs_to_its_training_rows(shop: 
 LOADED = {"load_col": {"inter": ["user_id", "item_id", "rating", "timestamp", "split"]}}
 
 
-def twice(shop: Shop, *reviews: tuple[str, Optional[float]], **settings: Any) -> list[Review]:
+def twice(shop: Shop, *reviews: tuple[str, float | None], **settings: Any) -> list[Review]:
     """Return what training knows of (u0, i3), of which ``reviews.jsonl`` says this."""
     write_reviews(shop.folder / "reviews.jsonl", [Review("u0", "i3", text, None, time) for text, time in reviews])
     return [review for review in shop.load(**settings).training if (review.user, review.item) == ("u0", "i3")]

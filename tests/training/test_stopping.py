@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def stopping(steps_per_epoch: int = 10, **settings: Any) -> EarlyStopping:
     return EarlyStopping(StoppingSettings(**given), steps_per_epoch)
 
 
-def end_of(rule: EarlyStopping, scores: list[float], margins: Optional[list[Optional[Margin]]] = None) -> Optional[int]:
+def end_of(rule: EarlyStopping, scores: list[float], margins: list[Margin | None] | None = None) -> int | None:
     """Return the epoch, counted from 1, after which the training has to end."""
     for epoch, score in enumerate(scores, start=1):
         if rule.observe(epoch, score, margins[epoch - 1] if margins else None):

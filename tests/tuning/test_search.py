@@ -10,8 +10,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 import pytest
 import yaml
@@ -52,7 +53,7 @@ def recorded(model: str = "LightGCN", output: str = "saved/tune") -> list[dict[s
 class Trainings:
     """Stands in for training: a trial's score is a function of its settings."""
 
-    def __init__(self, score: Callable[[dict[str, Any]], Optional[float]]) -> None:
+    def __init__(self, score: Callable[[dict[str, Any]], float | None]) -> None:
         self.score = score
         self.tried: list[dict[str, Any]] = []
 
@@ -73,7 +74,7 @@ class Trainings:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainings]:
-    def make(score: Callable[[dict[str, Any]], Optional[float]]) -> Trainings:
+    def make(score: Callable[[dict[str, Any]], float | None]) -> Trainings:
         made = Trainings(score)
         monkeypatch.setattr("recbole_rlmrec.tuning.trial.run", made.run)
         return made
@@ -233,7 +234,7 @@ def test_bayes_learns_from_its_trials(world: World, trainings: Callable[..., Tra
     assert distances[1] < 0.8 * distances[0]
 
 
-def trial(number: int, score: Optional[float], **parameters: Any) -> Trial:
+def trial(number: int, score: float | None, **parameters: Any) -> Trial:
     return Trial(number, parameters, 1.0, {}, score, error=None if score is not None else "failed")
 
 
@@ -443,7 +444,7 @@ def test_all_trials_fail(world: World, trainings: Callable[..., Trainings]) -> N
 
 
 def test_a_failed_trial_is_learnt_from(world: World, trainings: Callable[..., Trainings]) -> None:
-    def score(settings: dict[str, Any]) -> Optional[float]:
+    def score(settings: dict[str, Any]) -> float | None:
         if settings["reg_weight"] > 0.5:
             raise TrainingError("too large")
         return 1 - abs(settings["reg_weight"] - 0.2)

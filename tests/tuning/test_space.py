@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_includes(written: Callable[..., Path]) -> None:
     ],
 )
 def test_malformed_lines(
-    line: str, fault: Optional[str], written: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, fault: str | None, written: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = written(f"# first\n{line}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ class Alignment(Backbone):
         """Return what is encoded in the place of the ego embeddings, ``[U + I, d]``, where something was drawn."""
         return ego
 
-    def formula(self, representation: Representation, interaction: Any, drawn: Any) -> Union[Tensor, Share]:
+    def formula(self, representation: Representation, interaction: Any, drawn: Any) -> Tensor | Share:
         """Return the term, an average over the batch, without its weight.
 
         Args:

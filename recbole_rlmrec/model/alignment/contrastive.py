@@ -6,7 +6,7 @@ The formulas follow the official code where it differs from the paper (HKUDS/RLM
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Optional
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -158,6 +158,6 @@ class ContrastiveAlignment(Alignment):
         profiles: Tensor = projector(self.semantic(rows))
         return profiles[:n]
 
-    def _unless_full(self, covered: Tensor) -> Optional[Tensor]:
+    def _unless_full(self, covered: Tensor) -> Tensor | None:
         """Return ``covered`` as weights, or None where nothing is uncovered and the weights would change nothing."""
         return covered if self.semantic.has_holes else None

@@ -8,9 +8,10 @@ model takes which.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, Callable, Iterator, Optional, Sequence, Union
+from typing import Any
 
 import torch
 from recbole.utils import InputType
@@ -76,7 +77,7 @@ class RecBoleBackbone(Backbone):
         raise NotImplementedError
 
     @contextmanager
-    def watched(self, share: Optional[float] = None) -> Iterator[list[Any]]:
+    def watched(self, share: float | None = None) -> Iterator[list[Any]]:
         """Yield a list that is filled while the loss is computed; nothing by default.
 
         Args:
@@ -104,7 +105,7 @@ class RecBoleBackbone(Backbone):
 
     # ------------------------------------------------------------------ losses
 
-    def calculate_loss(self, interaction: Any) -> Union[Tensor, tuple[Tensor, ...]]:
+    def calculate_loss(self, interaction: Any) -> Tensor | tuple[Tensor, ...]:
         """Return RecBole's loss, as RecBole returns it; among several processes this one's share of it."""
         losses = self.recbole_losses(interaction)
         n_processes = this_shard().world_size
@@ -113,16 +114,16 @@ class RecBoleBackbone(Backbone):
         self.loss_names = self.own_loss_names
         return losses if n_processes == 1 else tuple(loss / n_processes for loss in losses)
 
-    def recbole_losses(self, interaction: Any) -> Union[Tensor, tuple[Tensor, ...]]:
+    def recbole_losses(self, interaction: Any) -> Tensor | tuple[Tensor, ...]:
         """Return what RecBole's ``calculate_loss`` does, for the whole batch."""
         device = interaction[self.USER_ID].device.type
         is_cast = self.supports_autocast and torch.is_autocast_enabled(device)
         with torch.autocast(device_type=device, dtype=torch.get_autocast_dtype(device), enabled=is_cast):
-            losses: Union[Tensor, tuple[Tensor, ...]] = super().calculate_loss(interaction)
+            losses: Tensor | tuple[Tensor, ...] = super().calculate_loss(interaction)
         return losses
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
+        self, interaction: Any, mask: Callable[[Tensor], Tensor] | None = None, share: float | None = None
     ) -> tuple[dict[str, Tensor], Representation]:
         """Return the loss terms of a batch, and the representation of the nodes they were computed from."""
         tables = {} if mask is None else self.ego_parameters(mask(self.ego_embeddings()))
@@ -134,7 +135,7 @@ class RecBoleBackbone(Backbone):
         terms = {name: summand(value.reshape(()), source) for name, value in zip(self.own_loss_names, values)}
         return terms, self.node_representation(interaction, aligned, seen)
 
-    def balanced_tables(self, tables: Tables, share: Optional[float]) -> tuple[Tables, Tables]:
+    def balanced_tables(self, tables: Tables, share: float | None) -> tuple[Tables, Tables]:
         """Return what stands in for parameters in the loss, and in the representation, where those are balanced.
 
         Args:
@@ -196,7 +197,7 @@ class BalancedTables(RecBoleBackbone):
         """Return what the representation shares with the loss, by name: the ego embeddings."""
         return self.ego_parameters(self.ego_embeddings())
 
-    def balanced_tables(self, tables: Tables, share: Optional[float]) -> tuple[Tables, Tables]:
+    def balanced_tables(self, tables: Tables, share: float | None) -> tuple[Tables, Tables]:
         """Return the tables twice, for the loss and for the representation."""
         if share is None:
             return tables, tables
@@ -227,8 +228,8 @@ class ForwardBackbone(RecBoleBackbone):
 
     supports_autocast = False
 
-    _seen: Optional[list[Any]] = None
-    _share: Optional[float] = None
+    _seen: list[Any] | None = None
+    _share: float | None = None
 
     def forward(self, *arguments: Any) -> Any:
         """Return what RecBole's ``forward`` does, and keep it where a step watches."""
@@ -240,7 +241,7 @@ class ForwardBackbone(RecBoleBackbone):
         return output if self._share is None else (*own, *output[2:])
 
     @contextmanager
-    def watched(self, share: Optional[float] = None) -> Iterator[list[Any]]:
+    def watched(self, share: float | None = None) -> Iterator[list[Any]]:
         """Catch the representations that ``forward`` returns."""
         self._seen, self._share = [], share
         try:
@@ -253,9 +254,7 @@ class ForwardBackbone(RecBoleBackbone):
         return torch.cat(seen[-1])
 
 
-def balanced_pair(
-    sides: Sequence[Tensor], share: Optional[float]
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def balanced_pair(sides: Sequence[Tensor], share: float | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return users and items, ``[U, k]`` and ``[I, k]``, for the loss and for the representation of a step.
 
     Args:
@@ -374,7 +373,7 @@ class OutputLayerBackbone(UserBatches, RecBoleBackbone):
         """Width k of the last layer's input."""
         return self.output_layer().in_features
 
-    def balanced_tables(self, tables: Tables, share: Optional[float]) -> tuple[Tables, Tables]:
+    def balanced_tables(self, tables: Tables, share: float | None) -> tuple[Tables, Tables]:
         """Return the items' rows of the last layer twice, for the loss and for the representation."""
         if share is None:
             return tables, tables
@@ -383,7 +382,7 @@ class OutputLayerBackbone(UserBatches, RecBoleBackbone):
         return {**tables, name: own}, {**tables, name: aligned}
 
     @contextmanager
-    def watched(self, share: Optional[float] = None) -> Iterator[list[Any]]:
+    def watched(self, share: float | None = None) -> Iterator[list[Any]]:
         """Catch the input of the last layer."""
         seen: list[Any] = []
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from logging import getLogger
-from typing import Any, Callable, ClassVar, Literal, Optional
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -88,7 +89,7 @@ class GraphTransformer(nn.Module):
             nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, width))) for _ in range(3)
         )
 
-    def forward(self, x: Tensor, graph: Adjacency, row_of: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, graph: Adjacency, row_of: Tensor | None = None) -> Tensor:
         """Return ``[N, d]``: for each node the mean of its neighbours' values by the exponentials of their scores.
 
         Args:
@@ -131,7 +132,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
 
     is_node: Tensor
     nodes: Tensor
-    row_of: Optional[Tensor]
+    row_of: Tensor | None
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -159,7 +160,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
             row_of = torch.arange(len(real)).index_copy(0, self.nodes, self.nodes[float32_rows(n_nodes)])
         self.register_buffer("row_of", row_of, persistent=False)
         # No part of a checkpoint: a training that goes on begins with a draw.
-        self.masked_graphs: Optional[MaskedGraphs] = None
+        self.masked_graphs: MaskedGraphs | None = None
         self.steps_until_draw = 0
         self.has_warned = False
 
@@ -256,7 +257,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
     # ------------------------------------------------------------------ losses
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
+        self, interaction: Any, mask: Callable[[Tensor], Tensor] | None = None, share: float | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the weighted loss terms of a batch, ``infomax`` last, and the representation; draw where it is due.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cached_property
-from typing import Any, Callable, ClassVar, Literal, Optional, Sequence, Union
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ from recbole_rlmrec.settings import (
 )
 
 #: Loss terms by name: of the whole batch, or this process's share.
-Terms = dict[str, Union[Tensor, Share]]
+Terms = dict[str, Tensor | Share]
 
 
 LayerCombination = Literal["mean", "sum", "concat"]
@@ -109,7 +110,7 @@ class BoundedContrastSettings(ViewContrastSettings):
     )
 
     @property
-    def bound(self) -> Optional[float]:
+    def bound(self) -> float | None:
         """How many times as hard as the other terms the contrast may pull; None where its weight is a number."""
         return bound_of(self.ssl_weight, self.ssl_share)
 
@@ -143,14 +144,14 @@ class GraphBackbone(Backbone):
     self_loops: bool = False
 
     #: How many times as hard as all other terms further views may pull on the ego embeddings; None for no bound.
-    view_share: Optional[float] = None
+    view_share: float | None = None
 
     def __init__(self, config: Any, dataset: Any) -> None:
         # RecBole's own constructors ask for the graph while they run.
         self._interactions = (dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field])
         super().__init__(config, dataset)
         self.graph_settings = GraphSettings.from_config(config)
-        self.cached_representation: Optional[tuple[Tensor, Tensor]] = None
+        self.cached_representation: tuple[Tensor, Tensor] | None = None
         # The cache is recomputed from the weights; it has no place in a checkpoint.
         self.other_parameter_name: list[str] = []
 
@@ -192,8 +193,8 @@ class GraphBackbone(Backbone):
     def propagate(
         self,
         ego: Tensor,
-        graph: Union[Adjacency, Sequence[Adjacency]],
-        noise: Optional[Callable[[Tensor], Tensor]] = None,
+        graph: Adjacency | Sequence[Adjacency],
+        noise: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Propagate ``ego`` and combine the layers as ``layer_combination`` says.
 
@@ -312,7 +313,7 @@ class GraphBackbone(Backbone):
         if settings.ssl_negative_items:
             sides.append((first_items, second_items, negative))
         total = first.new_zeros(())
-        divisor: Optional[Tensor] = None
+        divisor: Tensor | None = None
         for anchors, table, ids in sides:
             rows, counts = distinct(ids)
             weight, candidate, candidate_weight = counts, table, None
@@ -341,7 +342,7 @@ class GraphBackbone(Backbone):
         return self.named_losses(self.step(interaction)[0])
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
+        self, interaction: Any, mask: Callable[[Tensor], Tensor] | None = None, share: float | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the weighted loss terms of a batch, and ``encode(ego)``, ``[U + I, output_dim]``; see the contract."""
         ego = self.ego_embeddings()
@@ -424,7 +425,7 @@ class GraphBackbone(Backbone):
         return super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
 
 
-def distinct(ids: Tensor, n_ids: Optional[int] = None) -> tuple[Tensor, Tensor]:
+def distinct(ids: Tensor, n_ids: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the distinct ids, ascending, and how often each occurs, as float weights.
 
     On a GPU the number of distinct ids would have to be waited for, which stalls the device: there the result has as

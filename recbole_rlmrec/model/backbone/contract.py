@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Iterator, Optional, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -113,7 +114,7 @@ class Backbone(ModelFlags):
 
     #: Names of the parameters that are the backbone's; None where it is all of them. An alignment sets it before it
     #: adds its own.
-    backbone_parameters: Optional[frozenset[str]] = None
+    backbone_parameters: frozenset[str] | None = None
 
     if TYPE_CHECKING:
 
@@ -135,7 +136,7 @@ class Backbone(ModelFlags):
         raise ContractError(self._lacks("ego_embeddings() -> [U + I, ego_dim]"))
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
+        self, interaction: Any, mask: Callable[[Tensor], Tensor] | None = None, share: float | None = None
     ) -> tuple[dict[str, Tensor], Representation]:
         """Return the weighted loss terms of a batch, and the representation they were computed from.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, ClassVar, Literal, Optional
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -74,7 +75,7 @@ class DCCF(GraphBackbone, EmbeddingTables):
         return self._encoded(ego)[0]
 
     def step(
-        self, interaction: Any, mask: Optional[Callable[[Tensor], Tensor]] = None, share: Optional[float] = None
+        self, interaction: Any, mask: Callable[[Tensor], Tensor] | None = None, share: float | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return BPR, L2 and the contrast of the layers' views (``ssl``), and the representation.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ class GCMCAdapter(RecBoleBackbone):
         return width
 
     @contextmanager
-    def watched(self, share: Optional[float] = None) -> Iterator[list[Any]]:
+    def watched(self, share: float | None = None) -> Iterator[list[Any]]:
         """Catch what the encoder returns."""
         seen: list[Any] = []
 
@@ -345,7 +346,7 @@ class Support:
         no_gen: why ego embeddings cannot be masked, likewise; empty where they can.
     """
 
-    adapter: Optional[type[RecBoleBackbone]]
+    adapter: type[RecBoleBackbone] | None
     note: str
     no_gen: str = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
-from typing import Any, ClassVar, Literal, Union
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from recbole.model.general_recommender.sgl import SGL as RecBoleSGL  # noqa: N811
@@ -67,8 +67,8 @@ class SGL(GraphBackbone, RecBoleSGL):
         self.view_settings = ViewSettings.from_config(config)
         self.contrast_settings = SGLContrastSettings.from_config(config)
         self.view_share = self.contrast_settings.bound
-        self.sub_graph1: Union[Adjacency, list[Adjacency]]
-        self.sub_graph2: Union[Adjacency, list[Adjacency]]
+        self.sub_graph1: Adjacency | list[Adjacency]
+        self.sub_graph2: Adjacency | list[Adjacency]
         super().__init__(config, dataset)
 
     def graph_construction(self) -> None:
@@ -102,7 +102,7 @@ class SGL(GraphBackbone, RecBoleSGL):
         """Return the representation over the whole graph; SGL drops edges in its views only."""
         return self.propagate(ego, self.adjacency)
 
-    def views(self) -> tuple[Union[Adjacency, list[Adjacency]], Union[Adjacency, list[Adjacency]]]:
+    def views(self) -> tuple[Adjacency | list[Adjacency], Adjacency | list[Adjacency]]:
         """Return the graphs of the two views of this step."""
         if self.view_settings.view_edge_drop == "recbole":
             return self.sub_graph1, self.sub_graph2
