@@ -43,7 +43,7 @@ from recbole_rlmrec.sides import Side
 from recbole_rlmrec.wording import count, examples
 
 # Rows are read in blocks of about this size, so that a memory map larger than memory can be checked and joined.
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 4 * 2**20
 
 _LINE_BREAK = re.compile(r"[\r\n]")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from recbole_rlmrec.ops.projection import project_rows
 from recbole_rlmrec.settings import Choice, Settings, setting
 
 if TYPE_CHECKING:
@@ -121,6 +122,13 @@ class Projector(nn.Sequential):
             nn.LeakyReLU(inplace=True),  # its gradient needs the sign only, which the result has as well
             linear(hidden, out_features, generator),
         )
+
+    def of_rows(self, table: Tensor, rows: Tensor) -> Tensor:
+        """Return what the rows (``[n]``) of a constant table (``[N, a]``) are projected to, ``[n, b]``, in blocks."""
+        layers: list[Any] = list(self)
+        first, activation, last = layers
+        weights = (first.weight, first.bias, last.weight, last.bias)
+        return project_rows(table, rows, *weights, slope=activation.negative_slope)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return the rows before the last layer, ``[n, (a + b) // 2]``, of ``x``, ``[n, a]``."""

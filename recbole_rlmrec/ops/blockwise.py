@@ -316,12 +316,13 @@ def transposed(left: Tensor) -> Tensor:
 
 
 def slices(length: int, step: int) -> Iterator[slice]:
-    """Cut a length into slices of a step.
+    """Cut a length into slices of a step, or of 1 where that is less.
 
     >>> list(slices(5, 2))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    return (slice(start, min(start + step, length)) for start in range(0, length, max(step, 1)))
+    step = max(step, 1)
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
 def normalized(weight: Tensor | None, total: Tensor | None, like: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,39 @@ def test_a_mapped_table_is_not_read_into_memory(tmp_path: Path) -> None:
     joined, _ = sides(tmp_path, memory_map=True)
     assert isinstance(joined[0].embedding.vectors, np.memmap)
     assert SemanticTable(joined, in_memory=False).vectors is None
+
+
+def test_a_table_in_memory_exists_once(tmp_path: Path) -> None:
+    """Loading, checking, joining and filling take the table's own size, and blocks."""
+    width, rows = 512, 16_000
+    script = """
+import sys
+from pathlib import Path
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.model.layers import SemanticTable
+
+def memory(field):
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(field)) / 1024
+
+def table(name):
+    ids = ["[PAD]", *map(str, range(int(sys.argv[1])))]
+    sides = [SemanticEmbedding.load([Path(".")], name, side, memory_map=True).join(ids) for side in ("user", "item")]
+    return SemanticTable(sides)
+
+table("narrow")
+Path("/proc/self/clear_refs").write_text("5")
+before = memory("VmRSS")
+kept = table("wide")
+print(memory("VmHWM") - before)
+"""
+    for name, each in (("narrow", 1), ("wide", width)):
+        for side in ("user", "item"):
+            vectors = np.ones((rows, each), np.float32)
+            SemanticEmbedding.from_arrays(list(map(str, range(rows))), vectors).save(tmp_path, name, side)
+    command = [sys.executable, "-c", script, str(rows)]
+    grown = float(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout)
+    size = 2 * rows * width * 4 / 2**20
+    assert size < grown < size + 24
 
 
 def test_a_file_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from recbole_rlmrec.model.layers import Projector, SemanticTable, StorageSetting
 from recbole_rlmrec.ops.blockwise import padded_length
 from recbole_rlmrec.ops.distributed import Share, join_rows, this_shard
 from recbole_rlmrec.ops.info_nce import info_nce
+from recbole_rlmrec.ops.projection import are_many
 from recbole_rlmrec.settings import AUTO_WEIGHT, POSITIVE, Choice, Weight, require, setting
 
 AlignmentNegatives = Literal["all", "batch"]
@@ -152,8 +153,11 @@ class ContrastiveAlignment(Alignment):
 
     def _projected(self, projector: Projector, rows: Tensor) -> Tensor:
         """Return the projected profiles of some rows of the stacked table, ``[n, output_dim]``."""
-        n = len(rows)
-        if torch.is_autocast_enabled(rows.device.type):
+        n, vectors = len(rows), self.semantic.vectors
+        is_cast = torch.is_autocast_enabled(rows.device.type)
+        if vectors is not None and rows.device.type == "cpu" and not is_cast and are_many(n, self.semantic.dimension):
+            return projector.of_rows(vectors, rows)
+        if is_cast:
             rows = F.pad(rows, (0, padded_length(n, rows.device) - n))  # with [PAD], which is cut off again
         profiles: Tensor = projector(self.semantic(rows))
         return profiles[:n]
