@@ -15,6 +15,9 @@ from worlds import World, fitting, write_dataset
 
 __all__ = ["World", "batch_of", "built", "fitting", "write_dataset"]
 
+#: A package of its own, which tests install: nothing in it is a test.
+collect_ignore = ["outside"]
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run side by side, and so do the processes that they start: one thread each, or they thrash.
     torch.set_num_threads(1)

@@ -52,6 +52,9 @@ def parse_json_or_literal(line: bytes) -> Any:
 
     Raises:
         MalformedLineError: it is neither.
+
+    >>> parse_json_or_literal(b'{"asin": "0001"}'), parse_json_or_literal(b"{'asin': '0001'}")
+    ({'asin': '0001'}, {'asin': '0001'})
     """
     text = _text(line)
     try:
@@ -231,6 +234,9 @@ def require_text(record: Mapping[str, Any], key: str) -> str:
 
     Raises:
         MalformedLineError: it is missing, empty or something else.
+
+    >>> require_text({"item_id": 12}, "item_id")
+    '12'
     """
     value = record.get(key)
     if isinstance(value, str) and value:
@@ -249,6 +255,9 @@ def optional_number(record: Mapping[str, Any], key: str) -> float | None:
 
     Raises:
         MalformedLineError: it is something else.
+
+    >>> optional_number({"rating": "4"}, "rating"), optional_number({}, "rating")
+    (4.0, None)
     """
     value: int | float | str | None = record.get(key)
     if value is None or (type(value) is float and abs(value) < float("inf")):
