@@ -139,3 +139,9 @@ def test_workflow_runs_what_ci_runs() -> None:
     classifiers = (ROOT / "setup.cfg").read_text(encoding="utf-8")
     assert versions == ["3.12", "3.13"]
     assert all(f"Programming Language :: Python :: {version}\n" in classifiers for version in versions)
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """Without packages in ``tests/``, pytest imports a file by its name alone."""
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert [name for name, number in names.items() if number > 1] == []
