@@ -39,27 +39,24 @@ QUICK = (
     "test_architecture.py",
     "test_config.py",
     "test_exports.py",
-    "test_openai_client.py",
     "test_readme.py",
     "test_registry.py",
     "test_settings.py",
     "test_suite.py",
     "text",
-    "training/test_evaluation.py",
     "training/test_popularity.py",
     "training/test_stopping.py",
     "tuning/test_recorded.py",
     "tuning/test_space.py",
 )
-#: Tests in these that are not quick: they read the whole embedded dataset, start Python again, or check gradients by
-#: differences.
+#: Files and tests in these that are not quick: most read the embedded dataset, start processes, or check gradients
+#: by differences.
 SLOW = frozenset(
     {
         "check/test_report.py::test_movielens_end_to_end",
         "data/test_dataset.py::test_own_embeddings_go_before_the_embedded_ones",
         "data/test_dataset.py::test_own_embeddings_of_another_dimension",
-        "data/test_loader.py::test_worker_processes",
-        "data/test_loader.py::test_worker_processes_of_an_evaluation",
+        "data/test_loader.py",
         "data/test_ml100k_files.py",
         "ops/test_attention.py::test_gradcheck",
         "ops/test_info_nce.py::test_gradcheck_with_weights",
@@ -70,7 +67,6 @@ SLOW = frozenset(
         "text/test_corpus.py::test_movielens_has_its_texts",
         "text/test_corpus.py::test_movielens_is_split_as_the_training_is",
         "text/test_corpus.py::test_movielens_ratings_are_those_of_the_file",
-        "training/test_evaluation.py::test_evaluation_of_ml_100k_is_recboles",
     }
 )
 
