@@ -96,7 +96,11 @@ _YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def parse_value(text: str) -> Any:
-    """Read a command-line value: a number, True, False, None, a YAML list or mapping; anything else stays text."""
+    """Read a command-line value: a number, True, False, None, a YAML list or mapping; anything else stays text.
+
+    >>> [parse_value(text) for text in ("1e-5", "[64, 32]", "true", "None", "010", "books")]
+    [1e-05, [64, 32], True, None, '010', 'books']
+    """
     if text in ("None", "~", "null", ""):
         return None
     if text.lower() in ("true", "false"):
@@ -436,7 +440,11 @@ def is_setting(name: str) -> bool:
 
 
 def nearest_setting(name: str, likeness: float = 0.6) -> str | None:
-    """Return the setting whose name is most like this one, if any is as like as ``likeness``, of at most 1."""
+    """Return the setting whose name is most like this one, if any is as like as ``likeness``, of at most 1.
+
+    >>> nearest_setting("learning_rte"), nearest_setting("qqq")
+    ('learning_rate', None)
+    """
     return next(iter(difflib.get_close_matches(name, sorted({*_known_keys(), *SETTINGS}), n=1, cutoff=likeness)), None)
 
 

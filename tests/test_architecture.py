@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -66,6 +67,12 @@ def room_of(module: str) -> str:
 
 def test_every_file_has_a_floor(graph: dict[str, set[str]]) -> None:
     assert {room_of(module) for module in graph} == set(FLOOR_OF)
+
+
+def test_the_map_for_contributors_has_the_floors() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", text.partition("## What belongs where")[2].partition("\n## ")[0], re.MULTILINE)
+    assert [tuple(row.split("`")[1::2]) for row in rows] == list(FLOORS)
 
 
 def test_no_import_goes_up(graph: dict[str, set[str]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import World
-from test_trainer import QUICK, all_scores
+from trainings import QUICK, all_scores
 
 from recbole_rlmrec import quick_start
 from recbole_rlmrec.errors import DataError

@@ -64,7 +64,7 @@ def verb(name: str = "say_hello", **content: Any) -> ModuleType:
 def test_each_part_goes_to_the_registry_of_its_type() -> None:
     assert recbole_rlmrec.register is register
     assert register(EvenEncoder) is EvenEncoder and ENCODERS["even"] is EvenEncoder
-    assert make_encoder("even", EvenSettings(3)).encode(["a"]).shape == (1, 3)
+    assert make_encoder("even", EvenSettings(even_columns=3)).encode(["a"]).shape == (1, 3)
     assert SETTINGS["even_columns"].meaning == "even: length of a vector"
     assert register(Silent) is Silent and WRITERS.find("silent") is Silent
     toys = replace(AMAZON, name="toys")

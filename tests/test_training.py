@@ -11,7 +11,7 @@ import torch
 from conftest import World
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import init_seed
-from test_trainer import train
+from trainings import train
 
 from recbole_rlmrec import cli, quick_start
 from recbole_rlmrec.errors import TrainingError

@@ -16,7 +16,7 @@ from recbole.utils import ModelType
 from torch.utils.data import DataLoader
 
 from recbole_rlmrec.data.sampler import PairSampler
-from recbole_rlmrec.ops.distributed import this_shard
+from recbole_rlmrec.ops.distributed import Shard, this_shard
 
 
 def _take(table: Interaction, rows: torch.Tensor) -> Interaction:
@@ -97,6 +97,7 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         dataset: the interactions to be found.
         sampler: the sampler of their phase; what it knows as used is masked, less what is to be found.
         shuffle: not possible; a warning.
+        shard: which share of the users; that of this process by default.
 
     Attributes:
         uid_list: the users of this process, ``[n]``.
@@ -104,7 +105,9 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         uid2items_num: how many items are to be found, by user id; 0 for users of other processes.
     """
 
-    def __init__(self, config: Any, dataset: Any, sampler: PairSampler, shuffle: bool = False) -> None:
+    def __init__(
+        self, config: Any, dataset: Any, sampler: PairSampler, shuffle: bool = False, shard: Shard | None = None
+    ) -> None:
         self.logger = getLogger()
         self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
         users, items = (dataset.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
@@ -115,7 +118,7 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         is_history[at[used.take(at, mode="clip") == sought]] = False
 
         everyone = np.unique(sought // dataset.item_num)
-        own = everyone[this_shard().rows(len(everyone))]
+        own = everyone[(shard or this_shard()).rows(len(everyone))]
         self._row_of_user = np.full(dataset.user_num, -1)
         self._row_of_user[own] = np.arange(len(own))
         self._sought = _ItemLists(sought, self._row_of_user, dataset.item_num)

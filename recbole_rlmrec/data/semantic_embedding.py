@@ -75,6 +75,10 @@ class SemanticEmbedding:
 
         Raises:
             DataError: see :meth:`check`.
+
+        >>> table = SemanticEmbedding.from_arrays(["12", "77"], [[1, 0, 0], [0, 1, 0]], side="item")
+        >>> table.dimension, table.vectors.dtype.name, table.tokens.tolist()
+        (3, 'float32', ['12', '77'])
         """
         table = np.asarray(vectors)
         table = table if table.dtype in (np.float16, np.float32) else to_float32(table)

@@ -62,6 +62,11 @@ def pairs_sha256(users: ArrayLike, items: ArrayLike) -> str:
 
     Raises:
         DataError: the two do not have the same length.
+
+    >>> pairs_sha256(["anna", "bob"], ["i1", "i2"]) == pairs_sha256(["bob", "anna"], ["i2", "i1"])
+    True
+    >>> pairs_sha256(["anna"], ["i1"])[:16]
+    'c67e9049f4edd133'
     """
     return _sha256(*_columns(users, items))
 
@@ -74,6 +79,10 @@ def numbered_pairs_sha256(user_tokens: ArrayLike, users: np.ndarray, item_tokens
         users: ``[N]``, positions in ``user_tokens``.
         item_tokens: ``[I]``, distinct tokens (str).
         items: ``[N]``, positions in ``item_tokens``.
+
+    >>> same = numbered_pairs_sha256(["anna", "bob"], np.array([0, 1, 0]), ["i1"], np.array([0, 0, 0]))
+    >>> same == pairs_sha256(["anna", "anna", "bob"], ["i1", "i1", "i1"])
+    True
     """
     return _sha256(_Column.of_numbers(user_tokens, users), _Column.of_numbers(item_tokens, items))
 
@@ -161,6 +170,9 @@ def split_column_codes(values: ArrayLike) -> np.ndarray:
 
     Raises:
         DataError: a value is none of the three, or none is ``train``.
+
+    >>> split_column_codes(["train", "test", "valid"]).tolist()
+    [0, 2, 1]
     """
     source = "the 'split' column of the .inter file"
     return _require_train(_name_codes(values, source), source)
@@ -184,6 +196,9 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
 
     Returns:
         ``[N]`` int8, positions in ``SPLIT_NAMES``, aligned with the given rows.
+
+    >>> random_split(["anna"] * 5, ["i1", "i2", "i3", "i3", "i3"], seed=2020).tolist()
+    [0, 0, 2, 1, 0]
     """
     ranks = [_ranks(np.asarray(column)) for column in (users, items)]
     order = _shuffled(np.lexsort(ranks[::-1]), seed)

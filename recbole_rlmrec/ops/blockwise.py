@@ -50,6 +50,9 @@ def log_sum_exp(
 
     Returns:
         Scalar. Rows of weight 0 add nothing, also where no column has a weight.
+
+    >>> round(log_sum_exp(torch.zeros(1, 2), torch.zeros(4, 2), torch.ones(1)).item(), 4)  # log 4
+    1.3863
     """
     if bound == math.inf and rows.device.type == "cpu" and len(rows) and len(columns):
         longest = [torch.linalg.vector_norm(x.detach().float(), dim=1).max() for x in (rows, columns)]

@@ -24,6 +24,9 @@ def mean_intent(x: Tensor, intent: Tensor) -> Tensor:
 
     Returns:
         ``[n, d]``.
+
+    >>> mean_intent(torch.zeros(1, 2), torch.tensor([[1.0, 3.0], [0.0, 2.0]])).tolist()
+    [[2.0, 1.0]]
     """
     mean: Tensor = _MeanIntent.apply(x, intent)
     return mean

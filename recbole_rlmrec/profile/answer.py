@@ -100,6 +100,9 @@ def read_answer(completion: Completion) -> Answer:
     Raises:
         InvalidAnswerError: there is no such object, or a text in it is missing, empty or too long.
         RefusedError: the model refuses, or the provider's filter stopped it.
+
+    >>> read_answer(Completion('Sure: {"summarization": "Likes crime films.", "reasoning": "Rated four."}')).profile
+    'Likes crime films.'
     """
     if completion.refusal.strip():
         raise RefusedError(f"refused: {_short(completion.refusal)}")

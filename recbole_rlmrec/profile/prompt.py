@@ -281,6 +281,9 @@ def readable_attributes(attributes: Mapping[str, tuple[str, ...]], domain: str) 
 
     Returns:
         Name -> values, at least one, such as ``{"Release year": ["1995"]}``.
+
+    >>> readable_attributes({"release_year": ("1995",), "class": ("unknown",)}, "movies")
+    {'Release year': ['1995']}
     """
     readable: dict[str, list[str]] = {}
     for name, values in attributes.items():

@@ -112,6 +112,9 @@ def describe_item(title: str, attributes: Mapping[str, Sequence[str]], descripti
     Returns:
         A text such as "Toy Story. Release year: 1995. Genres: Animation, Comedy. A cowboy doll is jealous." Unknown
         parts are left out.
+
+    >>> describe_item("Toy Story", {"Release year": ["1995"], "Genres": ["Animation", "Comedy"]}, "")
+    'Toy Story. Release year: 1995. Genres: Animation, Comedy.'
     """
     listed = [f"{name}: {', '.join(values[:_MOST_VALUES])}" for name, values in attributes.items()]
     return _sentences([title, *listed, first_sentences(description)])
@@ -174,6 +177,9 @@ def natural_title(title: str) -> str:
 
     Returns:
         The title as people say it.
+
+    >>> natural_title("Usual Suspects, The"), natural_title("Hate (Haine, La)")
+    ('The Usual Suspects', 'Hate (La Haine)')
     """
     return _MOVED_ARTICLE.sub(lambda match: _join_article(match[2], match[1]), title.strip())
 
@@ -250,6 +256,9 @@ def choose_liked_genres(genres: Iterable[Sequence[str]], limit: int = 5) -> list
 
     Returns:
         Genres, the one of most items first; ties in alphabetical order.
+
+    >>> choose_liked_genres([["Drama", "Crime"], ["Drama"], ["Comedy"]], limit=2)
+    ['Drama', 'Comedy']
     """
     counts = Counter(genre for item_genres in genres for genre in item_genres)
     return sorted(counts, key=lambda genre: (-counts[genre], genre))[:limit]

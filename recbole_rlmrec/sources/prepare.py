@@ -241,6 +241,10 @@ def k_core_rows(users: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarra
 
     Returns:
         The row numbers kept, ascending, and the rounds in which something was removed.
+
+    >>> rows, rounds = k_core_rows(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]), k=2)
+    >>> rows.tolist(), rounds
+    ([0, 1, 2, 3], 1)
     """
     rows = np.arange(len(users))
     rounds = 0

@@ -20,7 +20,11 @@ _REVIEW_KEYS = ("user_id", "item_id", "text", "rating", "timestamp")
 
 
 def item_line(item: Item) -> bytes:
-    """Return an item's line of ``items.jsonl``; an attribute with one value is text, with several a list."""
+    """Return an item's line of ``items.jsonl``; an attribute with one value is text, with several a list.
+
+    >>> item_line(Item("12", "Fargo", attributes={"genres": ("Crime", "Drama")})).rstrip()
+    b'{"item_id": "12", "title": "Fargo", "description": "", "attributes": {"genres": ["Crime", "Drama"]}}'
+    """
     attributes = {name: values[0] if len(values) == 1 else list(values) for name, values in item.attributes.items()}
     record = {"item_id": item.token, "title": item.title, "description": item.description, "attributes": attributes}
     return _json_line(record)

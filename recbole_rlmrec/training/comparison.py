@@ -158,6 +158,11 @@ def table(rows: Sequence[tuple[str, Metrics | None]]) -> str:
 
     Returns:
         A few lines with the recall and NDCG, or whatever was measured, at the largest rank.
+
+    >>> print(table([("LightGCN", {"recall@20": 0.32}), ("LightGCN_RLMRecCon", {"recall@20": 0.336})]))
+                        recall@20
+    LightGCN            0.3200
+    LightGCN_RLMRecCon  0.3360 (+5.0%)
     """
     known = [(name, metrics) for name, metrics in rows if metrics]
     columns = _columns([metrics for _, metrics in known])

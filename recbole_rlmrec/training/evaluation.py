@@ -100,6 +100,10 @@ def hits_and_counts(
 
     Returns:
         ``[B, k + 1]``, of integers: 1 at hits, and the number of items to be found last.
+
+    >>> ranked = torch.tensor([[4, 2, 1]])
+    >>> hits_and_counts(ranked, torch.tensor([0, 0]), torch.tensor([2, 3]), n_items=5).tolist()
+    [[0, 1, 0, 2]]
     """
     device, n_rows = ranked.device, len(ranked)
     rows = torch.arange(n_rows, device=device).unsqueeze(1)

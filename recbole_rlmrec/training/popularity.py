@@ -45,7 +45,11 @@ class PopularityRanking(nn.Module):
 
 
 def is_by_user(metric: str) -> bool:
-    """Return whether a metric, such as ``Recall@20``, is a mean over the users of what their hits say."""
+    """Return whether a metric, such as ``Recall@20``, is a mean over the users of what their hits say.
+
+    >>> is_by_user("Recall@20"), is_by_user("GAUC")
+    (True, False)
+    """
     name, _, k = metric.lower().partition("@")
     return k.isdigit() and name in _OF_HITS_AND_COUNTS | _OF_HITS
 

@@ -204,11 +204,11 @@ def test_evaluation_of_ml_100k_is_recboles(tmp_path: Path, monkeypatch: pytest.M
     assert results[0] != results[1] and 0.01 < results[1]["recall@20"] < 1
 
 
-def ranked_by_user(world: World, **sizes: Any) -> dict[int, list[int]]:
+def ranked_by_user(world: World, shard: Shard | None = None, **sizes: Any) -> dict[int, list[int]]:
     """Collect random scores of the test users, block by block; what is collected of each, by user."""
     config = world.config("BPR", metrics=["Recall", "NDCG"], **sizes)
     parts = create_dataset(config).build()
-    loader = FullSortLoader(config, parts[2], PairSampler(PHASES, parts).set_phase("test"))
+    loader = FullSortLoader(config, parts[2], PairSampler(PHASES, parts).set_phase("test"), shard=shard)
     table = torch.rand(parts[0].user_num, parts[0].item_num, generator=torch.Generator().manual_seed(4))
     collector = TopKCollector(config)
     for users, history, *positives in loader:
@@ -220,18 +220,16 @@ def ranked_by_user(world: World, **sizes: Any) -> dict[int, list[int]]:
     return dict(zip(loader.uid_list.tolist(), collected.tolist()))
 
 
-def test_blocks_and_shards_collect_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_shards_collect_the_same(world: World) -> None:
     whole = ranked_by_user(world)
     assert len(whole) == 28
     for n_users in (1, 5, 27):
         assert ranked_by_user(world, eval_batch_size=31 * n_users) == whole
     united: dict[int, list[int]] = {}
     for rank in range(3):
-        monkeypatch.setattr("recbole_rlmrec.data.loader.this_shard", lambda rank=rank: Shard(rank, 3))
-        united.update(ranked_by_user(world, eval_batch_size=31 * 4))
+        united.update(ranked_by_user(world, Shard(rank, 3), eval_batch_size=31 * 4))
     assert united == whole
-    monkeypatch.setattr("recbole_rlmrec.data.loader.this_shard", lambda: Shard(0, 41))
-    assert ranked_by_user(world) == {}
+    assert ranked_by_user(world, Shard(0, 41)) == {}
 
 
 def test_one_user_is_evaluated(world: World) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import World
+from trainings import all_scores
 
 from recbole_rlmrec.cli import main, train_main
 from recbole_rlmrec.errors import DataError, SettingError, TrainingError
@@ -119,8 +120,6 @@ def test_the_best_settings_train_to_the_same_result(world: World) -> None:
 
 
 def test_the_best_checkpoint_is_the_best_trial_s(world: World) -> None:
-    from test_trainer import all_scores
-
     [found] = search(world, "n_layers choice [1, 2, 3]\n", settings={"epochs": 3, "learning_rate": 0.02})
     again = run(found.model, found.dataset, [found.settings_file], {"use_gpu": False})
     assert again is not None
