@@ -101,9 +101,6 @@ def times(value: float) -> str:
     return f"{value:.2f}x"
 
 
-# ---------------------------------------------------------------------- memory
-
-
 def peak_memory(prepare: Callable[[], Callable[[], object]], device: str = "cpu") -> float:
     """Return by how many bytes a piece of work raises the peak memory of a fresh process.
 
@@ -156,9 +153,6 @@ def memory_of(field: str) -> int:
     """Return one of this process's memory figures in ``/proc/self/status``, in bytes (Linux)."""
     (kibibytes,) = re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(kibibytes)
-
-
-# ---------------------------------------------------------------------- report
 
 
 def conditions(device: str = "cpu") -> str:

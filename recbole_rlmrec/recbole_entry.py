@@ -64,9 +64,6 @@ def register_with_recbole() -> None:
         compat.reroute(function, route)
 
 
-# ---------------------------------------------------------------------- which model is asked for
-
-
 @dataclass(frozen=True)
 class _Request:
     """What a script asks RecBole for.
@@ -143,9 +140,6 @@ def _content(path: str | Path) -> dict[str, Any]:
         return read_yaml(Path(path))
     except SettingError:
         return {}
-
-
-# ---------------------------------------------------------------------- routes: RecBole's function, then its arguments
 
 
 def _config(

@@ -64,8 +64,6 @@ class PairSampler(Sampler):
             )
         self.set_distribution(distribution)
 
-    # ------------------------------------------------------------------ which pairs are used
-
     def _collect_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the distinct keys of all phases, sorted, and for each a bit mask of the phases it occurs in."""
         n_phases = len(self.phases)
@@ -133,8 +131,6 @@ class PairSampler(Sampler):
         users, items = np.divmod(self.used_keys, self.item_num)
         lists = np.split(items, np.searchsorted(users, np.arange(1, self.user_num)))
         return np.array([set(row.tolist()) for row in lists])
-
-    # ------------------------------------------------------------------ drawing
 
     def _build_alias_table(self) -> None:
         """Build RecBole's table: the same items, probabilities and aliases, to the last bit."""

@@ -133,7 +133,8 @@ def _load(path: Path, admitted: Mapping[tuple[str, str], object], words: str, re
         ) from error
 
 
-# Stand-ins. Each class has a __setstate__, without which a pickle could set attributes of the class itself.
+# ---------------------------------------------------------------------- stand-ins
+# Each class has a __setstate__, without which a pickle could set attributes of the class itself.
 
 
 class _PickledDtype:
@@ -326,7 +327,7 @@ _ADMITTED = _admitted_names()
 _ADMITTED_WORDS = "Only NumPy arrays of plain numbers and SciPy coo, csr and csc matrices are read there"
 
 
-# Checking what was recorded
+# ---------------------------------------------------------------------- checking what was recorded
 
 
 def _entries(matrix: _PickledMatrix) -> Entries:

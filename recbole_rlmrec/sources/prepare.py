@@ -253,7 +253,7 @@ def k_core_rows(users: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarra
         rounds += 1
 
 
-# Settings
+# ---------------------------------------------------------------------- settings
 
 
 def _checked_rating(source: Source, min_rating: float | None) -> float | None:
@@ -282,7 +282,7 @@ def _check_settings(
             raise SettingError(f"--{name} is {value}, expected {expected}.")
 
 
-# Reading
+# ---------------------------------------------------------------------- reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,7 +365,7 @@ def _items_with_text(source: Source, file: JsonLines, tokens: Sequence[str]) -> 
     return np.array([has_text.get(token, False) for token in tokens], dtype=bool)
 
 
-# Writing
+# ---------------------------------------------------------------------- writing
 
 
 @dataclass(frozen=True, eq=False)

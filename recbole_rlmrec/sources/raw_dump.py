@@ -91,7 +91,7 @@ def plain_text(text: str) -> str:
     return " ".join(text.split())
 
 
-# What the sources have in common
+# ---------------------------------------------------------------------- what the sources have in common
 
 
 def _find_file(folder: Path, role: str, pattern: str, usual: str, given: str | Path | None) -> Path:
@@ -151,7 +151,7 @@ def _seconds(record: Mapping[str, Any], key: str) -> float | None:
         raise MalformedLineError(f"has {key!r} = {date!r:.40}, expected a date such as 2014-02-17") from None
 
 
-# Amazon, 2014 and 2018
+# ---------------------------------------------------------------------- Amazon, 2014 and 2018
 
 
 def _amazon_interaction(record: Mapping[str, Any]) -> Interaction:
@@ -180,7 +180,7 @@ def _amazon_item(record: Mapping[str, Any]) -> Item:
     )
 
 
-# Yelp
+# ---------------------------------------------------------------------- Yelp
 
 
 def _yelp_interaction(record: Mapping[str, Any]) -> Interaction:
@@ -233,7 +233,7 @@ def _literal(value: object) -> object:
         return value
 
 
-# Steam, as published with SASRec
+# ---------------------------------------------------------------------- Steam, as published with SASRec
 
 
 def _steam_interaction(record: Mapping[str, Any]) -> Interaction:

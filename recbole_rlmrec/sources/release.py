@@ -166,7 +166,7 @@ def _check_names(dataset: str, release_name: str | None) -> None:
         raise SettingError(f"The release's name is {release_name!r}, expected one of {', '.join(RELEASE_NAMES)}.")
 
 
-# Interactions
+# ---------------------------------------------------------------------- interactions
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +246,7 @@ def _split_warnings(splits: Mapping[str, _Split]) -> list[str]:
     return warnings
 
 
-# Users and items
+# ---------------------------------------------------------------------- users and items
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,7 +359,7 @@ def _profile_record(path: Path, row: int, entry: object, token: str) -> dict[str
     return {"token": token, **record, "writer": WRITER}
 
 
-# Id maps
+# ---------------------------------------------------------------------- id maps
 
 
 def _find_map(
@@ -463,7 +463,7 @@ def _avoid_missing(tokens: list[str], path: Path) -> tuple[list[str], list[str]]
     return renamed, [f"{path.name}: RecBole reads some ids as a missing value; renamed {shown}."]
 
 
-# Writing
+# ---------------------------------------------------------------------- writing
 
 _Content = str | np.ndarray
 

@@ -72,9 +72,6 @@ def blocks(n_blocks: int, seed: int = 0) -> Iterator[tuple[torch.Tensor, Interac
         yield scores, Interaction({"label": labels}), rows, items
 
 
-# ---------------------------------------------------------------------- one block
-
-
 def test_hits_and_counts() -> None:
     ranked = torch.tensor([[4, 1, 2], [3, 4, 1], [2, 3, 4]])
     rows, items = torch.tensor([1, 0, 1, 1, 0]), torch.tensor([1, 4, 3, 3, 9])
@@ -152,8 +149,6 @@ def test_one_topk_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
         collector.eval_batch_collect(*block)
     assert calls["topk"] == 3
 
-
-# ---------------------------------------------------------------------- a whole evaluation
 
 METRICS = ["Recall", "NDCG", "MRR", "Hit", "Precision", "MAP", "ItemCoverage", "AveragePopularity", "GiniIndex"]
 

@@ -69,8 +69,6 @@ class Alignment(Backbone):
         if self.is_aligned:
             self.build_alignment(config, dataset)
 
-    # ------------------------------------------------------------------ what a subclass supplies
-
     def build_alignment(self, config: Any, dataset: Any) -> None:
         """Make what the term needs: modules, tables. Called once, and not at weight 0.
 
@@ -96,8 +94,6 @@ class Alignment(Backbone):
             f"{type(self).__name__} breaks the contract of alignments: it lacks formula(representation, interaction, "
             "drawn) -> scalar."
         )
-
-    # ------------------------------------------------------------------ the template
 
     def calculate_loss(self, interaction: Any) -> Any:
         """Return the backbone's loss terms and, last, the weighted alignment term."""
