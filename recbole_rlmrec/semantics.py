@@ -46,6 +46,7 @@ def build_semantics(
     encoder: Encoder,
     settings: BuildSettings,
     report: Callable[[str], None] = _logger.info,
+    *,
     progress: bool = True,
 ) -> CheckReport | None:
     """Write the profiles of a dataset, encode them, and check the result.

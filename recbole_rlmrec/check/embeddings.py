@@ -198,9 +198,9 @@ def _has_other_text(
     table: SemanticEmbedding, digests: Sequence[bytes], record: Mapping[str, Any], profiles: Mapping[str, Profile]
 ) -> bool:
     """Tell whether a row of a table is of another text than its id's profile."""
-    made = str(record.get("encoder") or ""), bool(record.get("normalized"))
+    encoder, normalized = str(record.get("encoder") or ""), bool(record.get("normalized"))
     return any(
-        token not in profiles or text_digest(profiles[token].profile, vector, *made) != digest
+        token not in profiles or text_digest(profiles[token].profile, vector, encoder, normalized=normalized) != digest
         for token, vector, digest in zip(table.tokens.tolist(), table.vectors, digests)
     )
 

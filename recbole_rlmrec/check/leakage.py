@@ -147,11 +147,13 @@ def check_leaks(
         harmless_split=harmless_split,
         mentions=_mentions(corpus, used["user"]),
         stale=tuple(stale),
-        unknown=tuple(side for side in SIDES if _is_unknown(used[side].values(), embedded.get(side), bool(stale))),
+        unknown=tuple(
+            side for side in SIDES if _is_unknown(used[side].values(), embedded.get(side), stale=bool(stale))
+        ),
     )
 
 
-def _is_unknown(profiles: Collection[Profile], found: Embedded | None, stale: bool) -> bool:
+def _is_unknown(profiles: Collection[Profile], found: Embedded | None, *, stale: bool) -> bool:
     """Tell whether no record says what one side's profiles, or its embeddings, were made from."""
     if found is not None and found.record.get("train_sha256") is not None:
         return False

@@ -13,6 +13,8 @@ from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.wording import count, examples
 
+_logger = logging.getLogger(__name__)
+
 _LOW_COVERAGE = 0.5
 
 
@@ -45,7 +47,6 @@ def report_join(join: Join) -> None:
     Raises:
         DataError: it reaches nobody.
     """
-    logger = logging.getLogger()
     who = join.side or "id"
     what = f"{join.side or 'semantic'} embeddings"
     ids, zero = join.ids, join.zero
@@ -66,18 +67,18 @@ def report_join(join: Join) -> None:
         summary += f", {count(holes.size, 'hole')}, e.g. {examples(holes, 2)}"
     # One line in either case: a warning where so little is covered that the files are probably not the right ones.
     if coverage < _LOW_COVERAGE:
-        logger.warning(f"{summary}. Less than half is covered: is {join.source} of this dataset, and complete?")
+        _logger.warning(f"{summary}. Less than half is covered: is {join.source} of this dataset, and complete?")
     else:
-        logger.info(summary)
+        _logger.info(summary)
     if n_zero:
-        logger.warning(
+        _logger.warning(
             f"{what}: {count(n_zero, who)} with an all-zero vector in {join.source}, e.g. "
             f"{examples(ids[zero], 3)}: cosine cannot compare them, so they are treated as holes. Encode them again."
         )
     uncovered = ids[1:][~join.matched[1:]]
     if uncovered.size and join.unused.any():
         shift = _full_shift(ids[1:], join.tokens)
-        logger.warning(
+        _logger.warning(
             f"{what}: {count(int(join.unused.sum()), 'row')} of {join.source} without {_article(who)}, e.g. "
             f"{examples(join.tokens[join.unused], 3)}, and {count(uncovered.size, who)} without a row, e.g. "
             f"{examples(uncovered, 3)}. Both at once are typical of ids shifted by one"

@@ -186,6 +186,7 @@ class SemanticEmbedding:
         directories: Sequence[Path],
         dataset: str,
         side: Side,
+        *,
         memory_map: bool = False,
         field_separator: str = "\t",
         seq_separator: str = " ",
@@ -211,7 +212,7 @@ class SemanticEmbedding:
             vectors_path, tokens_path = folder / f"{stem}.npy", folder / f"{stem}.tokens"
             atomic_file = folder / stem
             if vectors_path.is_file() and tokens_path.is_file():
-                tokens, vectors = read_tokens(tokens_path), read_vectors(vectors_path, memory_map)
+                tokens, vectors = read_tokens(tokens_path), read_vectors(vectors_path, memory_map=memory_map)
                 return cls._checked(tokens, vectors, str(vectors_path), side)
             # Going on to another file here could train, unseen, on an older table than the one the user just wrote.
             if vectors_path.is_file() or tokens_path.is_file():

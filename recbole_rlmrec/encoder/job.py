@@ -40,6 +40,8 @@ from recbole_rlmrec.errors import DataError, ServiceError
 from recbole_rlmrec.files import atomic_path, try_lock
 from recbole_rlmrec.sides import SIDES, Side
 
+_logger = logging.getLogger(__name__)
+
 # NumPy pads the header of a table of any size that can be to this length.
 _HEADER_BYTES = 128
 # A block holds at most so many times the encoder's texts, however many of its vectors are taken over.
@@ -183,7 +185,7 @@ class Job:
 
     # What is there
 
-    def made_summary(self, overwrite: bool) -> EncodeSummary | None:
+    def made_summary(self, *, overwrite: bool) -> EncodeSummary | None:
         """Return a summary if the embeddings are there; None if they are to be made.
 
         If they are there and only come to be described otherwise, their description is written.
@@ -249,7 +251,7 @@ class Job:
         return rows
 
     def _digest(self, text: str, vector: np.ndarray) -> bytes:
-        return text_digest(text, vector, self.encoder.name, self.description["normalized"])
+        return text_digest(text, vector, self.encoder.name, normalized=self.description["normalized"])
 
     def _complete_digests(self, tables: Mapping[Side, SemanticEmbedding]) -> None:
         """Write the digests of tables that are of these texts, where a version before wrote none."""
@@ -297,7 +299,7 @@ class Job:
 
     # Encoding
 
-    def encode_missing(self, progress: bool) -> State:
+    def encode_missing(self, *, progress: bool) -> State:
         """Encode what is not done yet, and make both sides whole."""
         with ExitStack() as stack:
             with self._written(0):
@@ -333,7 +335,7 @@ class Job:
             state = None
         if state is None:
             if any(_size(part) for part in parts.values()):
-                logging.getLogger().warning(
+                _logger.warning(
                     f"{self.folder} holds an unfinished table of other texts or of another encoder: it is dropped, and "
                     "encoding starts from the first text."
                 )

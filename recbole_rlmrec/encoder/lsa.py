@@ -11,6 +11,8 @@ import numpy as np
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, require_unset
 from recbole_rlmrec.errors import DataError
 
+_logger = logging.getLogger(__name__)
+
 DEFAULT_DIMENSION = 256
 
 # A word of one text alone links it to no other.
@@ -68,7 +70,7 @@ class LSAEncoder(Encoder):
             )
         n_components = min(self.dimension, *table.shape)
         if n_components < self.dimension:
-            logging.getLogger().info(
+            _logger.info(
                 f"lsa: {n_components} components instead of {self.dimension}, as there are {table.shape[0]} texts and "
                 f"{table.shape[1]} words."
             )

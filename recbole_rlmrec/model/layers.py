@@ -51,6 +51,7 @@ class SemanticTable(nn.Module):
     def __init__(
         self,
         sides: Sequence[JoinedEmbedding],
+        *,
         in_memory: bool = True,
         dtype: torch.dtype = torch.float32,
         unit_length: bool = False,
@@ -81,8 +82,8 @@ class SemanticTable(nn.Module):
         wanted = ids.cpu().numpy()
         rows = np.zeros((len(wanted), self.dimension), dtype=np.float32)
         for side, first in zip(self._sides, self._first_ids):
-            own = np.flatnonzero((wanted >= first) & (wanted < first + len(side.rows)))
-            rows[own] = side.take(wanted[own] - first)
+            of_side = np.flatnonzero((wanted >= first) & (wanted < first + len(side.rows)))
+            rows[of_side] = side.take(wanted[of_side] - first)
         return self._given(self._finished(torch.from_numpy(rows)).to(ids.device))
 
     def block(self, start: int, stop: int) -> Tensor:

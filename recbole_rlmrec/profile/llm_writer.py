@@ -141,7 +141,7 @@ class LLMWriter(PromptedWriter):
 
     def _ask_once(self, task: Task, side: Side, prompts: Sequence[Prompt], log: ProfileLog) -> WriteSummary:
         train_sha256, failures = task.corpus.train_sha256, task.failures_path(side)
-        summary = PromptWriter(self._left).write(prompts, log, failures, train_sha256, task.progress)
+        summary = PromptWriter(self._left).write(prompts, log, failures, train_sha256, progress=task.progress)
         self.spend(summary.n_written + summary.n_failed, summary.cost)
         task.report(str(summary))
         return summary

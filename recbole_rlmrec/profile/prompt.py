@@ -141,7 +141,7 @@ def item_prompts(corpus: Corpus, settings: PromptSettings) -> tuple[list[Prompt]
             told = sample(with_text, "item", settings.reviews_per_item, settings.seed)
             message = {
                 "title": fields["title"],
-                "attributes": _listed(readable_attributes(item.attributes, settings.domain)),
+                "attributes": _attributes_text(readable_attributes(item.attributes, settings.domain)),
                 "reviews": [one_line(review.text) for review in told],
             }
         if not any(message.values()):
@@ -309,7 +309,7 @@ def _instruction(domain: str, side: Side) -> str:
     return "\n\n".join(parts)
 
 
-def _listed(attributes: Mapping[str, Sequence[str]]) -> str:
+def _attributes_text(attributes: Mapping[str, Sequence[str]]) -> str:
     """Write attributes as one text, so that many of them do not take the room of everything else."""
     return "; ".join(f"{name}: {', '.join(values)}" for name, values in attributes.items())
 

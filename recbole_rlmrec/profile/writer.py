@@ -15,6 +15,7 @@ from recbole_rlmrec.registry import Registry, checked_class
 from recbole_rlmrec.settings import Settings
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.text.corpus import Corpus
+from recbole_rlmrec.wording import examples
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ class Task:
         """
         for reason, number in Counter(without.values()).most_common():
             tokens = [token for token, found in without.items() if found == reason]
-            examples = ", ".join(map(repr, tokens[:3]))
-            self.report(f"{side}s without a profile: {number} with {reason}, e.g. {examples}.")
+            self.report(f"{side}s without a profile: {number} with {reason}, e.g. {examples(tokens)}.")
 
 
 class Writer(ABC):

@@ -127,6 +127,7 @@ def prepare(
     user_fraction: float = 1.0,
     min_rating: float | None = None,
     shares: Sequence[float] = SHARES,
+    *,
     require_text: bool = False,
     max_malformed: float = MAX_MALFORMED,
     show_progress: bool = False,

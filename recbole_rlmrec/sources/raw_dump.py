@@ -19,6 +19,7 @@ from recbole_rlmrec.errors import ContractError, DataError
 from recbole_rlmrec.registry import Registry, checked_name
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, require_text
+from recbole_rlmrec.wording import listed
 
 # A tag's name is bounded, so that a lone "<" before a long word costs no time.
 _TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20}|!)[^<>]*>")
@@ -103,7 +104,7 @@ def _find_file(folder: Path, role: str, pattern: str, usual: str, given: str | P
     found = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
     if len(found) == 1:
         return folder / found[0]
-    there = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    there = listed(names, most=20)
     state = f"holds {there}" if names else "is empty" if folder.is_dir() else "is no folder"
     problem = f"Several files may hold the {role}: {', '.join(found)}" if found else f"No file of {role} found"
     raise DataError(f"{problem}. '{folder}' {state}; expected one each of {usual}. Name it with --{role} FILE.")

@@ -15,6 +15,7 @@ from typing import IO, Any, TypeVar, cast
 from tqdm import tqdm
 
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.wording import N_EXAMPLES
 
 #: The share of a file's lines that may be malformed, unless told otherwise.
 MAX_MALFORMED = 0.01
@@ -23,7 +24,6 @@ _BLOCK_BYTES = 2**20
 _LONGEST_LINE = 16 * 2**20
 # Python's parser needs a hundred times a literal's size.
 _LONGEST_LITERAL = 2**20
-_N_EXAMPLES = 3
 # From so many malformed lines on, a file that has more of them than others is given up before its end.
 _HOPELESS = 1000
 
@@ -113,7 +113,7 @@ class JsonLines:
             try:
                 yield number, make(self._object(line))
             except MalformedLineError as error:
-                self._count(number, line, error)
+                self._note_malformed(number, line, error)
         if not self.n_lines:
             raise DataError(f"'{self.path}' has no line, expected one object a line. Fetch or write it again.")
         if self.n_malformed > self.max_malformed * self.n_lines:
@@ -210,9 +210,9 @@ class JsonLines:
             raise MalformedLineError(f"holds a {type(value).__name__}, expected an object such as {{...}}")
         return value
 
-    def _count(self, number: int, line: bytes, error: MalformedLineError) -> None:
+    def _note_malformed(self, number: int, line: bytes, error: MalformedLineError) -> None:
         self.n_malformed += 1
-        if len(self.examples) < _N_EXAMPLES:
+        if len(self.examples) < N_EXAMPLES:
             start = line[:60].decode("utf-8", errors="replace")
             self.examples.append(f"line {number} {error}: {start!r}" + ("..." if len(line) > 60 else ""))
         if self.n_malformed >= _HOPELESS and self.n_malformed > max(self.max_malformed, 0.5) * self.n_lines:

@@ -130,7 +130,7 @@ class SafeTrainerMixin:
         callback_fn: Callable[[int, float], None] | None = None,
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
-        self.fingerprint = fingerprint(dataset_of(train_data), self.config.reads_semantic_embeddings)
+        self.fingerprint = fingerprint(dataset_of(train_data), with_embeddings=self.config.reads_semantic_embeddings)
         self._begin_watching(train_data, valid_data)
         ended = []
 
@@ -320,7 +320,7 @@ class SafeTrainerMixin:
             self._check_settings(checkpoint["settings"], resume_file)
         if train_data is not None:
             with_embeddings = self.config.reads_semantic_embeddings
-            check_data(checkpoint, fingerprint(dataset_of(train_data), with_embeddings), resume_file)
+            check_data(checkpoint, fingerprint(dataset_of(train_data), with_embeddings=with_embeddings), resume_file)
         load_weights(self.model, checkpoint, resume_file)
         for group, current in zip(checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups):
             # How the steps are computed is this run's choice; what they compute is the checkpoint's.

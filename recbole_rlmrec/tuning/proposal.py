@@ -33,7 +33,7 @@ class Proposals:
         is_bigger_better: of the score.
     """
 
-    def __init__(self, space: Space, algorithm: Algorithm, seed: int, is_bigger_better: bool = True) -> None:
+    def __init__(self, space: Space, algorithm: Algorithm, seed: int, *, is_bigger_better: bool = True) -> None:
         self.space = space
         self._algorithm = algorithm
         self._seed = seed

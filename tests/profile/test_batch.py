@@ -240,12 +240,12 @@ def test_killed_while_collecting(at: Desk, monkeypatch: pytest.MonkeyPatch, n_ap
     at.server.finish("batch-0")
     append, n_done = ProfileLog.append, 0
 
-    def append_and_die(log: ProfileLog, profile: Profile, sync: bool = True) -> None:
+    def append_and_die(log: ProfileLog, profile: Profile, *, sync: bool = True) -> None:
         nonlocal n_done
         if n_done == n_appended:
             raise Killed
         n_done += 1
-        append(log, profile, sync)
+        append(log, profile, sync=sync)
 
     with monkeypatch.context() as patched:
         patched.setattr(ProfileLog, "append", append_and_die)

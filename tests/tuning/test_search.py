@@ -243,11 +243,13 @@ def test_small_scores_can_be_the_better_ones(tmp_path: Path) -> None:
     space = read_space(tmp_path / "a.hyper")
     trials = [trial(number, number / 20, x=number / 20) for number in range(1, 20)]
     low, high = (
-        statistics.mean(Proposals(space, "bayes", seed, bigger).propose(20, trials)["x"] for seed in range(10))  # type: ignore[index]
+        statistics.mean(
+            Proposals(space, "bayes", seed, is_bigger_better=bigger).propose(20, trials)["x"] for seed in range(10)
+        )  # type: ignore[index]
         for bigger in (False, True)
     )
     assert low < 0.4 < 0.6 < high
-    journals = [Journal(tmp_path / str(bigger), {}, bigger) for bigger in (False, True)]
+    journals = [Journal(tmp_path / str(bigger), {}, is_bigger_better=bigger) for bigger in (False, True)]
     for journal in journals:
         journal.folder.mkdir()
         for one in [trial(1, None, x=0.5), *trials[::-1]]:
