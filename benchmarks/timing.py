@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
     """Add the options that every benchmark has."""
     parser.add_argument("--rounds", type=int, default=rounds, help="times each candidate is timed")
     parser.add_argument("--threads", type=int, help="torch's threads; by default as many as it takes")
-    parser.add_argument("--output", type=Path, help="Markdown file whose section of this benchmark is written anew")
+    parser.add_argument("--output", type=Path, help="Markdown file whose section of this benchmark is written again")
     parser.set_defaults(device="cpu")
 
 

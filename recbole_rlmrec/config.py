@@ -407,7 +407,7 @@ class RLMRecConfig(Config):
             elif key in _PICKLE_SETTINGS and value:
                 raise SettingError(
                     f"{key}={value!r} (from {self._origins[key]}): RecBole saves datasets as pickles, and reading a "
-                    "pickle runs whatever code is in it. Leave the setting out; datasets are built anew in each run."
+                    "pickle runs whatever code is in it. Leave the setting out; datasets are built again in each run."
                 )
         for key in SETTINGS if is_own else RUN_SETTINGS:
             if key in self.external_config_dict or key in self.internal_config_dict:

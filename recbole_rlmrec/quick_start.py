@@ -133,7 +133,7 @@ def run(
         What the run found; None on a machine that has not rank 0.
 
     Raises:
-        RLMRecError: a setting or a data file is wrong; the message says how to mend it.
+        RLMRecError: a setting or a data file is wrong; the message says how to fix it.
     """
     processes = Processes(nproc, world_size, ip, port, group_offset)
     work = partial(
@@ -193,7 +193,7 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
     _logger.info(set_color("best valid ", "yellow") + f": {kept.valid}")
     _logger.info(set_color("test result", "yellow") + f": {kept.test}")
     known = _known_base(config, base, trained.data)
-    _tell_what_it_is_worth(config, trained, known, kept)
+    _log_what_it_is_worth(config, trained, known, kept)
 
     result = Result(
         model=config["model"],
@@ -410,7 +410,7 @@ def _known_base(config: RLMRecConfig, base: Outcome | None, data: Mapping[str, s
     return recorded_base(config["result_file"], base_class.__name__, config["seed"], data)
 
 
-def _tell_what_it_is_worth(
+def _log_what_it_is_worth(
     config: RLMRecConfig, trained: _Trained, base: Mapping[str, Any] | None, kept: Outcome
 ) -> None:
     """Log the test result beside those of the popularity ranking and of the base, then what went wrong if it did."""

@@ -19,7 +19,7 @@ from recbole_rlmrec.wording import count, listed
 _logger = logging.getLogger(__name__)
 
 _SIDE_WORDS = {"user": ("user", "usr"), "item": ("item", "itm")}
-_METADATA_REMEDY = "Mend it, or delete it: the file is optional and only describes the embeddings."
+_METADATA_REMEDY = "Correct it, or delete it: the file is optional and only describes the embeddings."
 
 
 def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
@@ -241,5 +241,5 @@ def _near_misses(folder: Path, dataset: str, side: Side) -> list[str]:
 
 
 def _looks_like(name: str, side: Side) -> bool:
-    """Tell whether a file name speaks of this side's embeddings, as ``usr_emb_np.pkl`` does."""
+    """Return whether a file name speaks of this side's embeddings, as ``usr_emb_np.pkl`` does."""
     return "emb" in name.lower() and any(word in name.lower() for word in _SIDE_WORDS[side])

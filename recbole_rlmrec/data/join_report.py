@@ -103,7 +103,7 @@ def _no_match_message(what: str, who: str, join: Join) -> str:
 # Each spelling that ids suffer from on their way through spreadsheets and data frames, and what undoes it.
 _SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("white space or quotes around the ids are left aside", lambda token: token.strip(" \t\r\n\"'")),
-    ("upper and lower case are not told apart", str.casefold),
+    ("upper and lower case are not distinguished", str.casefold),
     (
         "numbers written as floats are read as integers ('1.0' as '1')",
         lambda token: re.sub(r"^(\d+)\.0*$", r"\1", token),
@@ -160,7 +160,7 @@ def _integers(tokens: np.ndarray) -> np.ndarray | None:
 
 
 def _are_row_numbers(numbers: np.ndarray) -> bool:
-    """Tell whether the numbers are 0..n-1 or 1..n in any order."""
+    """Return whether the numbers are 0..n-1 or 1..n in any order."""
     start = int(numbers.min())
     return (
         len(numbers) > 1

@@ -105,7 +105,7 @@ class PairSampler(Sampler):
 
     @property
     def used_keys(self) -> np.ndarray:
-        """The used pairs of this phase as ``user * item_num + item``, sorted, each once; made anew at each call."""
+        """The used pairs of this phase as ``user * item_num + item``, sorted, each once; made again at each call."""
         if self.phase is None:
             raise ValueError("A sampler has used pairs once set_phase has been called.")
         return self._keys[self._phases_of_key & self._phase_bits != 0]

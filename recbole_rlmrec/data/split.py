@@ -471,7 +471,7 @@ def _load_table(path: Path, user_field: str, item_field: str) -> pd.DataFrame:
             )
     except (ValueError, pd.errors.ParserWarning) as error:
         reason = str(error).strip()
-        raise DataError(f"'{path}' cannot be read as {expectation} ({reason}). Mend the file.") from error
+        raise DataError(f"'{path}' cannot be read as {expectation} ({reason}). Correct the file.") from error
     table.columns = [name.split(":")[0] for name in table.columns]
     missing = [name for name in (user_field, item_field, "split") if name not in table.columns]
     if missing:

@@ -5,7 +5,7 @@ are done and of which job: the texts, the encoder, the type and the normalisatio
 they take their names, and ``<dataset>.semantic.json``, which says how they were made, comes last. A run that was killed
 at any point gives the same bytes, once it is run again, as one that was not.
 
-A text that is blank, or whose vector is all zero, gets no row: its id is a hole.
+A text that is blank, or whose vector is all zero, gets no row: its id is a hole, without an embedding.
 
 Vectors may have been paid for, so those of unchanged texts are taken over from the files that are there. Which these
 are is recorded in ``.<dataset>.useremb.texts`` and ``.itememb.texts``: for each row, in order, eight bytes of
@@ -229,7 +229,7 @@ class Job:
         )
 
     def _unchanged(self, tables: Mapping[Side, SemanticEmbedding]) -> dict[Side, KeptRows]:
-        """Find the rows that are the vectors of texts wanted; empty where none can be told to be."""
+        """Find the rows that are the vectors of texts wanted; empty where none is known to be."""
         dimensions = {table.dimension for table in tables.values()}
         if self.encoder.learns_from_texts or len(dimensions) != 1 or any(side not in tables for side in SIDES):
             return {}
@@ -400,7 +400,7 @@ class Job:
         except TextRefusedError as error:
             raise ServiceError(
                 f"The profile of the {side} {tokens[error.position]!r} ({len(texts[error.position]):,} characters) "
-                f"cannot be encoded. {error.reason} What was encoded before is kept; mend that profile and go on."
+                f"cannot be encoded. {error.reason} What was encoded before is kept; correct that profile and go on."
             ) from None
         expected = (len(texts), dimension or vectors.shape[-1])
         if vectors.ndim != 2 or vectors.shape != expected or 0 in vectors.shape:

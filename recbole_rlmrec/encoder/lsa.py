@@ -18,7 +18,7 @@ DEFAULT_DIMENSION = 256
 # A word of one text alone links it to no other.
 _MIN_TEXTS = 2
 _MIN_WORDS = 2  # what scikit-learn decomposes
-# Word pairs tell "Half-Life" from a life and a half, but their number has no bound; the most frequent are kept.
+# Word pairs distinguish "Half-Life" from a life and a half, but their number has no bound; the most frequent are kept.
 _MAX_WORDS = 200_000
 
 

@@ -61,7 +61,7 @@ class SemanticTable(nn.Module):
         self._dtype, self._unit_length = dtype, unit_length
         self._first_ids = np.cumsum([0, *(len(side.rows) for side in sides)])
         covered = torch.from_numpy(np.concatenate([side.covered for side in sides]))
-        #: Whether an id other than a side's [PAD] has no embedding.
+        #: Whether an id other than a side's [PAD] is a hole: uncovered, without an embedding.
         self.has_holes = int(covered.sum()) < len(covered) - len(sides)
         self.register_buffer("covered", covered, persistent=False)
         vectors = None

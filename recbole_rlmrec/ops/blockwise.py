@@ -68,7 +68,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def is_safe(bound: float, n_columns: int) -> bool:
-    """Tell whether exponentials of scores within the bound, and their sums, need no shift to stay within float32."""
+    """Return whether exponentials of scores within the bound, and their sums, need no shift to stay within float32."""
     return bound + math.log(max(n_columns, 1)) < _LARGEST_EXPONENT
 
 

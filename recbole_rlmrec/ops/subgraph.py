@@ -1,4 +1,4 @@
-"""Parts of a graph and graphs made of pairs, drawn anew while a model trains: array operations on the device."""
+"""Parts of a graph and graphs made of pairs, drawn again while a model trains: array operations on the device."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Prices:
 
     @property
     def known(self) -> bool:
-        """Whether costs can be told."""
+        """Whether costs can be stated."""
         return self.input is not None
 
     def cost(self, input_tokens: int, output_tokens: int) -> float | None:

@@ -241,7 +241,7 @@ class PromptWriter:
             prompts: of one side.
             log: the side's profiles.
             failures: file of what could not be written; rewritten at the end. The next run tries those last.
-            train_sha256: hash of the training pairs that the prompts tell of.
+            train_sha256: hash of the training pairs that the prompts show.
             progress: show a progress bar with tokens and money.
 
         Raises:
@@ -541,7 +541,7 @@ class _Run:
             return answer
 
     def _failure_of(self, error: Exception, attempt: int) -> Exception:
-        """Tell an error that ends the run from one of this prompt."""
+        """Distinguish an error that ends the run from one of this prompt."""
         status = getattr(error, "status_code", None)
         is_about_prompt = status is not None and concerns_prompt(error)
         is_forbidden = status == 403 and not self.written and not is_about_prompt

@@ -134,7 +134,7 @@ class LLMWriter(PromptedWriter):
         if summary.n_failed:
             task.report(f"What failed is listed in {task.failures_path(side)}; the next run tries it again.")
             if side == "item":
-                task.report("If an item succeeds then, the users whose prompts tell of it are asked anew.")
+                task.report("If an item succeeds then, the users whose prompts show it are asked again.")
         if summary.n_left:
             task.report(f"{summary.n_left} {side}s are left; the same command goes on with them.")
         return not summary.n_left

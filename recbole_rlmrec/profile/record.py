@@ -311,7 +311,7 @@ def _read(path: Path) -> Iterator[tuple[int, int, Profile]]:
                     return
                 raise DataError(
                     f"'{path}', line {number} is no profile: {error}. Expected a JSON object with token, profile, "
-                    "writer, reasoning, prompt_sha256 and train_sha256 as texts. Mend or remove the line."
+                    "writer, reasoning, prompt_sha256 and train_sha256 as texts. Correct or remove the line."
                 ) from error
             yield start, len(line), profile
             start += len(line)

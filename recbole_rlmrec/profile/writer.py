@@ -115,7 +115,7 @@ class RuleWriter(Writer):
     ) -> tuple[Sequence[Profile], Mapping[str, str]]:
         """Return one side's profiles, by token, and token -> reason for those that get none.
 
-        Only interactions of ``task.corpus.training`` may be told; :meth:`profile_of` records which are.
+        Only interactions of ``task.corpus.training`` may be used; :meth:`profile_of` records which are.
         """
 
     def profile_of(
@@ -127,7 +127,7 @@ class RuleWriter(Writer):
             corpus: what it was written from.
             token: original id of the user or item.
             text: the profile.
-            told: other ends of the training interactions that it tells of.
+            told: other ends of the training interactions that it was written from.
             inputs: what it was made from, for the record's hash; the text itself, if not given.
         """
         digest = canonical_sha256({"text": text} if inputs is None else inputs)

@@ -51,7 +51,7 @@ def load_matrix(path: Path, remedy: str) -> Entries:
 
     Args:
         path: the file.
-        remedy: how to mend a bad file, a sentence that ends each error message.
+        remedy: how to repair a bad file, a sentence that ends each error message.
 
     Raises:
         DataError: the file cannot be read, names what is not admitted, or holds something else or a matrix that does
@@ -71,7 +71,7 @@ def load_array(path: Path, remedy: str) -> np.ndarray:
 
     Args:
         path: the file.
-        remedy: how to mend a bad file, a sentence that ends each error message.
+        remedy: how to repair a bad file, a sentence that ends each error message.
 
     Raises:
         DataError: the file cannot be read, names what is not admitted, or holds something else.
@@ -87,7 +87,7 @@ def load_plain(path: Path, remedy: str) -> object:
 
     Args:
         path: the file.
-        remedy: how to mend a bad file, a sentence that ends each error message.
+        remedy: how to repair a bad file, a sentence that ends each error message.
 
     Raises:
         DataError: the file cannot be read, or names anything.

@@ -165,7 +165,7 @@ def _amazon_interaction(record: Mapping[str, Any]) -> Interaction:
 
 
 def _amazon_text(record: Mapping[str, Any]) -> str:
-    # The summary is the review's headline, and often its most telling line.
+    # The summary is the review's headline, and often its most informative line.
     headline, text = _prose(record.get("summary")), _prose(record.get("reviewText"))
     if headline and text and headline[-1] not in ".!?":
         headline += "."
@@ -213,7 +213,7 @@ def _yelp_item(record: Mapping[str, Any]) -> Item:
 
 
 def _yelp_features(attributes: object) -> Iterator[str]:
-    """Tell what a business has, such as ``BusinessParking: street``; what it has not is left out."""
+    """Say what a business has, such as ``BusinessParking: street``; what it has not is left out."""
     for name, value in attributes.items() if isinstance(attributes, dict) else ():
         known = _literal(value)
         if known is True:

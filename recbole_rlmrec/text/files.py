@@ -112,7 +112,7 @@ def iter_reviews(path: str | Path, max_malformed: float = MAX_MALFORMED) -> Iter
 
 
 class _KeyWatch:
-    """Tells of keys that are passed over in a file none of whose lines has a text: one may be the text, misnamed.
+    """Warns of keys that are passed over in a file none of whose lines has a text: one may be the text, misnamed.
 
     Args:
         known: the keys that are read.

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.wording import N_EXAMPLES
 
-#: The share of a file's lines that may be malformed, unless told otherwise.
+#: The share of a file's lines that may be malformed, unless given otherwise.
 MAX_MALFORMED = 0.01
 
 _BLOCK_BYTES = 2**20
@@ -93,7 +93,7 @@ class JsonLines:
     parse: Callable[[bytes], Any] = parse_json
     max_malformed: float = MAX_MALFORMED
     show_progress: bool = False
-    remedy: str = "Mend these lines."
+    remedy: str = "Correct these lines."
     n_lines: int = 0
     n_malformed: int = 0
     examples: list[str] = field(default_factory=list)
@@ -148,7 +148,7 @@ class JsonLines:
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the lines that are not blank, without their ends, with their numbers from 1.
 
-        Of a line that is longer than any real one, only so much is kept that it can be told.
+        Of a line that is longer than any real one, only so much is kept that it can be named.
 
         Raises:
             DataError: the file cannot be read or, gzipped, is damaged.

@@ -201,7 +201,7 @@ class _TrainingTexts:
             places = {row.occurrence: place for place, row in enumerate(self._rows[pair])}
             for occurrence, review in enumerate(reviews):
                 if occurrence in places:
-                    self._tell(pair, places[occurrence], review)
+                    self._set_text(pair, places[occurrence], review)
                 elif pair in self._held_out:
                     self._held_out[pair].add(_rounded(review.timestamp))
 
@@ -213,14 +213,14 @@ class _TrainingTexts:
                 found[pair].append(review)
         return found
 
-    def _tell(self, pair: tuple[str, str], place: int, review: Review) -> None:
+    def _set_text(self, pair: tuple[str, str], place: int, review: Review) -> None:
         self._known[pair][place] = _merged(self._known[pair][place], review)
 
     def _add_to_pair(self, pair: tuple[str, str], reviews: list[Review], *, is_held_out: bool) -> None:
         """Give each row of the pair the review of its time, then, unless the pair is held out, the earliest left."""
         open_places = list(range(len(self._known[pair])))
         if len(reviews) == len(open_places) == 1 and not is_held_out:  # nearly all pairs: there is no choice
-            self._tell(pair, 0, reviews[0])
+            self._set_text(pair, 0, reviews[0])
             return
         others = []
         for review in sorted(reviews, key=_time):
@@ -229,16 +229,16 @@ class _TrainingTexts:
                 others.append(review)
                 continue
             open_places.remove(place)
-            self._tell(pair, place, review)
+            self._set_text(pair, place, review)
         if is_held_out:
             if open_places:
                 self._doubtful.add(pair)
             return
         for place, review in zip(open_places, others):
-            self._tell(pair, place, review)
+            self._set_text(pair, place, review)
 
     def _is_of_time(self, pair: tuple[str, str], place: int, timestamp: float | None) -> bool:
-        """Tell whether a row, by the dataset or by an earlier source, is of this time."""
+        """Return whether a row, by the dataset or by an earlier source, is of this time."""
         times = (self._rows[pair][place].timestamp, self._known[pair][place].timestamp)
         return timestamp is not None and _rounded(timestamp) in map(_rounded, times)
 
@@ -247,7 +247,7 @@ class _TrainingTexts:
         silent = [pair for pair in sorted(self._doubtful) if Review(*pair) in self._known[pair]]
         if silent:
             _logger.warning(
-                "%d (user, item) pairs, such as %s, are for training and held out too, and times do not tell which "
+                "%d (user, item) pairs, such as %s, are for training and held out too, and times do not say which "
                 "text and rating are of which: training has none of them. Load the column TIME_FIELD, and give "
                 "%s the same times.",
                 len(silent),

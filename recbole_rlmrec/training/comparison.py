@@ -29,7 +29,7 @@ class Outcome:
         test: all metrics on the test split with the best epoch's weights.
         checkpoint: the best epoch's file; empty if it was not saved.
         stopped: why the training ended, see :class:`~recbole_rlmrec.quick_start.Result`.
-        plateau: what to tell of a training that did not get above the popularity ranking; else empty.
+        plateau: what to say of a training that did not get above the popularity ranking; else empty.
     """
 
     model: str

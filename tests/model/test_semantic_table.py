@@ -63,7 +63,7 @@ def test_a_file_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:
         table(torch.arange(20))
 
 
-def test_rows_are_lowered_under_autocast_only(tmp_path: Path) -> None:
+def test_rows_are_cast_under_autocast_only(tmp_path: Path) -> None:
     joined, _ = sides(tmp_path, memory_map=False)
     table = SemanticTable(joined, dtype=torch.bfloat16)
     assert table.vectors.dtype == torch.bfloat16

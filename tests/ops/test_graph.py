@@ -224,11 +224,11 @@ def test_autocast_leaves_the_product_in_full_precision(keep_rate: float, dtype: 
     x = torch.randn(N_USERS + N_ITEMS, 8).to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         product = adjacency.matmul(x)
-        lowered = product @ torch.eye(8)
+        cast = product @ torch.eye(8)
     assert product.dtype == torch.float32
-    assert lowered.dtype == torch.bfloat16, "autocast was not on"
+    assert cast.dtype == torch.bfloat16, "autocast was not on"
     torch.testing.assert_close(product.double(), dense @ x.detach().double(), rtol=1e-5, atol=1e-6)
-    lowered.sum().backward()
+    cast.sum().backward()
     assert x.grad.dtype == dtype
     expected = dense.T @ torch.ones(N_USERS + N_ITEMS, 8, dtype=torch.float64)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
@@ -298,8 +298,8 @@ def test_sum_of_layers_under_autocast_is_that_without() -> None:
     whole = normalized_adjacency(*random_edges(0), N_USERS, N_ITEMS)
     x = torch.randn(whole.n_nodes, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        lowered = sum_of_layers(x, [whole] * 2)
-    assert torch.equal(lowered, sum_of_layers(x, [whole] * 2))
+        cast = sum_of_layers(x, [whole] * 2)
+    assert torch.equal(cast, sum_of_layers(x, [whole] * 2))
 
 
 def test_an_isolated_node_stays_finite_and_alone() -> None:

@@ -137,7 +137,7 @@ def test_every_fault(desk: Make) -> None:
     assert all(profile.profile == f"Profile of item number {token[1:]}" for token, profile in profiles.items())
     assert (summary.n_written, summary.n_failed, summary.n_left) == (len(profiles), len(failures), 0)
     assert at.server.in_flight_max <= 32
-    # A broken answer is mended once; whose second answer is broken too fails, and nobody else.
+    # A broken answer is corrected once; whose second answer is broken too fails, and nobody else.
     texts = at.server.texts()
     broken = [request.text for request in at.server.requests if request.fault == "broken_json"]
     twice = {text for text in broken if broken.count(text) > 1}
@@ -211,7 +211,7 @@ def test_answers_in_wrappings(desk: Make, content: str) -> None:
 def test_an_invalid_answer_is_mended_once(desk: Make, reply: Reply, problem: str) -> None:
     at = desk(answer=lambda body: None if len(body["messages"]) > 2 else reply)
     at.write(make_prompts(1))
-    # Without a text there is nothing to mend: the same is asked again.
+    # Without a text there is nothing to correct: the same is asked again.
     if not reply.content:
         assert at.errors()["i0"].count(problem) == 2
         assert [request.body for request in at.server.requests] == [at.server.requests[0].body] * 2

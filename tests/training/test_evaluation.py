@@ -101,7 +101,7 @@ def test_the_last_item_of_the_last_row() -> None:
 @pytest.mark.parametrize("n_blocks", [1, 4])
 def test_collected_is_recboles(metrics: tuple[str, ...], n_blocks: int) -> None:
     theirs, ours = (kind(settings(*metrics)) for kind in (Collector, TopKCollector))
-    for evaluation in range(2):  # the second starts anew
+    for evaluation in range(2):  # the second starts again
         for block in blocks(n_blocks, seed=evaluation):
             for collector in (theirs, ours):
                 collector.eval_batch_collect(*block)

@@ -173,7 +173,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
         return super().output_dim + concatenated * len(self.decoder) * self.ego_dim
 
     def train(self, mode: bool = True) -> Any:
-        """Switch between training and evaluation; the next step of a training draws anew."""
+        """Switch between training and evaluation; the next step of a training draws again."""
         self.steps_until_draw = 0
         return super().train(mode)
 

@@ -55,7 +55,7 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
     Items without a semantic embedding are left out of the means, and the perceptron gets zeros for them, as for users
     whose items have none. What reaches such a node is then its neighbours' part in the propagation.
 
-    The negatives are drawn by the model, ``negatives_per_positive`` unused items anew for each positive and step.
+    The negatives are drawn by the model, ``negatives_per_positive`` unused items again for each positive and step.
     RecBole's sampler would repeat the whole batch for each of them (``sample_num: 256`` leaves 16 positives in a batch
     of 4096), on the host and one process; RecBole's own negative of each positive is not looked at.
     """
