@@ -574,9 +574,16 @@ def test_missing_packages(world: World, monkeypatch: pytest.MonkeyPatch, tool: A
 
 
 @pytest.mark.parametrize("entry", [train_main, lambda arguments: main(["train", *arguments])])
-def test_arguments_reach_the_search(entry: Callable[[Sequence[str]], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_reach_the_search(
+    entry: Callable[[Sequence[str]], int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("recbole_rlmrec.tuning.search.tune", lambda *args, **named: calls.append((args, named)))
+
+    def tune(*args: Any, report: Callable[[str], None], **named: Any) -> None:
+        report("searching")
+        calls.append((args, named))
+
+    monkeypatch.setattr("recbole_rlmrec.tuning.search.tune", tune)
     assert entry(["--model=A,B", "--dataset=d", "--tune", "--epochs=3", "--config_files=a.yaml b.yaml"]) == 0
     files = ["a.yaml", "b.yaml"]
     assert calls.pop() == ((["A", "B"], "d", "auto", files), {"command_line": {"epochs": 3}})
@@ -584,6 +591,7 @@ def test_arguments_reach_the_search(entry: Callable[[Sequence[str]], int], monke
     assert entry(["--model=A", "--dataset=d", "--tune=x.hyper", *more]) == 0
     named = {"algorithm": "bayes", "max_evals": 7, "tool": "ray", "jobs": 2, "output": "out", "command_line": {}}
     assert calls == [((["A"], "d", "x.hyper", []), named)]
+    assert capsys.readouterr().out == "searching\n" * 2
 
 
 @pytest.mark.parametrize(
