@@ -226,7 +226,7 @@ def declare(*classes: type[Settings], of_recbole: bool = False) -> None:
         owner = (cls.__module__, cls.__qualname__)
         for each in fields(cls):
             is_inherited = each.name not in vars(cls).get("__annotations__", {})
-            described = None if is_inherited else _described(cls, each, {**SETTINGS, **found}, of_recbole)
+            described = None if is_inherited else _described(cls, each, {**SETTINGS, **found}, of_recbole=of_recbole)
             if described is None:
                 continue
             there = found.get(each.name, SETTINGS.get(each.name))
@@ -241,7 +241,7 @@ def declare(*classes: type[Settings], of_recbole: bool = False) -> None:
 
 
 def _described(
-    settings: type[Settings], field: Field[Any], known_by_name: Mapping[str, Setting], of_recbole: bool
+    settings: type[Settings], field: Field[Any], known_by_name: Mapping[str, Setting], *, of_recbole: bool
 ) -> Setting | None:
     """Return what a field declares; None where it is for a setting that another class declares.
 

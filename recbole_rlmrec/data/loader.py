@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 
 from recbole_rlmrec.data.sampler import PairSampler
 from recbole_rlmrec.ops.distributed import Shard, this_shard
+
+_logger = logging.getLogger(__name__)
 
 
 def _take(table: Interaction, rows: torch.Tensor) -> Interaction:
@@ -108,7 +110,7 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
     def __init__(
         self, config: Any, dataset: Any, sampler: PairSampler, shuffle: bool = False, shard: Shard | None = None
     ) -> None:
-        self.logger = getLogger()
+        self.logger = _logger
         self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
         users, items = (dataset.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
         sought = np.unique(users.astype(np.int64) * dataset.item_num + items)
@@ -118,17 +120,17 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         is_history[at[used.take(at, mode="clip") == sought]] = False
 
         everyone = np.unique(sought // dataset.item_num)
-        own = everyone[(shard or this_shard()).rows(len(everyone))]
+        local = everyone[(shard or this_shard()).rows(len(everyone))]
         self._row_of_user = np.full(dataset.user_num, -1)
-        self._row_of_user[own] = np.arange(len(own))
+        self._row_of_user[local] = np.arange(len(local))
         self._sought = _ItemLists(sought, self._row_of_user, dataset.item_num)
         self._history = _ItemLists(used[is_history], self._row_of_user, dataset.item_num)
 
-        self.uid_list = torch.from_numpy(own)
+        self.uid_list = torch.from_numpy(local)
         self.uid2items_num = np.zeros(dataset.user_num, dtype=np.int64)
-        self.uid2items_num[own] = self._sought.lengths()
+        self.uid2items_num[local] = self._sought.lengths()
         self.user_df = dataset.join(Interaction({self.uid_field: self.uid_list}))
-        self.sample_size = len(own)
+        self.sample_size = len(local)
         self.is_sequential = False
         if shuffle:
             self.logger.warning("FullSortEvalDataLoader can't shuffle")

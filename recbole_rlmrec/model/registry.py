@@ -355,7 +355,7 @@ def _recbole_model(name: str) -> Any:
 
 
 def missing_package(name: str, error: ImportError) -> str:
-    """Return what to tell someone whose model ``name`` needs a package that is not installed."""
+    """Return the advice for someone whose model ``name`` needs a package that is not installed."""
     package = _PACKAGES.get(error.name or "", error.name)
     return f"{name} needs the package '{error.name}', which is not installed: pip install {package}"
 

@@ -92,6 +92,7 @@ class Adjacency:
 def sum_of_layers(
     x: Tensor,
     graphs: Sequence[Adjacency],
+    *,
     include_first: bool = True,
     addend: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
@@ -287,6 +288,7 @@ def normalized_adjacency(
     items: np.ndarray,
     n_users: int,
     n_items: int,
+    *,
     count_duplicates: bool = False,
     self_loops: bool = False,
 ) -> Adjacency:

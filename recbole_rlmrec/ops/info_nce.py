@@ -227,7 +227,7 @@ def _reconstruction(
     rows_transposed = transposed(rows)
     each = scale.new_full((len(rows),), 1 / total)
     safe = is_safe(1 / temperature, len(t))
-    loss, of_rows, of_columns = blockwise(rows, rows_transposed, columns, each, None, safe, first=first)
+    loss, of_rows, of_columns = blockwise(rows, rows_transposed, columns, each, None, safe=safe, first=first)
 
     of_scale = (of_rows[:, :width] * h).sum(dim=1, dtype=weight.dtype) + of_rows[:, width]
     of_square = of_scale * scale / square * -0.5

@@ -28,7 +28,7 @@ def bpr_loss(positive_score: Tensor, negative_score: Tensor, total: int | None =
     return F.softplus(negative_score - positive_score).sum() / (total or len(positive_score))
 
 
-def mean_norm(tables: Sequence[Tensor], squared: bool = False) -> Tensor:
+def mean_norm(tables: Sequence[Tensor], *, squared: bool = False) -> Tensor:
     """Sum of the tables' norms, or of half their squares, divided by the rows of the last: RecBole's ``EmbLoss``.
 
     Args:

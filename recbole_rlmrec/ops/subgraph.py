@@ -1,4 +1,4 @@
-"""Parts of a graph and graphs made of pairs, drawn anew while a model trains: array operations on the device."""
+"""Parts of a graph and graphs made of pairs, drawn again while a model trains: array operations on the device."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def undirected_graph(first: Tensor, second: Tensor, looped: Tensor) -> Adjacency
     bits = n_nodes.bit_length()
     # An entry's row and column side by side in one number; short numbers are sorted in half the time.
     dtype = torch.int32 if 2 * bits < 32 else torch.int64
-    own = looped.nonzero().squeeze(1).to(dtype)
+    loops = looped.nonzero().squeeze(1).to(dtype)
     rows, columns = torch.cat([first.to(dtype), second.to(dtype)]), torch.cat([second.to(dtype), first.to(dtype)])
-    key = _sorted(torch.cat([rows.bitwise_left_shift_(bits).bitwise_or_(columns), (own << bits) | own]))
+    key = _sorted(torch.cat([rows.bitwise_left_shift_(bits).bitwise_or_(columns), (loops << bits) | loops]))
     key = torch.unique_consecutive(key)
     starts = torch.arange(n_nodes + 1, device=key.device, dtype=dtype) << bits
     index_dtype = torch.int32 if max(len(key), n_nodes) <= torch.iinfo(torch.int32).max else torch.int64

@@ -31,7 +31,7 @@ class Prices:
 
     @property
     def known(self) -> bool:
-        """Whether costs can be told."""
+        """Whether costs can be stated."""
         return self.input is not None
 
     def cost(self, input_tokens: int, output_tokens: int) -> float | None:
@@ -111,7 +111,7 @@ class Meter:
         self._reserved_input -= input_tokens
         self._reserved_output -= output_tokens
 
-    def spend(self, input_tokens: int, output_tokens: int, estimated: bool = False) -> None:
+    def spend(self, input_tokens: int, output_tokens: int, *, estimated: bool = False) -> None:
         """Count what an answer took, by the server's own count or, without one, by an estimate."""
         self.input_tokens += input_tokens
         self.output_tokens += output_tokens

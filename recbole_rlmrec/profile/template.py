@@ -51,7 +51,7 @@ class TemplateWriter(RuleWriter):
     def profiles(
         self, task: Task, side: Side, item_profiles: Mapping[str, str]
     ) -> tuple[list[Profile], dict[str, str]]:
-        """Return one side's profiles, and token -> reason for those that get none; items' profiles are not told."""
+        """Return one side's profiles, and token -> reason for those that get none; items' profiles are not used."""
         write = self.item_profiles if side == "item" else self.user_profiles
         return write(task.corpus, task.settings)
 
@@ -79,7 +79,7 @@ class TemplateWriter(RuleWriter):
         """Write a user's attributes, the attributes most frequent among the training items, and the best of these.
 
         Args:
-            corpus: the texts; only its training interactions are told.
+            corpus: the texts; only its training interactions are used.
             settings: only the domain matters: in "movies", articles come back in front of titles.
 
         Returns:
@@ -91,13 +91,13 @@ class TemplateWriter(RuleWriter):
         profiles: list[Profile] = []
         without: dict[str, str] = {}
         for token in sorted(corpus.users):
-            own = interactions.get(token, [])
-            inputs = _user_inputs(corpus.users[token], own, items, popularity)
-            if own and any(inputs.values()):
-                told = (review.item for review in own)
-                profiles.append(self.profile_of(corpus, token, describe_user(**inputs), told, inputs))
+            reviews = interactions.get(token, [])
+            inputs = _user_inputs(corpus.users[token], reviews, items, popularity)
+            if reviews and any(inputs.values()):
+                used = (review.item for review in reviews)
+                profiles.append(self.profile_of(corpus, token, describe_user(**inputs), used, inputs))
             else:
-                without[token] = NOTHING_KNOWN_OF_USER if own else NO_TRAINING_INTERACTION
+                without[token] = NOTHING_KNOWN_OF_USER if reviews else NO_TRAINING_INTERACTION
         return profiles, without
 
 

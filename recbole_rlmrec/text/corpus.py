@@ -70,9 +70,3 @@ class Corpus:
     training: tuple[Review, ...]
     held_out: frozenset[tuple[str, str]]
     train_sha256: str
-
-
-# Files
-
-
-# Of a dataset

@@ -15,13 +15,13 @@ from typing import IO, Any, TypeVar, cast
 from tqdm import tqdm
 
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.wording import N_EXAMPLES
 
-#: The share of a file's lines that may be malformed, unless told otherwise.
+#: The share of a file's lines that may be malformed, unless given otherwise.
 MAX_MALFORMED = 0.01
 
 #: Bytes of the longest line that may be a Python literal: Python's parser needs a hundred times a literal's size.
 LONGEST_LITERAL = 2**20
-_N_EXAMPLES = 3
 
 _Made = TypeVar("_Made")
 
@@ -108,7 +108,7 @@ class JsonLines:
     parse: Callable[[bytes], Any] = parse_json
     max_malformed: float = MAX_MALFORMED
     show_progress: bool = False
-    remedy: str = "Mend these lines."
+    remedy: str = "Correct these lines."
     limits: Limits = Limits()
     n_lines: int = 0
     n_malformed: int = 0
@@ -129,7 +129,7 @@ class JsonLines:
             try:
                 yield number, make(self._object(line))
             except MalformedLineError as error:
-                self._count(number, line, error)
+                self._note_malformed(number, line, error)
         if not self.n_lines:
             raise DataError(f"'{self.path}' has no line, expected one object a line. Fetch or write it again.")
         if self.n_malformed > self.max_malformed * self.n_lines:
@@ -164,7 +164,7 @@ class JsonLines:
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the lines that are not blank, without their ends, with their numbers from 1.
 
-        Of a line that is longer than any real one, only so much is kept that it can be told.
+        Of a line that is longer than any real one, only so much is kept that it can be named.
 
         Raises:
             DataError: the file cannot be read or, gzipped, is damaged.
@@ -226,9 +226,9 @@ class JsonLines:
             raise MalformedLineError(f"holds a {type(value).__name__}, expected an object such as {{...}}")
         return value
 
-    def _count(self, number: int, line: bytes, error: MalformedLineError) -> None:
+    def _note_malformed(self, number: int, line: bytes, error: MalformedLineError) -> None:
         self.n_malformed += 1
-        if len(self.examples) < _N_EXAMPLES:
+        if len(self.examples) < N_EXAMPLES:
             start = line[:60].decode("utf-8", errors="replace")
             self.examples.append(f"line {number} {error}: {start!r}" + ("..." if len(line) > 60 else ""))
         if self.n_malformed >= self.limits.hopeless and self.n_malformed > max(self.max_malformed, 0.5) * self.n_lines:

@@ -9,7 +9,7 @@ from recbole.evaluator.collector import Collector, DataStruct
 
 from recbole_rlmrec.ops.distributed import gather_rows
 
-#: What is collected block by block and starts anew with each evaluation.
+#: What is collected block by block and starts again with each evaluation.
 _OF_ONE_EVALUATION = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
 
 
@@ -64,7 +64,7 @@ class TopKCollector(Collector):
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
 
     def get_data_struct(self) -> DataStruct:
-        """Return what was collected, of all processes, on the CPU, and start anew."""
+        """Return what was collected, of all processes, on the CPU, and start again."""
         found = self.data_struct.joined()
         # A process without users takes part in the gathering with empty tables.
         longest, scores = max(self.topk), torch.get_default_dtype()

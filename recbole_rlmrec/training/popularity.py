@@ -31,7 +31,7 @@ class PopularityRanking(nn.Module):
         super().__init__()
         self._item_field = item_field
         order = torch.bincount(items, minlength=n_items).argsort(descending=True, stable=True)
-        # Ranks instead of counts: float32 tells them all apart.
+        # Ranks instead of counts: float32 distinguishes them all.
         scores = torch.empty(n_items).index_put_((order,), torch.arange(n_items, 0, -1, dtype=torch.float32))
         self.register_buffer("scores", scores, persistent=False)
 

@@ -282,7 +282,7 @@ def key_of(settings: Mapping[str, Any]) -> str:
 
 
 def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)  # unlike ==, tells 1 from 1.0 and True
+    return json.dumps(value, sort_keys=True)  # unlike ==, distinguishes 1 from 1.0 and True
 
 
 def find_space(where: str, model_class: type) -> Space:

@@ -280,12 +280,12 @@ def test_shards_make_the_whole(world: World) -> None:
     expected, united = by_user(whole), {}
     for rank in range(3):
         shard = FullSortLoader(config, parts[2], sampler, shard=Shard(rank, 3))
-        own = users[Shard(rank, 3).rows(len(users))]
-        assert shard.uid_list.tolist() == own and len(own) < len(users) / 2
-        assert shard.batch_size == 4 and len(shard) == -(-len(own) // 4)
-        assert np.flatnonzero(shard.uid2items_num).tolist() == own
+        local = users[Shard(rank, 3).rows(len(users))]
+        assert shard.uid_list.tolist() == local and len(local) < len(users) / 2
+        assert shard.batch_size == 4 and len(shard) == -(-len(local) // 4)
+        assert np.flatnonzero(shard.uid2items_num).tolist() == local
         found = by_user(shard)
-        assert list(found) == own
+        assert list(found) == local
         united.update(found)
     assert united == expected
 

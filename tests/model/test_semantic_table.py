@@ -38,7 +38,7 @@ def sides(folder: Path, memory_map: bool) -> tuple[list[JoinedEmbedding], np.nda
 @pytest.mark.parametrize("unit_length", [False, True])
 def test_rows_are_the_ids_asked_for(tmp_path: Path, memory_map: bool, in_memory: bool, unit_length: bool) -> None:
     joined, expected = sides(tmp_path, memory_map)
-    table = SemanticTable(joined, in_memory, unit_length=unit_length)
+    table = SemanticTable(joined, in_memory=in_memory, unit_length=unit_length)
     if unit_length:
         expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
     ids = torch.tensor([20, 3, 3, 0, 12, 11, 1, 19])
@@ -98,7 +98,7 @@ def test_a_file_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:
         table(torch.arange(20))
 
 
-def test_rows_are_lowered_under_autocast_only(tmp_path: Path) -> None:
+def test_rows_are_cast_under_autocast_only(tmp_path: Path) -> None:
     joined, _ = sides(tmp_path, memory_map=False)
     table = SemanticTable(joined, dtype=torch.bfloat16)
     assert table.vectors.dtype == torch.bfloat16

@@ -72,9 +72,6 @@ def blocks(n_blocks: int, seed: int = 0) -> Iterator[tuple[torch.Tensor, Interac
         yield scores, Interaction({"label": labels}), rows, items
 
 
-# ---------------------------------------------------------------------- one block
-
-
 def test_hits_and_counts() -> None:
     ranked = torch.tensor([[4, 1, 2], [3, 4, 1], [2, 3, 4]])
     rows, items = torch.tensor([1, 0, 1, 1, 0]), torch.tensor([1, 4, 3, 3, 9])
@@ -104,7 +101,7 @@ def test_the_last_item_of_the_last_row() -> None:
 @pytest.mark.parametrize("n_blocks", [1, 4])
 def test_collected_is_recboles(metrics: tuple[str, ...], n_blocks: int) -> None:
     theirs, ours = (kind(settings(*metrics)) for kind in (Collector, TopKCollector))
-    for evaluation in range(2):  # the second starts anew
+    for evaluation in range(2):  # the second starts again
         for block in blocks(n_blocks, seed=evaluation):
             for collector in (theirs, ours):
                 collector.eval_batch_collect(*block)
@@ -152,8 +149,6 @@ def test_one_topk_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
         collector.eval_batch_collect(*block)
     assert calls["topk"] == 3
 
-
-# ---------------------------------------------------------------------- a whole evaluation
 
 METRICS = ["Recall", "NDCG", "MRR", "Hit", "Precision", "MAP", "ItemCoverage", "AveragePopularity", "GiniIndex"]
 
