@@ -215,8 +215,8 @@ def _reconstruction(
     width = weight.shape[1]
     h, w, t = hidden.to(dtype), weight.to(dtype), target.to(dtype)
     cross = bias @ weight  # W^T b
-    by_gram = h @ (w.T @ w)  # [A, h]
-    square = (by_gram * h).sum(dim=1, dtype=weight.dtype) + 2 * (h @ cross.to(dtype)) + bias.square().sum()
+    gram = w.T @ w
+    square = (h @ gram).mul_(h).sum(dim=1, dtype=weight.dtype) + 2 * (h @ cross.to(dtype)) + bias.square().sum()
     square = square.clamp_(min=1e-24)  # the least norm is that of F.normalize
     scale = square.rsqrt() / temperature  # [A]
     rows, columns = (h.new_zeros(n, -(-(width + 1) // WIDTH) * WIDTH) for n in (len(h), len(t)))
@@ -232,7 +232,9 @@ def _reconstruction(
     of_scale = (of_rows[:, :width] * h).sum(dim=1, dtype=weight.dtype) + of_rows[:, width]
     of_square = of_scale * scale / square * -0.5
     by_square = (2 * of_square)[:, None].to(dtype)
-    of_hidden = torch.addcmul(of_rows[:, :width] * scale[:, None].to(dtype), by_gram + cross.to(dtype), by_square)
+    # h W^T W is computed again, for it would take the memory of the rows all along; what is not read again is
+    # written over.
+    of_hidden = of_rows[:, :width].mul_(scale[:, None].to(dtype)).addcmul_((h @ gram).add_(cross.to(dtype)), by_square)
     both = of_columns @ t  # [h + 1, D]: of the weight, transposed, and of the bias
     # A row is scale * [h, 1], so this product also has h^T c, for W^T b.
     of_gram = (rows_transposed * (by_square[:, 0] / scale.square()).to(dtype)) @ rows
