@@ -35,7 +35,7 @@ EXPLANATION = (
 )
 
 
-def official_candidates(model: str, place: dict[str, Any], batch: int, amp: bool) -> dict[str, Candidate]:
+def official_candidates(model: str, place: dict[str, Any], batch: int, *, amp: bool) -> dict[str, Candidate]:
     """Return what computes the official formulas: ours in its variants, and the reference."""
     settings = {**workload.official_settings(model), "train_batch_size": batch}
     changes: dict[str, dict[str, Any]] = {"ours": {}}
@@ -137,7 +137,7 @@ def main(given: Sequence[str] | None = None) -> int:
     with workload.prepared(arguments) as data_path:
         place = {"data_path": data_path, "dataset": arguments.dataset, "device": arguments.device}
         for model in arguments.models:
-            candidates = official_candidates(model, place, arguments.batch, arguments.amp)
+            candidates = official_candidates(model, place, arguments.batch, amp=arguments.amp)
             official += measured(model, candidates, arguments)
             if model in workload.RECBOLE_MODELS:
                 recboles += measured(model, recbole_candidates(model, place, arguments.batch), arguments)

@@ -142,12 +142,14 @@ def dense_products(step: Step, settings: Mapping[str, Any], device: str) -> list
     return products
 
 
-def _linear(rows: int, inputs: int, outputs: int, input_gradient: bool = True) -> list[Product]:
+def _linear(rows: int, inputs: int, outputs: int, *, input_gradient: bool = True) -> list[Product]:
     forward, weight = Product(rows, inputs, outputs), Product(outputs, rows, inputs)
     return [forward, weight, Product(rows, outputs, inputs)] if input_gradient else [forward, weight]
 
 
-def _contrast(anchors: int, candidates: int, width: int, device: str, candidate_gradient: bool = True) -> list[Product]:
+def _contrast(
+    anchors: int, candidates: int, width: int, device: str, *, candidate_gradient: bool = True
+) -> list[Product]:
     block = min(_BLOCK, anchors) if device == "cpu" else anchors
     count = -(-anchors // block)
     logits, anchor = Product(block, width, candidates, count), Product(block, candidates, width, count)

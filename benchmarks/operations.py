@@ -90,7 +90,7 @@ def propagation_cases(arguments: argparse.Namespace, place: dict[str, Any]) -> l
 
 
 def contrast(
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor], rows: np.ndarray, n: int, width: int, amp: bool, device: str
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor], rows: np.ndarray, n: int, width: int, *, amp: bool, device: str
 ) -> Callable[[], object]:
     """Return InfoNCE, forward and backward, of two random tables.
 
@@ -140,20 +140,18 @@ def info_nce_cases(arguments: argparse.Namespace, batch_users: np.ndarray) -> li
     for amp in (False, True):
         for n, width in dict.fromkeys(shapes):
             rows = rng.permutation(n)[: arguments.batch]
-            name = f"InfoNCE, {len(rows):,} distinct anchors, N = {n:,}, d = {width}{_under(amp)}"
-            rest = (rows, n, width, amp, arguments.device)
-            cases.append(Case(name, partial(contrast, plain_info_nce, *rest), partial(contrast, our_info_nce, *rest)))
+            name = f"InfoNCE, {len(rows):,} distinct anchors, N = {n:,}, d = {width}{_under(amp=amp)}"
+            timed = partial(contrast, rows=rows, n=n, width=width, amp=amp, device=arguments.device)
+            cases.append(Case(name, partial(timed, plain_info_nce), partial(timed, our_info_nce)))
         distinct = len(np.unique(batch_users))
         anchors = f"{len(batch_users):,} anchors of a batch, {distinct:,} distinct"
-        name = f"InfoNCE, {anchors}, N = {n_users:,}, d = 32{_under(amp)}"
-        rest = (batch_users, n_users, 32, amp, arguments.device)
-        cases.append(
-            Case(name, partial(contrast, plain_info_nce, *rest), partial(contrast, our_weighted_info_nce, *rest))
-        )
+        name = f"InfoNCE, {anchors}, N = {n_users:,}, d = 32{_under(amp=amp)}"
+        timed = partial(contrast, rows=batch_users, n=n_users, width=32, amp=amp, device=arguments.device)
+        cases.append(Case(name, partial(timed, plain_info_nce), partial(timed, our_weighted_info_nce)))
     return cases
 
 
-def _under(amp: bool) -> str:
+def _under(*, amp: bool) -> str:
     return ", autocast" if amp else ""
 
 
@@ -176,6 +174,7 @@ def reconstruction(
     target_dtype: torch.dtype,
     masked: int,
     semantic_dim: int,
+    *,
     amp: bool,
     device: str,
 ) -> Callable[[], object]:
@@ -209,11 +208,17 @@ def reconstruction_cases(arguments: argparse.Namespace) -> list[Case]:
     """Return the reconstruction in float32 and under autocast."""
     cases = []
     for amp in (False, True):
-        rest = (arguments.masked, arguments.semantic_dim, amp, arguments.device)
-        name = f"reconstruction, {arguments.masked:,} masked, D = {arguments.semantic_dim:,}{_under(amp)}"
-        plain = partial(reconstruction, plain_reconstruction, torch.float32, *rest)
+        timed = partial(
+            reconstruction,
+            masked=arguments.masked,
+            semantic_dim=arguments.semantic_dim,
+            amp=amp,
+            device=arguments.device,
+        )
+        name = f"reconstruction, {arguments.masked:,} masked, D = {arguments.semantic_dim:,}{_under(amp=amp)}"
+        plain = partial(timed, plain_reconstruction, torch.float32)
         held = torch.bfloat16 if amp else torch.float32
-        cases.append(Case(name, plain, partial(reconstruction, our_reconstruction, held, *rest)))
+        cases.append(Case(name, plain, partial(timed, our_reconstruction, held)))
     return cases
 
 

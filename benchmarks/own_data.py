@@ -206,7 +206,7 @@ class Cell:
 
     Attributes:
         part: ``defaults``, ``fixed`` (weights) or ``search`` (of a base).
-        label: what tells trials of one model apart; empty at the defaults.
+        label: what distinguishes trials of one model; empty at the defaults.
         settings: over the defaults.
     """
 

@@ -4,7 +4,7 @@
 
 Both checkpoints must be of the same data and protocol. For each metric: the mean over the test users of either model,
 the mean of the differences with its 95 % confidence interval, and the p-values of a paired t-test and of Wilcoxon's
-signed-rank test (zeros split, normal approximation). It tells one pair of runs apart, not two methods: other seeds are
+signed-rank test (zeros split, normal approximation). It compares one pair of runs, not two methods: other seeds are
 another question.
 """
 

@@ -1,4 +1,4 @@
-"""Time how much of an AutoCF training step goes into drawing its graphs anew.
+"""Time how much of an AutoCF training step goes into drawing its graphs again.
 
     python benchmarks/redraw.py --dataset amazon-book --data_path dataset --threads 1
 

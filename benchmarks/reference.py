@@ -1,7 +1,7 @@
 """A plain PyTorch implementation of RLMRec's formulas, to be measured against and to be tested with.
 
 It computes what the official code computes (HKUDS/RLMRec @2241375), in the way it does: one pass of Python over the
-interactions for the negatives of an epoch, one dataset item per interaction, a graph in COO form that is built anew
+interactions for the negatives of an epoch, one dataset item per interaction, a graph in COO form that is built again
 where edges are dropped, every profile projected at each step, every row of a batch its own anchor, and each contrast a
 dense ``[B, N]`` matrix of exponentials. It is written from the formulas, without that code. There is no ``[PAD]`` row.
 

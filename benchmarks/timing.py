@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
     """Add the options that every benchmark has."""
     parser.add_argument("--rounds", type=int, default=rounds, help="times each candidate is timed")
     parser.add_argument("--threads", type=int, help="torch's threads; by default as many as it takes")
-    parser.add_argument("--output", type=Path, help="Markdown file whose section of this benchmark is written anew")
+    parser.add_argument("--output", type=Path, help="Markdown file whose section of this benchmark is written again")
     parser.set_defaults(device="cpu")
 
 
@@ -101,9 +101,6 @@ def times(value: float) -> str:
     return f"{value:.2f}x"
 
 
-# ---------------------------------------------------------------------- memory
-
-
 def peak_memory(prepare: Callable[[], Callable[[], object]], device: str = "cpu") -> float:
     """Return by how many bytes a piece of work raises the peak memory of a fresh process.
 
@@ -156,9 +153,6 @@ def memory_of(field: str) -> int:
     """Return one of this process's memory figures in ``/proc/self/status``, in bytes (Linux)."""
     (kibibytes,) = re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(kibibytes)
-
-
-# ---------------------------------------------------------------------- report
 
 
 def conditions(device: str = "cpu") -> str:

@@ -32,8 +32,6 @@ PARTS = ("train", "valid", "test")
 Kind = Literal["ours", "recbole", "reference"]
 RECBOLE_MODELS = {"LightGCN": LightGCN, "SGL": SGL}
 
-# ---------------------------------------------------------------------- data
-
 
 def zipf_interactions(
     n_users: int,
@@ -142,8 +140,6 @@ def _write_generated(folder: Path, arguments: argparse.Namespace) -> None:
     for part, part_keys in zip(PARTS, (keys, *np.array_split(others, 2))):
         write_pairs(folder / f"generated.{part}.inter", *np.divmod(part_keys, arguments.items))
 
-
-# ---------------------------------------------------------------------- trainers
 
 #: Runs a training epoch, or the given number of its steps where that is not 0.
 Epoch = Callable[[int], object]

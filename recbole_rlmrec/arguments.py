@@ -45,6 +45,9 @@ def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         SettingError: an argument is not of that form, or a name stands twice with different values.
+
+    >>> parse_settings(["--n_layers=2", "--topk=[5, 20]"])
+    {'n_layers': 2, 'topk': [5, 20]}
     """
     texts: dict[str, str] = {}
     for argument in arguments:

@@ -1,7 +1,7 @@
-"""The one place that bends RecBole 1.2 to today's libraries. Each bend names the upstream issue.
+"""The one place that adapts RecBole 1.2 to today's libraries. Each repair names the upstream issue.
 
 RecBole 1.2.0 is what this package asks for, because 1.2.1 demands a Ray that no Python after 3.11 has; both work.
-Libraries are imported where they are bent, so that the version of RecBole can be asked for before anything else.
+Libraries are imported where they are repaired, so that the version of RecBole can be asked for before anything else.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 
 from recbole_rlmrec.errors import SettingError
 
-#: What the bends were written for.
+#: What the repairs were written for.
 RECBOLE = "1.2"
 
 
 @functools.cache
 def apply() -> None:
-    """Apply every bend; calling it again changes nothing.
+    """Apply every repair; calling it again changes nothing.
 
     Raises:
         SettingError: RecBole is of another version than 1.2.x.
@@ -144,7 +144,7 @@ def _report_to_ray(**metrics: float) -> None:
 def stand_in_for_ray() -> None:
     """Let RecBole's ``run_hyper.py`` import Ray where it is not installed; what is called of it raises ImportError.
 
-    The stand-in has no loader, by which others can tell that it is none.
+    The stand-in has no loader, which shows others that it is none.
     """
     if importlib.util.find_spec("ray") is not None:
         return

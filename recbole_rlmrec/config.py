@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS
 from recbole_rlmrec.settings import SETTINGS, Settings, check_value, defaults_of, published_of
+
+_logger = logging.getLogger(__name__)
 
 #: Keys that RecBole 1.2 reads although none of its property files lists them.
 _UNLISTED_KEYS = frozenset(
@@ -96,7 +98,11 @@ _YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def parse_value(text: str) -> Any:
-    """Read a command-line value: a number, True, False, None, a YAML list or mapping; anything else stays text."""
+    """Read a command-line value: a number, True, False, None, a YAML list or mapping; anything else stays text.
+
+    >>> [parse_value(text) for text in ("1e-5", "[64, 32]", "true", "None", "010", "books")]
+    [1e-05, [64, 32], True, None, '010', 'books']
+    """
     if text in ("None", "~", "null", ""):
         return None
     if text.lower() in ("true", "false"):
@@ -288,7 +294,7 @@ class RLMRecConfig(Config):
     def log_notes(self) -> None:
         """Write ``notes`` to the log, once there is one."""
         for level, message in self.notes:
-            getattr(getLogger(), level)(message)
+            getattr(_logger, level)(message)
 
     def find_data_file(self, name: str) -> Path | None:
         """Return the first of the dataset's folders' files of this name: the user's, then the embedded one."""
@@ -396,7 +402,7 @@ class RLMRecConfig(Config):
                 f"the metrics are {metrics} at {topk}. Choose one of them, such as {metrics[0]}@{topk[-1]}, or add it."
             )
 
-    def _check_external(self, model: str, is_own: bool) -> None:
+    def _check_external(self, model: str, *, is_own: bool) -> None:
         """Refuse unknown keys and ill values; note settings that this model does not read.
 
         The ranges of model settings are ours; RecBole's models may mean something else by the same name.
@@ -415,7 +421,7 @@ class RLMRecConfig(Config):
             elif key in _PICKLE_SETTINGS and value:
                 raise SettingError(
                     f"{key}={value!r} (from {self._origins[key]}): RecBole saves datasets as pickles, and reading a "
-                    "pickle runs whatever code is in it. Leave the setting out; datasets are built anew in each run."
+                    "pickle runs whatever code is in it. Leave the setting out; datasets are built again in each run."
                 )
         for key in SETTINGS if is_own else RUN_SETTINGS:
             if key in self.external_config_dict or key in self.internal_config_dict:
@@ -446,7 +452,11 @@ def is_setting(name: str) -> bool:
 
 
 def nearest_setting(name: str, likeness: float = 0.6) -> str | None:
-    """Return the setting whose name is most like this one, if any is as like as ``likeness``, of at most 1."""
+    """Return the setting whose name is most like this one, if any is as like as ``likeness``, of at most 1.
+
+    >>> nearest_setting("learning_rte"), nearest_setting("qqq")
+    ('learning_rate', None)
+    """
     return next(iter(difflib.get_close_matches(name, sorted({*_known_keys(), *SETTINGS}), n=1, cutoff=likeness)), None)
 
 

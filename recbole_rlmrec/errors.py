@@ -1,8 +1,8 @@
-"""Errors a user can mend. The command line prints them as one message, without a traceback."""
+"""Errors a user can fix. The command line prints them as one message, without a traceback."""
 
 
 class RLMRecError(Exception):
-    """Base of every error whose message says what was found, where, what was expected and how to mend it."""
+    """Base of every error whose message says what was found, where, what was expected and how to fix it."""
 
 
 class SettingError(RLMRecError, ValueError):

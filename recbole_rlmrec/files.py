@@ -37,7 +37,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:
-    """Return a record as one line of JSON, in UTF-8 where that has its characters."""
+    """Return a record as one line of JSON, in UTF-8 where that has its characters.
+
+    >>> json_line({"token": "12", "profile": "A film."}).rstrip()
+    b'{"token": "12", "profile": "A film."}'
+    """
     try:
         return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
     except UnicodeEncodeError:  # half a surrogate pair, which only an escape can hold

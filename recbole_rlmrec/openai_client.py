@@ -25,7 +25,7 @@ PLACEHOLDER_KEY = "no-key"
 #: More open connections than the client's own limit would wait for each other.
 MAX_CONCURRENCY = 1000
 
-# These tell of every request, with addresses and, in some releases, bodies and headers.
+# These log every request, with addresses and, in some releases, bodies and headers.
 _TALKATIVE_LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
 # What looks like a key though it is not ours, such as the shortened one in OpenAI's answer to a wrong key.
 _KEY_LIKE = re.compile(r"\bsk-[\w*.-]{4,}|(?<=Bearer )\S+")
@@ -145,7 +145,7 @@ class Server:
         return f"HTTP {status}: {line}" if status is not None else line
 
     def explain(self, error: BaseException, model: str) -> ServiceError:
-        """Turn a client's error into one that says how to mend it."""
+        """Turn a client's error into one that says how to fix it."""
         status, reason = getattr(error, "status_code", None), self.describe(error)
         place = self.shown_url
         if status in (401, 403):
@@ -155,9 +155,9 @@ class Server:
                 else f"a request without a key (the environment variable {self.key_variable} is not set)"
             )
             # Not the server's own words for 401: they quote the key.
-            told = "" if status == 401 else f" ({reason})"
+            said = "" if status == 401 else f" ({reason})"
             return ServiceError(
-                f"{place} refuses {given}, with status {status}{told}. Set a key that may use the model '{model}'."
+                f"{place} refuses {given}, with status {status}{said}. Set a key that may use the model '{model}'."
             )
         if status == 404 and _is_of_another_thing(error, model):
             return ServiceError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from logging import getLogger
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
 from recbole_rlmrec.training.trainer import trainer_class
+
+_logger = logging.getLogger(__name__)
 
 #: What may differ between two trainings that have the same outcome; data are compared by their hashes.
 _OF_NO_MATTER = OUTPUT_SETTINGS | {"dataset", "base_first"}
@@ -100,6 +103,7 @@ def run(
     config_file_list: Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     command_line: Mapping[str, Any] | None = None,
+    *,
     saved: bool = True,
     nproc: int = 1,
     world_size: int = -1,
@@ -129,18 +133,28 @@ def run(
         What the run found; None on a machine that has not rank 0.
 
     Raises:
-        RLMRecError: a setting or a data file is wrong; the message says how to mend it.
+        RLMRecError: a setting or a data file is wrong; the message says how to fix it.
     """
     processes = Processes(nproc, world_size, ip, port, group_offset)
-    arguments = (model, dataset, config_file_list, config_dict, command_line, saved, own_log)
+    work = partial(
+        _run,
+        model=model,
+        dataset=dataset,
+        config_file_list=config_file_list,
+        config_dict=config_dict,
+        command_line=command_line,
+        saved=saved,
+        own_log=own_log,
+    )
     if processes.total == 1:
-        return _run(contextlib.nullcontext, *arguments)
-    result: Result | None = run_in_processes(processes, _run, *arguments)
+        return work(contextlib.nullcontext)
+    result: Result | None = run_in_processes(processes, work)
     return result
 
 
 def _run(
     join: Callable[[Any], AbstractContextManager[None]],
+    *,
     model: str | type,
     dataset: str,
     config_file_list: Sequence[str | Path] | None,
@@ -152,10 +166,10 @@ def _run(
     """Do the run of this process, which ``join`` makes one of a group."""
     config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
     with join(config):
-        return _run_configured(config, saved, own_log)
+        return _run_configured(config, saved=saved, own_log=own_log)
 
 
-def _run_configured(config: RLMRecConfig, saved: bool, own_log: bool) -> Result:
+def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Result:
     is_first = this_shard().rank == 0
     if config["result_file"] and is_first:
         _check_writable(Path(config["result_file"]))
@@ -164,23 +178,22 @@ def _run_configured(config: RLMRecConfig, saved: bool, own_log: bool) -> Result:
     if is_first and own_log:
         Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
         init_logger(config)
-    logger = getLogger()
-    logger.info(sys.argv)
-    logger.info(config)
+    _logger.info(sys.argv)
+    _logger.info(config)
     config.log_notes()
 
     dataset = create_dataset(config)
-    logger.info(dataset)
+    _logger.info(dataset)
     loaders = data_preparation(config, dataset)
     Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
     data = _Data(loaders, _data_hashes(config, loaders))
-    base, resume_from = _train_base_first(config, data, saved)
-    trained = _train(config, data, saved, resume_from, base)
+    base, resume_from = _train_base_first(config, data, saved=saved)
+    trained = _train(config, data, saved=saved, resume_from=resume_from, base=base)
     kept = trained.kept
-    logger.info(set_color("best valid ", "yellow") + f": {kept.valid}")
-    logger.info(set_color("test result", "yellow") + f": {kept.test}")
+    _logger.info(set_color("best valid ", "yellow") + f": {kept.valid}")
+    _logger.info(set_color("test result", "yellow") + f": {kept.test}")
     known = _known_base(config, base, trained.data)
-    _tell_what_it_is_worth(config, trained, known, kept)
+    _log_what_it_is_worth(config, trained, known, kept)
 
     result = Result(
         model=config["model"],
@@ -236,7 +249,9 @@ class _Trained:
     data: dict[str, str]
 
 
-def _train(config: RLMRecConfig, data: _Data, saved: bool, resume_from: str | None, base: Outcome | None) -> _Trained:
+def _train(
+    config: RLMRecConfig, data: _Data, *, saved: bool, resume_from: str | None, base: Outcome | None
+) -> _Trained:
     """Train the configuration's model and test its best epoch.
 
     Args:
@@ -253,7 +268,7 @@ def _train(config: RLMRecConfig, data: _Data, saved: bool, resume_from: str | No
     init_seed(config["seed"], config["reproducibility"])
     train_data, valid_data, test_data = data.loaders
     recommender = _built(config, dataset_of(train_data)).to(config["device"])
-    getLogger().info(recommender)
+    _logger.info(recommender)
     trainer = trainer_class(config)(config, recommender)
     trainer.base_record = base.record() if base is not None else None
     try:
@@ -299,7 +314,7 @@ def _rewind(loader: Any, seed: int) -> None:
             generator.manual_seed(seed)
 
 
-def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[Outcome | None, str | None]:
+def _train_base_first(config: RLMRecConfig, data: _Data, *, saved: bool) -> tuple[Outcome | None, str | None]:
     """Train the base of an aligned model, as its own run would, where ``base_first`` asks for it.
 
     Returns:
@@ -310,7 +325,7 @@ def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[O
     if not config["base_first"] or base_class is None or not config.aligns:
         return None, resume_from
     if not saved or config["eval_step"] == 0 or not data.loaders[1]:
-        getLogger().warning(
+        _logger.warning(
             f"base_first: without checkpoints and validations there is nothing to choose between {config['model']} and "
             f"{base_class.__name__} by; the base is not trained."
         )
@@ -326,11 +341,11 @@ def _train_base_first(config: RLMRecConfig, data: _Data, saved: bool) -> tuple[O
     # What lies in a folder may differ between machines, and between two looks at it.
     known = agreed(_recorded(find_record(folder, base_class.__name__, settings, data.hashes, _OF_NO_MATTER)))
     if known is not None and not resume_from:
-        getLogger().info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.")
+        _logger.info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.")
         return known, None
-    getLogger().info(f"{base_class.__name__}, the base, is trained first (off with --base_first=False).")
-    base = _train(base_config, data, saved, resume_from, None).outcome
-    getLogger().info(f"{base_class.__name__} validates at {base.valid}. Now {config['model']}.")
+    _logger.info(f"{base_class.__name__}, the base, is trained first (off with --base_first=False).")
+    base = _train(base_config, data, saved=saved, resume_from=resume_from, base=None).outcome
+    _logger.info(f"{base_class.__name__} validates at {base.valid}. Now {config['model']}.")
     return base, None
 
 
@@ -356,7 +371,7 @@ def _base_of_checkpoint(checkpoint: Mapping[str, Any]) -> Outcome | None:
         return None
     base = _recorded(Outcome(**record))
     if base is None:
-        getLogger().warning(
+        _logger.warning(
             f"The checkpoint of the base, '{record['checkpoint']}', is not there any more, or goes on from there: "
             "whatever it is worth, the aligned model is kept."
         )
@@ -395,7 +410,7 @@ def _known_base(config: RLMRecConfig, base: Outcome | None, data: Mapping[str, s
     return recorded_base(config["result_file"], base_class.__name__, config["seed"], data)
 
 
-def _tell_what_it_is_worth(
+def _log_what_it_is_worth(
     config: RLMRecConfig, trained: _Trained, base: Mapping[str, Any] | None, kept: Outcome
 ) -> None:
     """Log the test result beside those of the popularity ranking and of the base, then what went wrong if it did."""
@@ -405,15 +420,15 @@ def _tell_what_it_is_worth(
         of_seed = "" if base["seed"] == config["seed"] else f", seed {base['seed']}"
         rows.append((f"{base['model']} (base{of_seed})", base["test"]))
     rows.append((config["model"], trained.outcome.test))
-    getLogger().info("Test results, each with its change from the line above:\n" + table(rows))
+    _logger.info("Test results, each with its change from the line above:\n" + table(rows))
     if kept is not trained.outcome:
-        getLogger().warning(
+        _logger.warning(
             f"{config['model']} validates no better than its base, {kept.model}: the base is kept. Its texts may be "
             "few, poor or of other items (recbole-rlmrec check says more), or what they say is in the interactions "
             "already. The test result and the checkpoint of this run are the base's."
         )
     if kept.plateau:
-        getLogger().warning(kept.plateau)
+        _logger.warning(kept.plateau)
 
 
 class Loaded(NamedTuple):
@@ -457,7 +472,7 @@ def load_model(
     init_seed(config["seed"], config["reproducibility"])
     # Embeddings that training alone has read may be others by now, or not be there: no score depends on them.
     with_embeddings = flags_of(config.model_class).scores_semantic_embeddings
-    check_data(checkpoint, fingerprint(dataset_of(loaders[0]), with_embeddings), path)
+    check_data(checkpoint, fingerprint(dataset_of(loaders[0]), with_embeddings=with_embeddings), path)
     recommender = _built(config, dataset_of(loaders[0])).to(config["device"])
     load_weights(recommender, checkpoint, path)
     recommender.eval()

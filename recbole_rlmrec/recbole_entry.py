@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from recbole_rlmrec.quick_start import load_model, run
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.training.checkpoint import load_checkpoint
 from recbole_rlmrec.training.trainer import trainer_class, trainer_over
+
+_logger = logging.getLogger(__name__)
 
 #: How like a setting an unknown ``--name=value`` has to be to be taken for a slip and not for the script's own.
 _LIKE_A_SLIP = 0.85
@@ -62,9 +64,6 @@ def register_with_recbole() -> None:
         (quick_start.load_data_and_model, _load_data_and_model),
     ):
         compat.reroute(function, route)
-
-
-# ---------------------------------------------------------------------- which model is asked for
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _settings_typed() -> dict[str, Any]:
     for name in typed:
         near = None if is_setting(name) else nearest_setting(name, _LIKE_A_SLIP)
         if near is not None:
-            getLogger().warning(f"--{name} is no setting and is left to the script. Did you mean '{near}'?")
+            _logger.warning(f"--{name} is no setting and is left to the script. Did you mean '{near}'?")
     return {name: value for name, value in typed.items() if is_setting(name)}
 
 
@@ -144,9 +143,6 @@ def _content(path: str | Path) -> dict[str, Any]:
         return read_yaml(Path(path))
     except SettingError:
         return {}
-
-
-# ---------------------------------------------------------------------- routes: RecBole's function, then its arguments
 
 
 def _config(

@@ -44,10 +44,10 @@ class DataSettings(Settings):
         None, TEXT, "column of the .item file with prose about the items", "description"
     )
     item_attribute_fields: list[str] | None = setting(
-        None, NAMES, "columns of the .item file told in profiles", "[genres]"
+        None, NAMES, "columns of the .item file shown in profiles", "[genres]"
     )
     user_attribute_fields: list[str] | None = setting(
-        None, NAMES, "columns of the .user file told in profiles", "[age]"
+        None, NAMES, "columns of the .user file shown in profiles", "[age]"
     )
     review_field: str | None = setting(None, TEXT, "column of the .inter file with the users' words", "review")
     text_domain: TextDomain = setting("general", Choice.of(TextDomain), "what the items are, for the prompts", "books")

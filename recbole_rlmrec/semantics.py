@@ -46,11 +46,12 @@ def build_semantics(
     encoder: Encoder,
     settings: BuildSettings,
     report: Callable[[str], None] = _logger.info,
+    *,
     progress: bool = True,
 ) -> CheckReport | None:
     """Write the profiles of a dataset, encode them, and check the result.
 
-    Items come first, since users' prompts tell their profiles. What is there already is not made again, so a call that
+    Items come first, since users' prompts show their profiles. What is there already is not made again, so a call that
     was stopped goes on where it was.
 
     Args:

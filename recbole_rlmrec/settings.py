@@ -30,7 +30,11 @@ def bound_of(weight: Weight, share: float) -> float | None:
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers; ``whole`` admits integers only."""
+    """An interval of numbers; ``whole`` admits integers only.
+
+    >>> 0.5 in Range(0, 1), 2 in Range(0, 1), str(Range(0, 1)), str(Range(1, whole=True))
+    (True, False, 'a number in [0, 1]', 'a whole number at least 1')
+    """
 
     low: float
     high: float = float("inf")
@@ -57,7 +61,11 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """A closed set of words."""
+    """A closed set of words.
+
+    >>> "mean" in Choice(("mean", "sum")), str(Choice(("mean", "sum")))
+    (True, 'one of mean, sum')
+    """
 
     words: tuple[str, ...]
 
@@ -75,7 +83,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class AutoOr:
-    """The word ``auto``, or a number of a range."""
+    """The word ``auto``, or a number of a range.
+
+    >>> "auto" in AutoOr(Range(0)), -1 in AutoOr(Range(0)), str(AutoOr(Range(0)))
+    (True, False, 'auto or a number at least 0')
+    """
 
     range: Range
 
@@ -154,6 +166,12 @@ def setting(default: Any, allowed: Allowed, meaning: str, example: str | None = 
         meaning: half a sentence, which the README's table and error messages quote.
         example: of a value, as typed; the default, if not given.
         published: its value under ``defaults: published``; the default, if not given.
+
+    >>> @dataclass(frozen=True)
+    ... class TiltSettings(Settings):
+    ...     tilt_weight: float = setting(0.5, Range(0), "weight of the penalty on the tilt", published=0.125)
+    >>> defaults_of(TiltSettings), published_of(TiltSettings)
+    ({'tilt_weight': 0.5}, {'tilt_weight': 0.125})
     """
     described = Setting(allowed, str(default) if example is None else example, meaning)
     return field(default=default, kw_only=True, metadata={_DECLARED: _Declared(described, published)})
@@ -208,7 +226,7 @@ def declare(*classes: type[Settings], of_recbole: bool = False) -> None:
         owner = (cls.__module__, cls.__qualname__)
         for each in fields(cls):
             is_inherited = each.name not in vars(cls).get("__annotations__", {})
-            described = None if is_inherited else _described(cls, each, {**SETTINGS, **found}, of_recbole)
+            described = None if is_inherited else _described(cls, each, {**SETTINGS, **found}, of_recbole=of_recbole)
             if described is None:
                 continue
             there = found.get(each.name, SETTINGS.get(each.name))
@@ -223,7 +241,7 @@ def declare(*classes: type[Settings], of_recbole: bool = False) -> None:
 
 
 def _described(
-    settings: type[Settings], field: Field[Any], known_by_name: Mapping[str, Setting], of_recbole: bool
+    settings: type[Settings], field: Field[Any], known_by_name: Mapping[str, Setting], *, of_recbole: bool
 ) -> Setting | None:
     """Return what a field declares; None where it is for a setting that another class declares.
 

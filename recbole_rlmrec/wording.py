@@ -27,6 +27,15 @@ def examples(tokens: Iterable[Any], most: int = N_EXAMPLES) -> str:
     return ", ".join(repr(str(token)) for token, _ in zip(tokens, range(most)))
 
 
+def example_pairs(pairs: Iterable[tuple[Any, Any]], most: int = N_EXAMPLES) -> str:
+    """Return the first few (user, item) pairs.
+
+    >>> example_pairs([("u1", "i7"), ("u2", "i9")], most=1)
+    '(u1, i7)'
+    """
+    return ", ".join(f"({user}, {item})" for (user, item), _ in zip(pairs, range(most)))
+
+
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Return names one after another; of a long list only the beginning.
 

@@ -15,6 +15,83 @@ from worlds import World, fitting, write_dataset
 
 __all__ = ["World", "batch_of", "built", "fitting", "write_dataset"]
 
+#: A package of its own, which tests install: nothing in it is a test.
+collect_ignore = ["outside"]
+
+TESTS = Path(__file__).parent
+#: What ``-m quick`` runs beside the examples in docstrings: folders and files that take seconds and cover most rooms.
+QUICK = (
+    "check",
+    "data",
+    "encoder/test_lsa.py",
+    "encoder/test_sentence_transformer.py",
+    "model/test_golden.py",
+    "model/test_layers.py",
+    "model/test_model_registry.py",
+    "model/test_semantic_table.py",
+    "ops",
+    "profile/test_budget.py",
+    "profile/test_cost.py",
+    "profile/test_prompt.py",
+    "profile/test_record.py",
+    "profile/test_template.py",
+    "sources",
+    "test_architecture.py",
+    "test_config.py",
+    "test_exports.py",
+    "test_readme.py",
+    "test_registry.py",
+    "test_settings.py",
+    "test_suite.py",
+    "text",
+    "training/test_popularity.py",
+    "training/test_stopping.py",
+    "tuning/test_recorded.py",
+    "tuning/test_space.py",
+)
+#: Files and tests in these that are not quick: most read the embedded dataset, start processes, or check gradients
+#: by differences.
+SLOW = frozenset(
+    {
+        "check/test_report.py::test_movielens_end_to_end",
+        "data/test_dataset.py::test_own_embeddings_go_before_the_embedded_ones",
+        "data/test_dataset.py::test_own_embeddings_of_another_dimension",
+        "data/test_loader.py",
+        "data/test_ml100k_files.py",
+        "ops/test_attention.py::test_gradcheck",
+        "ops/test_info_nce.py::test_gradcheck_with_weights",
+        "ops/test_info_nce.py::test_memory_stays_far_below_the_matrix",
+        "test_exports.py::test_importing_the_package_imports_nothing_else",
+        "test_settings.py::test_settings_of_other_models_are_known_before_any_model_is_built",
+        "test_suite.py::test_modules_need_no_optional_package",
+        "text/test_corpus.py::test_movielens_has_its_texts",
+        "text/test_corpus.py::test_movielens_is_split_as_the_training_is",
+        "text/test_corpus.py::test_movielens_ratings_are_those_of_the_file",
+    }
+)
+
+
+def is_quick(path: Path, test: str = "") -> bool:
+    """Return whether ``-m quick`` runs a file, or a test in it; outside of ``tests/`` there are examples only."""
+    if TESTS not in path.parents:
+        return True
+    file = path.relative_to(TESTS).as_posix()
+    is_chosen = any(file == chosen or file.startswith(f"{chosen}/") for chosen in QUICK)
+    return is_chosen and SLOW.isdisjoint({file, f"{file}::{test}"})
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m quick``, do not even import the other files, which takes longer than the quick tests of some rooms."""
+    is_test_file = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if is_test_file and config.option.markexpr == "quick" and not is_quick(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_quick(item.path, getattr(item, "originalname", "")):
+            item.add_marker(pytest.mark.quick)
+
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run side by side, and so do the processes that they start: one thread each, or they thrash.
     torch.set_num_threads(1)

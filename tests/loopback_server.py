@@ -297,8 +297,8 @@ class LoopbackServer:
         refused = self._refused(body)
         if refused is not None:
             return refused
-        told = "".join(str(message["content"]) for message in body["messages"])
-        if self.max_characters is not None and len(told) > self.max_characters:
+        asked_text = "".join(str(message["content"]) for message in body["messages"])
+        if self.max_characters is not None and len(asked_text) > self.max_characters:
             message = f"This model's maximum context length is {self.max_characters} characters."
             return _error(400, message, param="messages", code="context_length_exceeded")
         reply = (self.answer and self.answer(body)) or Reply(profile_content(user_text(body)))
@@ -316,7 +316,7 @@ class LoopbackServer:
             "choices": [{"index": 0, "finish_reason": reply.finish_reason, "message": said}],
         }
         if reply.usage:
-            asked, answered = n_tokens(told), n_tokens(content or "")
+            asked, answered = n_tokens(asked_text), n_tokens(content or "")
             completion["usage"] = {
                 "prompt_tokens": asked,
                 "completion_tokens": answered,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def test_every_file_has_a_floor(graph: dict[str, set[str]]) -> None:
     assert {room_of(module) for module in graph} == set(FLOOR_OF)
 
 
+def test_the_map_for_contributors_has_the_floors() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", text.partition("## What belongs where")[2].partition("\n## ")[0], re.MULTILINE)
+    assert [tuple(row.split("`")[1::2]) for row in rows] == list(FLOORS)
+
+
 def test_no_import_goes_up(graph: dict[str, set[str]]) -> None:
     """A file imports from its own room and from floors below."""
     upwards = [
@@ -108,3 +115,57 @@ def test_what_trains_needs_neither_profiles_nor_encoders(graph: dict[str, set[st
             reached.add(module)
             waiting += graph[module]
     assert {room_of(module) for module in reached}.isdisjoint({"profile", "encoder", "text", "sources"})
+
+
+def calls_of(path: Path, name: str) -> list[ast.Call]:
+    """Calls of a function by its name, also as a module's attribute."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    return [call for call in calls if name in (getattr(call.func, "id", None), getattr(call.func, "attr", None))]
+
+
+def test_only_verbs_print() -> None:
+    """What is below says what it has to say by its logger or by a ``report`` that it is given."""
+    printing = {room_of(name) for name, path in modules().items() if calls_of(path, "print")}
+    assert printing <= {"cli", "verbs"}
+
+
+def test_each_module_has_one_logger_of_its_name() -> None:
+    """RecBole's handlers are the root logger's, which only what silences a process or a trial touches."""
+    roots = {name for name, path in modules().items() if any(not call.args for call in calls_of(path, "getLogger"))}
+    assert roots == {"launch", "tuning.trial"}
+    for name, path in modules().items():
+        named = [call for call in calls_of(path, "getLogger") if call.args and ast.unparse(call.args[0]) == "__name__"]
+        assert len(named) <= 1, name
+
+
+#: Functions whose arguments RecBole, PyTorch or Ray dictate, and hence their order.
+DICTATED = {
+    "forward",
+    "train",
+    "fit",
+    "evaluate",
+    "create_adjust_matrix",
+    "_valid_epoch",
+    "_save_checkpoint",
+    "_train_epoch",
+    "on_trial_complete",
+    "data.loader.__init__",
+    "recbole_entry._evaluate",
+    "recbole_entry._run",
+    "recbole_entry._run_recbole",
+}
+
+
+def test_flags_are_given_by_name() -> None:
+    """``f(x, True)`` says nothing: parameters of type bool stand behind a ``*``."""
+    flags = []
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and not {node.name, f"{module}.{node.name}"} & DICTATED:
+                given = [*node.args.posonlyargs, *node.args.args]
+                flags += [f"{module}.{node.name}({each.arg})" for each in given if is_flag(each)]
+    assert flags == []
+
+
+def is_flag(parameter: ast.arg) -> bool:
+    return parameter.annotation is not None and ast.unparse(parameter.annotation) in ("bool", "bool | None")

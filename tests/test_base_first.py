@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import World
-from test_trainer import QUICK, all_scores
+from trainings import QUICK, all_scores
 
 from recbole_rlmrec import quick_start
 from recbole_rlmrec.errors import DataError
@@ -266,7 +266,7 @@ def test_loaders_are_rewound_with_what_they_hold() -> None:
     assert all(torch.equal(torch.rand(1, generator=generator), expected) for generator in generators)
 
 
-def test_popularity_is_not_told_to_boards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_popularity_is_not_reported_to_boards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[float] = []
     monkeypatch.setattr(trainer.RecBoleTrainer, "__init__", _with_a_board(trainer.RecBoleTrainer.__init__, reported))
     result = train(world, "LightGCN", epochs=1)

@@ -212,7 +212,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def test_an_error_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake in the program keeps its traceback; only what a user can mend becomes one message."""
+    """A mistake in the program keeps its traceback; only what a user can fix becomes one message."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("a mistake")

@@ -90,7 +90,7 @@ def test_gaps_of_user_and_item_columns(gaps: Path) -> None:
 
 
 def test_gaps_in_recboles_own_dataset(gaps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bends hold for RecBole's classes, not for ours alone."""
+    """The repairs hold for RecBole's classes, not for ours alone."""
     monkeypatch.setattr(sys, "argv", ["test"])
     compat.apply()
     config = Config("BPR", "gaps", config_dict={**SETTINGS, "data_path": str(gaps)})

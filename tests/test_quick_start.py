@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import World
-from test_trainer import QUICK, all_scores, train
+from trainings import QUICK, all_scores, train
 
 import recbole_rlmrec
 from recbole_rlmrec.errors import SettingError

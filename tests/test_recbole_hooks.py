@@ -146,9 +146,6 @@ def test_recbole_has_what_is_used_of_it(owner: str, name: str, expected: str) ->
     assert found == expected, f"RecBole {recbole.__version__}: {owner}.{name} is {found}, and {expected} was expected"
 
 
-# ------------------------------------------------------------------ the list is complete
-
-
 def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 

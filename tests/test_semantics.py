@@ -100,8 +100,8 @@ def test_template_and_lsa_make_embeddings_that_a_model_trains_with(shop: Shop, c
     assert "no leak found" in printed
     users = read_profiles(shop.path("userprf.jsonl"))
     assert set(users) == {f"u{user}" for user in range(N_USERS)}
-    told = {user: set(users[user].told) for user in users}
-    assert told == {user: {row[1] for row in shop.rows if row[0] == user and row[2] == "train"} for user in users}
+    used = {user: set(users[user].told) for user in users}
+    assert used == {user: {row[1] for row in shop.rows if row[0] == user and row[2] == "train"} for user in users}
     described = json.loads(shop.path("semantic.json").read_text())
     assert described["writer"] == "template"
     assert described["train_sha256"] == shop.train_sha256
@@ -158,7 +158,7 @@ def test_a_language_model_writes_items_first_then_users(shop: Shop, server: Loop
     item_texts, user_texts = asked[:N_ITEMS], asked[N_ITEMS:]
     items = read_profiles(shop.path("itemprf.jsonl"))
     assert {profile.profile for profile in items.values()} == {f"Profile of {text}" for text in item_texts}
-    assert all("Profile of" in text for text in user_texts)  # items' profiles are told
+    assert all("Profile of" in text for text in user_texts)  # items' profiles are shown
     found = shop.vectors("item")["i3"]
     expected = embedding(items["i3"].profile, 8)
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-5)
@@ -229,7 +229,7 @@ class Wrong(RuleWriter):
         return {"i0": "a text"}
 
 
-def test_a_writer_that_returns_no_profiles_is_told_what_is_expected(shop: Shop) -> None:
+def test_a_writer_that_returns_no_profiles_reads_what_is_expected(shop: Shop) -> None:
     config = RLMRecConfig("BPR", "shop", config_dict={"data_path": str(shop.root)})
     with pytest.raises(ContractError, match=r"Wrong.write\(\) returned .*'a text'.*, expected a dictionary token"):
         build_semantics(config, Wrong(), make_encoder("lsa", EncoderSettings()), BuildSettings())

@@ -82,9 +82,6 @@ print(json.dumps(answers))
         assert answers[f"{name}x"].startswith(misspelt)
 
 
-# ---------------------------------------------------------------------- declarations
-
-
 @pytest.fixture
 def undeclared() -> Any:
     """Take out what a test declares."""

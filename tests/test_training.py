@@ -11,7 +11,7 @@ import torch
 from conftest import World
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import init_seed
-from test_trainer import train
+from trainings import train
 
 from recbole_rlmrec import cli, quick_start
 from recbole_rlmrec.errors import TrainingError
@@ -51,7 +51,7 @@ MIXED = ["LightGCN_RLMRecCon", "LightGCN_RLMRecGen", "SimGCL_RLMRecCon", "SGL", 
 def test_mixed_precision_is_near_full(world: World, model: str) -> None:
     found = {amp: epochs(world, Trainer, model, n=3, enable_amp=amp) for amp in (True, False)}
     losses = {amp: np.array(each) for amp, (_, each) in found.items()}
-    assert not np.array_equal(losses[True], losses[False]), "nothing was lowered"
+    assert not np.array_equal(losses[True], losses[False]), "nothing was cast to bfloat16"
     np.testing.assert_allclose(losses[True], losses[False], rtol=0.02)
     for parameter in found[True][0].model.parameters():
         assert parameter.dtype == torch.float32 and torch.isfinite(parameter).all()

@@ -29,7 +29,7 @@ _N_POPULAR = 3
 _N_DRAWN = 2
 _N_NEIGHBOURS = 3
 _N_COMPARED = 1000
-#: Above this mean cosine of random pairs, vectors hardly tell ids apart.
+#: Above this mean cosine of random pairs, vectors hardly distinguish ids.
 _COLLAPSED = 0.95
 _LABEL_CHARACTERS = 60
 
@@ -78,7 +78,7 @@ class EmbeddingReport:
         if self.zeros:
             lines.append(f"  all-zero vectors: {self.zeros:,}")
         if self.mean_cosine is not None:
-            alike = "; the encoder hardly tells them apart" if self.mean_cosine > _COLLAPSED else ""
+            alike = "; the encoder hardly distinguishes them" if self.mean_cosine > _COLLAPSED else ""
             lines.append(f"  mean cosine of random pairs: {self.mean_cosine:.3f}{alike}")
         for label, nearest in self.neighbours:
             lines.append(f"  nearest to {label}")
@@ -164,7 +164,7 @@ def is_stale(
     profiles: Mapping[Side, Mapping[str, Profile]],
     embedded: Mapping[Side, Embedded],
 ) -> bool:
-    """Tell whether embeddings are of other profiles than those in the files.
+    """Return whether embeddings are of other profiles than those in the files.
 
     Each row's text is compared with the digest beside the table. Where there are no digests, as beside tables from
     elsewhere, the record's hash is compared with that of the profiles, as they stand or by id.
@@ -197,10 +197,10 @@ def is_stale(
 def _has_other_text(
     table: SemanticEmbedding, digests: Sequence[bytes], record: Mapping[str, Any], profiles: Mapping[str, Profile]
 ) -> bool:
-    """Tell whether a row of a table is of another text than its id's profile."""
-    made = str(record.get("encoder") or ""), bool(record.get("normalized"))
+    """Return whether a row of a table is of another text than its id's profile."""
+    encoder, normalized = str(record.get("encoder") or ""), bool(record.get("normalized"))
     return any(
-        token not in profiles or text_digest(profiles[token].profile, vector, *made) != digest
+        token not in profiles or text_digest(profiles[token].profile, vector, encoder, normalized=normalized) != digest
         for token, vector, digest in zip(table.tokens.tolist(), table.vectors, digests)
     )
 

@@ -30,13 +30,13 @@ class LeakReport:
 
     Attributes:
         unused: "user" and "item" -> tokens whose profile no embedding can hold, in order; they are not judged.
-        told: interactions that the profiles are recorded to tell of.
+        told: interactions that the profiles are recorded to have been written from.
         told_held_out: those of them that are held out, as (user, item); each is a leak.
         told_unknown: those of them that are no interaction of the dataset, as (user, item).
         prompts: prompts that can be built now.
         prompts_held_out: held-out interactions in these, as (user, item); each is a leak.
-        other_split: what was made from another training split and may tell of held-out interactions; sentences.
-        harmless_split: what was made from another training split but tells of nothing held out; sentences.
+        other_split: what was made from another training split and may show held-out interactions; sentences.
+        harmless_split: what was made from another training split but shows nothing held out; sentences.
         mentions: user -> titles of held-out items in the user's profile that are no titles of training items.
         stale: the records of embeddings that were made from other profiles than there are now.
         unknown: sides whose profiles or embeddings may be made from anything, as far as is recorded.
@@ -56,7 +56,7 @@ class LeakReport:
 
     @property
     def is_proven(self) -> bool:
-        """Whether a held-out interaction is told."""
+        """Whether a held-out interaction is used in a profile or a prompt."""
         return bool(self.told_held_out or self.prompts_held_out)
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class LeakReport:
                 for side, tokens in self.unused.items()
                 if tokens
             ),
-            f"  interactions that profiles are recorded to tell of: {self.told:,}",
+            f"  interactions that profiles were written from, by their record: {self.told:,}",
             *found_line("  of these held out (validation or test)", self.told_held_out),
             *found_line("  of these no interaction of the dataset", self.told_unknown),
             f"  prompts built from the training split now: {self.prompts:,}",
@@ -93,7 +93,9 @@ class LeakReport:
     def _verdict(self) -> str:
         if self.is_proven:
             n_leaks = len(self.told_held_out) + len(self.prompts_held_out)
-            return f"verdict: LEAK. {count(n_leaks, 'held-out interaction')} told; write the profiles again."
+            return (
+                f"verdict: LEAK. {count(n_leaks, 'held-out interaction')} used in profiles; write the profiles again."
+            )
         if self.other_split:
             return (
                 "verdict: SUSPECTED LEAK. Made from another training split, with no record that clears it; make it "
@@ -131,28 +133,30 @@ def check_leaks(
     ids.update({side: found.ids for side, found in embedded.items()})
     used = {side: {token: profile for token, profile in profiles[side].items() if token in ids[side]} for side in SIDES}
     training = {(review.user, review.item) for review in corpus.training}
-    told = {pair for side in SIDES for profile in used[side].values() for pair in _pairs(side, profile)}
+    used_pairs = {pair for side in SIDES for profile in used[side].values() for pair in _pairs(side, profile)}
     texts = {token: profile.profile for token, profile in profiles["item"].items()}
     built = [*prompts.of_items[0], *prompts.of_users(texts)[0]]
     prompted = {pair for prompt in built for pair in _pairs(prompt.side, prompt)}
     other_split, harmless_split = _other_splits(corpus, used, metadata, training)
     return LeakReport(
         unused={side: tuple(sorted(set(profiles[side]).difference(used[side]))) for side in SIDES},
-        told=len(told),
-        told_held_out=tuple(sorted(told & corpus.held_out)),
-        told_unknown=tuple(sorted(told - corpus.held_out - training)),
+        told=len(used_pairs),
+        told_held_out=tuple(sorted(used_pairs & corpus.held_out)),
+        told_unknown=tuple(sorted(used_pairs - corpus.held_out - training)),
         prompts=len(built),
         prompts_held_out=tuple(sorted(prompted & corpus.held_out)),
         other_split=other_split,
         harmless_split=harmless_split,
         mentions=_mentions(corpus, used["user"]),
         stale=tuple(stale),
-        unknown=tuple(side for side in SIDES if _is_unknown(used[side].values(), embedded.get(side), bool(stale))),
+        unknown=tuple(
+            side for side in SIDES if _is_unknown(used[side].values(), embedded.get(side), stale=bool(stale))
+        ),
     )
 
 
-def _is_unknown(profiles: Collection[Profile], found: Embedded | None, stale: bool) -> bool:
-    """Tell whether no record says what one side's profiles, or its embeddings, were made from."""
+def _is_unknown(profiles: Collection[Profile], found: Embedded | None, *, stale: bool) -> bool:
+    """Return whether no record says what one side's profiles, or its embeddings, were made from."""
     if found is not None and found.record.get("train_sha256") is not None:
         return False
     if any(not profile.train_sha256 and not profile.told for profile in profiles):
@@ -161,7 +165,7 @@ def _is_unknown(profiles: Collection[Profile], found: Embedded | None, stale: bo
 
 
 def _pairs(side: Side, source: Any) -> list[tuple[str, str]]:
-    """Return the (user, item) pairs that a profile or prompt tells of."""
+    """Return the (user, item) pairs that a profile or prompt was written from."""
     if side == "user":
         return [(source.token, item) for item in source.told]
     return [(user, source.token) for user in source.told]
@@ -182,15 +186,15 @@ def _other_splits(
     for side in SIDES:
         made_here = ("", corpus.train_sha256)
         other = [profile for profile in profiles[side].values() if profile.train_sha256 not in made_here]
-        # An item's profile without told interactions is made of what its catalogue says.
+        # An item's profile that used no interactions is made of what its catalogue says.
         clear = [
             profile
             for profile in other
             if (profile.told or side == "item") and training.issuperset(_pairs(side, profile))
         ]
         for found, sentences, remark in (
-            (len(other) - len(clear), suspected, "may tell of held-out interactions"),
-            (len(clear), cleared, "by their record tell of training interactions only"),
+            (len(other) - len(clear), suspected, "may show held-out interactions"),
+            (len(clear), cleared, "by their record show training interactions only"),
         ):
             if found:
                 sentences.append(f"{count(found, f'{side} profile')} written from another training split, {remark}")

@@ -1,9 +1,10 @@
 """What there is of a dataset's profiles and embeddings, how good it looks, and whether anything held out is in it.
 
-A profile must tell of training interactions only: one that mentions a validation or test item hands the answer to the
+A profile must show training interactions only: one that mentions a validation or test item hands the answer to the
 model. Four things are looked at: the hash of the training split that profiles and embeddings were made from, the
-interactions that each profile is recorded to tell of, the prompts as they would be built now, and titles of held-out
-items in the texts themselves. A profile of an id without a vector reaches no model, so it is counted and not judged.
+interactions that each profile is recorded to have been written from, the prompts as they would be built now, and titles
+of held-out items in the texts themselves. A profile of an id without a vector reaches no model, so it is counted and
+not judged.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class CheckReport:
 
     @property
     def has_leak(self) -> bool:
-        """Whether a held-out interaction is told, or something was made from another split and nothing clears it."""
+        """Whether a held-out interaction is used, or something was made from another split and nothing clears it."""
         return self.leaks.is_proven or bool(self.leaks.other_split)
 
     def __str__(self) -> str:

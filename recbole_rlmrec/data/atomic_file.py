@@ -45,11 +45,11 @@ def token_fault(token: str) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Tell whether text can be written as UTF-8, which half a surrogate pair cannot."""
+    """Return whether text can be written as UTF-8, which half a surrogate pair cannot."""
     return not re.search("[\ud800-\udfff]", text)
 
 
-def mend_tokens(tokens: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def repair_tokens(tokens: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Change the ids that RecBole's files cannot hold or would read as missing, such as a Steam user named "null".
 
     Tabs, line breaks, null characters, halves of surrogate pairs and blanks at either end are percent-encoded; what
@@ -61,7 +61,7 @@ def mend_tokens(tokens: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     Returns:
         The tokens in their order, and old -> new of those that were changed.
     """
-    taken, mended, changes = set(tokens), [], {}
+    taken, repaired, changes = set(tokens), [], {}
     for token in tokens:
         new = _UNWRITABLE.sub(lambda match: quote(match[0], safe="", errors="surrogatepass"), token)
         while new in MISSING_TOKENS or new == PAD_TOKEN or (new != token and new in taken):
@@ -69,8 +69,8 @@ def mend_tokens(tokens: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if new != token:
             changes[token] = new
             taken.add(new)
-        mended.append(new)
-    return mended, changes
+        repaired.append(new)
+    return repaired, changes
 
 
 def quoted(token: str) -> str:

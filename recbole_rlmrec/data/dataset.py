@@ -24,6 +24,7 @@ from recbole_rlmrec.data.split import SPLIT_NAMES, numbered_pairs_sha256, read_s
 from recbole_rlmrec.errors import DataError, RLMRecError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_URL
 from recbole_rlmrec.sides import SIDES, Side
+from recbole_rlmrec.wording import N_EXAMPLES, examples
 
 #: The feature fields of the semantic embeddings, by side; RecBole's suffixes of such files.
 SEMANTIC_FIELDS: dict[str, Side] = {"useremb": "user", "itememb": "item"}
@@ -217,8 +218,8 @@ class RLMRecDataset(Dataset):
             seen[training.inter_feat[field].numpy()] = True
             cold = np.flatnonzero(~seen[1:]) + 1
             if len(cold):
-                examples = ", ".join(repr(str(token)) for token in self.id2token(field, cold[:3]))
-                findings.append(f"{len(cold)} of {self.num(field) - 1} {label} (e.g. {examples})")
+                some = examples(self.id2token(field, cold[:N_EXAMPLES]))
+                findings.append(f"{len(cold)} of {self.num(field) - 1} {label} (e.g. {some})")
         if not findings:
             return
         message = (
@@ -290,7 +291,7 @@ class RLMRecDataset(Dataset):
             self.logger.warning(message)
 
 
-def fingerprint(training: Any, with_embeddings: bool) -> dict[str, str]:
+def fingerprint(training: Any, *, with_embeddings: bool) -> dict[str, str]:
     """Return what a model is trained on: hashes of a training split's ids, in their order, and of its pairs.
 
     Args:

@@ -16,8 +16,10 @@ from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import count, listed
 
+_logger = logging.getLogger(__name__)
+
 _SIDE_WORDS = {"user": ("user", "usr"), "item": ("item", "itm")}
-_METADATA_REMEDY = "Mend it, or delete it: the file is optional and only describes the embeddings."
+_METADATA_REMEDY = "Correct it, or delete it: the file is optional and only describes the embeddings."
 
 
 def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
@@ -73,7 +75,7 @@ def read_tokens(path: Path) -> np.ndarray:
     return np.array([line[:-1] if line.endswith("\r") else line for line in lines], dtype=np.str_)
 
 
-def read_vectors(path: Path, memory_map: bool) -> np.ndarray:
+def read_vectors(path: Path, *, memory_map: bool) -> np.ndarray:
     """Read a ``.npy`` file without unpickling anything; floats other than float16 and float32 become float32."""
     try:
         vectors = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
@@ -95,7 +97,7 @@ def read_vectors(path: Path, memory_map: bool) -> np.ndarray:
     if vectors.dtype.kind != "f" or vectors.dtype in (np.float16, np.float32):
         return vectors
     if memory_map:
-        logging.getLogger().warning(
+        _logger.warning(
             f"{path} has dtype {vectors.dtype}: it is copied into memory as float32. "
             "Save it as float16 or float32 to leave it on disk."
         )
@@ -239,5 +241,5 @@ def _near_misses(folder: Path, dataset: str, side: Side) -> list[str]:
 
 
 def _looks_like(name: str, side: Side) -> bool:
-    """Tell whether a file name speaks of this side's embeddings, as ``usr_emb_np.pkl`` does."""
+    """Return whether a file name speaks of this side's embeddings, as ``usr_emb_np.pkl`` does."""
     return "emb" in name.lower() and any(word in name.lower() for word in _SIDE_WORDS[side])

@@ -13,6 +13,8 @@ from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.wording import count, examples
 
+_logger = logging.getLogger(__name__)
+
 _LOW_COVERAGE = 0.5
 
 
@@ -45,7 +47,6 @@ def report_join(join: Join) -> None:
     Raises:
         DataError: it reaches nobody.
     """
-    logger = logging.getLogger()
     who = join.side or "id"
     what = f"{join.side or 'semantic'} embeddings"
     ids, zero = join.ids, join.zero
@@ -66,18 +67,18 @@ def report_join(join: Join) -> None:
         summary += f", {count(holes.size, 'hole')}, e.g. {examples(holes, 2)}"
     # One line in either case: a warning where so little is covered that the files are probably not the right ones.
     if coverage < _LOW_COVERAGE:
-        logger.warning(f"{summary}. Less than half is covered: is {join.source} of this dataset, and complete?")
+        _logger.warning(f"{summary}. Less than half is covered: is {join.source} of this dataset, and complete?")
     else:
-        logger.info(summary)
+        _logger.info(summary)
     if n_zero:
-        logger.warning(
+        _logger.warning(
             f"{what}: {count(n_zero, who)} with an all-zero vector in {join.source}, e.g. "
             f"{examples(ids[zero], 3)}: cosine cannot compare them, so they are treated as holes. Encode them again."
         )
     uncovered = ids[1:][~join.matched[1:]]
     if uncovered.size and join.unused.any():
         shift = _full_shift(ids[1:], join.tokens)
-        logger.warning(
+        _logger.warning(
             f"{what}: {count(int(join.unused.sum()), 'row')} of {join.source} without {_article(who)}, e.g. "
             f"{examples(join.tokens[join.unused], 3)}, and {count(uncovered.size, who)} without a row, e.g. "
             f"{examples(uncovered, 3)}. Both at once are typical of ids shifted by one"
@@ -102,7 +103,7 @@ def _no_match_message(what: str, who: str, join: Join) -> str:
 # Each spelling that ids suffer from on their way through spreadsheets and data frames, and what undoes it.
 _SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("white space or quotes around the ids are left aside", lambda token: token.strip(" \t\r\n\"'")),
-    ("upper and lower case are not told apart", str.casefold),
+    ("upper and lower case are not distinguished", str.casefold),
     (
         "numbers written as floats are read as integers ('1.0' as '1')",
         lambda token: re.sub(r"^(\d+)\.0*$", r"\1", token),
@@ -159,7 +160,7 @@ def _integers(tokens: np.ndarray) -> np.ndarray | None:
 
 
 def _are_row_numbers(numbers: np.ndarray) -> bool:
-    """Tell whether the numbers are 0..n-1 or 1..n in any order."""
+    """Return whether the numbers are 0..n-1 or 1..n in any order."""
     start = int(numbers.min())
     return (
         len(numbers) > 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from recbole.utils import ModelType
 from torch.utils.data import DataLoader
 
 from recbole_rlmrec.data.sampler import PairSampler
-from recbole_rlmrec.ops.distributed import this_shard
+from recbole_rlmrec.ops.distributed import Shard, this_shard
+
+_logger = logging.getLogger(__name__)
 
 
 def _take(table: Interaction, rows: torch.Tensor) -> Interaction:
@@ -97,6 +99,7 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         dataset: the interactions to be found.
         sampler: the sampler of their phase; what it knows as used is masked, less what is to be found.
         shuffle: not possible; a warning.
+        shard: which share of the users; that of this process by default.
 
     Attributes:
         uid_list: the users of this process, ``[n]``.
@@ -104,8 +107,10 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         uid2items_num: how many items are to be found, by user id; 0 for users of other processes.
     """
 
-    def __init__(self, config: Any, dataset: Any, sampler: PairSampler, shuffle: bool = False) -> None:
-        self.logger = getLogger()
+    def __init__(
+        self, config: Any, dataset: Any, sampler: PairSampler, shuffle: bool = False, shard: Shard | None = None
+    ) -> None:
+        self.logger = _logger
         self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
         users, items = (dataset.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
         sought = np.unique(users.astype(np.int64) * dataset.item_num + items)
@@ -115,17 +120,17 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         is_history[at[used.take(at, mode="clip") == sought]] = False
 
         everyone = np.unique(sought // dataset.item_num)
-        own = everyone[this_shard().rows(len(everyone))]
+        local = everyone[(shard or this_shard()).rows(len(everyone))]
         self._row_of_user = np.full(dataset.user_num, -1)
-        self._row_of_user[own] = np.arange(len(own))
+        self._row_of_user[local] = np.arange(len(local))
         self._sought = _ItemLists(sought, self._row_of_user, dataset.item_num)
         self._history = _ItemLists(used[is_history], self._row_of_user, dataset.item_num)
 
-        self.uid_list = torch.from_numpy(own)
+        self.uid_list = torch.from_numpy(local)
         self.uid2items_num = np.zeros(dataset.user_num, dtype=np.int64)
-        self.uid2items_num[own] = self._sought.lengths()
+        self.uid2items_num[local] = self._sought.lengths()
         self.user_df = dataset.join(Interaction({self.uid_field: self.uid_list}))
-        self.sample_size = len(own)
+        self.sample_size = len(local)
         self.is_sequential = False
         if shuffle:
             self.logger.warning("FullSortEvalDataLoader can't shuffle")

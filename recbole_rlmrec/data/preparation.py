@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections import ChainMap
-from logging import getLogger
 from typing import Any
 
 import recbole.data.dataset as recbole_datasets
@@ -17,6 +17,8 @@ from recbole_rlmrec.data.loader import FullSortLoader, TrainLoader
 from recbole_rlmrec.data.sampler import PairSampler
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.recbole_names import recbole_name
+
+_logger = logging.getLogger(__name__)
 
 _PHASES = ["train", "valid", "test"]
 
@@ -71,7 +73,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         _evaluation_loader(config, phase, sampler)(config, part, sampler, shuffle=False)
         for phase, part, sampler in zip(("valid", "test"), parts[1:], samplers[1:])
     )
-    getLogger().info(f"Batches: {len(train_data)} training, {len(valid_data)} validation, {len(test_data)} test.")
+    _logger.info(f"Batches: {len(train_data)} training, {len(valid_data)} validation, {len(test_data)} test.")
     return train_data, valid_data, test_data
 
 

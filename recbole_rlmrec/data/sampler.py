@@ -64,8 +64,6 @@ class PairSampler(Sampler):
             )
         self.set_distribution(distribution)
 
-    # ------------------------------------------------------------------ which pairs are used
-
     def _collect_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the distinct keys of all phases, sorted, and for each a bit mask of the phases it occurs in."""
         n_phases = len(self.phases)
@@ -107,7 +105,7 @@ class PairSampler(Sampler):
 
     @property
     def used_keys(self) -> np.ndarray:
-        """The used pairs of this phase as ``user * item_num + item``, sorted, each once; made anew at each call."""
+        """The used pairs of this phase as ``user * item_num + item``, sorted, each once; made again at each call."""
         if self.phase is None:
             raise ValueError("A sampler has used pairs once set_phase has been called.")
         return self._keys[self._phases_of_key & self._phase_bits != 0]
@@ -133,8 +131,6 @@ class PairSampler(Sampler):
         users, items = np.divmod(self.used_keys, self.item_num)
         lists = np.split(items, np.searchsorted(users, np.arange(1, self.user_num)))
         return np.array([set(row.tolist()) for row in lists])
-
-    # ------------------------------------------------------------------ drawing
 
     def _build_alias_table(self) -> None:
         """Build RecBole's table: the same items, probabilities and aliases, to the last bit."""

@@ -7,7 +7,7 @@ On disk, beside RecBole's atomic files, a side is either a pair written by us or
 - ``<dataset>.useremb``: text, header such as ``uid:token<TAB>user_emb:float_seq``, one row per id.
 
 The other side is ``itememb``. Rows meet RecBole's internal ids by token, never by position, and an id without a usable
-row is a hole in a mask, not a zero vector.
+row is a hole: uncovered, without an embedding. A mask says so, not a zero vector.
 """
 
 from __future__ import annotations
@@ -75,6 +75,10 @@ class SemanticEmbedding:
 
         Raises:
             DataError: see :meth:`check`.
+
+        >>> table = SemanticEmbedding.from_arrays(["12", "77"], [[1, 0, 0], [0, 1, 0]], side="item")
+        >>> table.dimension, table.vectors.dtype.name, table.tokens.tolist()
+        (3, 'float32', ['12', '77'])
         """
         table = np.asarray(vectors)
         table = table if table.dtype in (np.float16, np.float32) else to_float32(table)
@@ -103,7 +107,7 @@ class SemanticEmbedding:
     @cached_property
     def stamp(self) -> tuple[int, int, int] | None:
         """Which state of the file a memory map is of, as of the first check; None for vectors in memory."""
-        return _stamp(os.stat(self.vectors.filename)) if isinstance(self.vectors, np.memmap) else None
+        return _stamp(os.stat(str(self.vectors.filename))) if isinstance(self.vectors, np.memmap) else None
 
     def release(self) -> None:
         """Give back the memory of the pages read so far, where the vectors are a memory map; reading goes on as before.
@@ -192,6 +196,7 @@ class SemanticEmbedding:
         directories: Sequence[Path],
         dataset: str,
         side: Side,
+        *,
         memory_map: bool = False,
         field_separator: str = "\t",
         seq_separator: str = " ",
@@ -217,7 +222,7 @@ class SemanticEmbedding:
             vectors_path, tokens_path = folder / f"{stem}.npy", folder / f"{stem}.tokens"
             atomic_file = folder / stem
             if vectors_path.is_file() and tokens_path.is_file():
-                tokens, vectors = read_tokens(tokens_path), read_vectors(vectors_path, memory_map)
+                tokens, vectors = read_tokens(tokens_path), read_vectors(vectors_path, memory_map=memory_map)
                 return cls._checked(tokens, vectors, str(vectors_path), side)
             # Going on to another file here could train, unseen, on an older table than the one the user just wrote.
             if vectors_path.is_file() or tokens_path.is_file():
@@ -293,8 +298,8 @@ class JoinedEmbedding:
     """Semantic embeddings by internal id.
 
     Attributes:
-        rows: row of each internal id in the table, or -1 at a hole, int64 ``[n_ids]``.
-        covered: False at a hole, bool ``[n_ids]``; internal id 0 (``[PAD]``) is always a hole.
+        rows: row of each internal id in the table, or -1 at a hole (an id without an embedding), int64 ``[n_ids]``.
+        covered: False at a hole, which is thus uncovered, bool ``[n_ids]``; internal id 0 (``[PAD]``) is always a hole.
         embedding: the table.
         n_zero: ids that are holes because their vector is all zero.
     """
@@ -386,13 +391,13 @@ def check_metadata(metadata: dict[str, Any], embedding: SemanticEmbedding, path:
     if dimension is not None and (isinstance(dimension, bool) or dimension != embedding.dimension):
         raise DataError(
             f"{path} says dimension {dimension!r}, but the vectors in {embedding.source} have {embedding.dimension}: "
-            "they are not from the same run. Write the embeddings again, or mend or delete the .semantic.json file."
+            "they are not from the same run. Write the embeddings again, or correct or delete the .semantic.json file."
         )
     train_sha256 = metadata.get("train_sha256")
     if train_sha256 is not None and not (isinstance(train_sha256, str) and train_sha256):
         raise DataError(
             f"{path} says train_sha256 {train_sha256!r}; expected the SHA-256 of the training split in hexadecimal. "
-            "Mend it or leave the key out."
+            "Correct it or leave the key out."
         )
 
 
@@ -428,7 +433,7 @@ def _read_rows(embedding: SemanticEmbedding, rows: np.ndarray) -> np.ndarray:
                 if n_read != target.nbytes:
                     raise DataError(
                         f"{vectors.filename} ends before row {row}, which it had when it was loaded. It was written "
-                        "anew or cut short meanwhile: restore it and start again."
+                        "again or cut short meanwhile: restore it and start again."
                     )
             stamp = _stamp(os.fstat(file.fileno()))
     except FileNotFoundError as error:

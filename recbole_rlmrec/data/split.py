@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike
 
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.wording import example_pairs
 
 SPLIT_NAMES = ("train", "valid", "test")
 LEFT_OUT = 3
@@ -44,7 +45,8 @@ _TRAIN = SPLIT_NAMES.index("train")
 _CODES_PER_BYTE = 4
 _SHIFTS = np.array([0, 2, 4, 6], dtype=np.uint8)
 _HASHED_AT_ONCE = 1 << 16
-_N_EXAMPLES = 5
+#: So many of a split file's rows are shown in a message.
+_N_ROWS_SHOWN = 5
 
 _logger = logging.getLogger(__name__)
 
@@ -62,6 +64,11 @@ def pairs_sha256(users: ArrayLike, items: ArrayLike) -> str:
 
     Raises:
         DataError: the two do not have the same length.
+
+    >>> pairs_sha256(["anna", "bob"], ["i1", "i2"]) == pairs_sha256(["bob", "anna"], ["i2", "i1"])
+    True
+    >>> pairs_sha256(["anna"], ["i1"])[:16]
+    'c67e9049f4edd133'
     """
     return _sha256(*_columns(users, items))
 
@@ -74,6 +81,10 @@ def numbered_pairs_sha256(user_tokens: ArrayLike, users: np.ndarray, item_tokens
         users: ``[N]``, positions in ``user_tokens``.
         item_tokens: ``[I]``, distinct tokens (str).
         items: ``[N]``, positions in ``item_tokens``.
+
+    >>> same = numbered_pairs_sha256(["anna", "bob"], np.array([0, 1, 0]), ["i1"], np.array([0, 0, 0]))
+    >>> same == pairs_sha256(["anna", "anna", "bob"], ["i1", "i1", "i1"])
+    True
     """
     return _sha256(_Column.of_numbers(user_tokens, users), _Column.of_numbers(item_tokens, items))
 
@@ -161,6 +172,9 @@ def split_column_codes(values: ArrayLike) -> np.ndarray:
 
     Raises:
         DataError: a value is none of the three, or none is ``train``.
+
+    >>> split_column_codes(["train", "test", "valid"]).tolist()
+    [0, 2, 1]
     """
     source = "the 'split' column of the .inter file"
     return _require_train(_name_codes(values, source), source)
@@ -184,6 +198,9 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
 
     Returns:
         ``[N]`` int8, positions in ``SPLIT_NAMES``, aligned with the given rows.
+
+    >>> random_split(["anna"] * 5, ["i1", "i2", "i3", "i3", "i3"], seed=2020).tolist()
+    [0, 0, 2, 1, 0]
     """
     ranks = [_ranks(np.asarray(column)) for column in (users, items)]
     order = _shuffled(np.lexsort(ranks[::-1]), seed)
@@ -469,7 +486,7 @@ def _load_table(path: Path, user_field: str, item_field: str) -> pd.DataFrame:
             )
     except (ValueError, pd.errors.ParserWarning) as error:
         reason = str(error).strip()
-        raise DataError(f"'{path}' cannot be read as {expectation} ({reason}). Mend the file.") from error
+        raise DataError(f"'{path}' cannot be read as {expectation} ({reason}). Correct the file.") from error
     table.columns = [name.split(":")[0] for name in table.columns]
     missing = [name for name in (user_field, item_field, "split") if name not in table.columns]
     if missing:
@@ -489,9 +506,9 @@ def _name_codes(names: ArrayLike, source: str) -> np.ndarray:
     unknown_rows = np.flatnonzero(codes < 0)
     if len(unknown_rows):
         values, first = np.unique(name_array[unknown_rows], return_index=True)
-        examples = [f"'{values[i]}' (row {unknown_rows[first[i]] + 1})" for i in np.argsort(first)[:_N_EXAMPLES]]
+        shown = [f"'{values[i]}' (row {unknown_rows[first[i]] + 1})" for i in np.argsort(first)[:_N_ROWS_SHOWN]]
         raise DataError(
-            f"{len(unknown_rows)} values of {source} are no split: {', '.join(examples)}; row 1 is the first after the "
+            f"{len(unknown_rows)} values of {source} are no split: {', '.join(shown)}; row 1 is the first after the "
             f"header. Expected {', '.join(SPLIT_NAMES)}, in lower case: correct these rows."
         )
     return codes
@@ -511,7 +528,7 @@ def _require_one_split_each(path: Path, listed: pd.DataFrame, listed_keys: np.nd
     """Raise if a pair is listed with two splits; ``listed`` has no equal rows."""
     contradictory = listed[pd.Series(listed_keys, index=listed.index).duplicated()]
     if len(contradictory):
-        pairs = _pair_examples(contradictory["user"].to_numpy(), contradictory["item"].to_numpy())
+        pairs = example_pairs(zip(contradictory["user"], contradictory["item"]), _N_ROWS_SHOWN)
         raise DataError(
             f"'{path}' puts {len(contradictory)} (user, item) pairs in more than one split: {pairs}. Expected one "
             "split a pair: leave one row of each."
@@ -527,19 +544,23 @@ def _require_cover(
     data_keys: np.ndarray,
 ) -> None:
     """Raise unless every interaction of the data is listed; warn of listed pairs that the data does not have."""
-    foreign, some = ~np.isin(listed_keys, data_keys), slice(_N_EXAMPLES)
-    foreign_examples = _pair_examples(listed["user"].to_numpy()[foreign], listed["item"].to_numpy()[foreign])
+    foreign = ~np.isin(listed_keys, data_keys)
+    foreign_examples = example_pairs(zip(listed["user"][foreign], listed["item"][foreign]), _N_ROWS_SHOWN)
+
+    def of_data(rows: Any) -> str:
+        return example_pairs(zip(users.at(rows), items.at(rows)), _N_ROWS_SHOWN)
+
     if foreign.all():
         raise DataError(
             f"None of the {len(foreign)} (user, item) pairs of '{path}' is in the dataset, such as {foreign_examples}; "
-            f"the dataset has {_pair_examples(users.at(some), items.at(some))}. The table has to use the tokens of the "
+            f"the dataset has {of_data(slice(_N_ROWS_SHOWN))}. The table has to use the tokens of the "
             ".inter file."
         )
     unlisted = np.flatnonzero(~np.isin(data_keys, listed_keys))
     if len(unlisted):
         raise DataError(
             f"'{path}' does not list {len(unlisted)} of the dataset's {len(users)} interactions, such as "
-            f"{_pair_examples(users.at(unlisted[some]), items.at(unlisted[some]))}. A split has to cover all of them: "
+            f"{of_data(unlisted[:_N_ROWS_SHOWN])}. A split has to cover all of them: "
             "add these rows, or remove the interactions from the data."
         )
     if foreign.any():
@@ -549,7 +570,3 @@ def _require_cover(
             path,
             foreign_examples,
         )
-
-
-def _pair_examples(users: np.ndarray, items: np.ndarray) -> str:
-    return ", ".join(f"({user}, {item})" for user, item in zip(users[:_N_EXAMPLES], items[:_N_EXAMPLES]))

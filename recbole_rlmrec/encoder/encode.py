@@ -64,10 +64,10 @@ def encode_texts(
     with job.locked():
         state = job.read_state()
         if state is None or not state.replacing:  # otherwise the files are half replaced, with leave
-            made = job.made_summary(overwrite)
+            made = job.made_summary(overwrite=overwrite)
             if made is not None:
                 return made
-            state = job.encode_missing(progress)
+            state = job.encode_missing(progress=progress)
         job.replace_files(state)
         return job.summary(state)
 

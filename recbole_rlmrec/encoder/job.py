@@ -5,7 +5,7 @@ are done and of which job: the texts, the encoder, the type and the normalisatio
 they take their names, and ``<dataset>.semantic.json``, which says how they were made, comes last. A run that was killed
 at any point gives the same bytes, once it is run again, as one that was not.
 
-A text that is blank, or whose vector is all zero, gets no row: its id is a hole.
+A text that is blank, or whose vector is all zero, gets no row: its id is a hole, without an embedding.
 
 Vectors may have been paid for, so those of unchanged texts are taken over from the files that are there. Which these
 are is recorded in ``.<dataset>.useremb.texts`` and ``.itememb.texts``: for each row, in order, eight bytes of
@@ -39,6 +39,8 @@ from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text
 from recbole_rlmrec.errors import DataError, ServiceError
 from recbole_rlmrec.files import atomic_path, try_lock
 from recbole_rlmrec.sides import SIDES, Side
+
+_logger = logging.getLogger(__name__)
 
 # NumPy pads the header of a table of any size that can be to this length.
 _HEADER_BYTES = 128
@@ -183,7 +185,7 @@ class Job:
 
     # What is there
 
-    def made_summary(self, overwrite: bool) -> EncodeSummary | None:
+    def made_summary(self, *, overwrite: bool) -> EncodeSummary | None:
         """Return a summary if the embeddings are there; None if they are to be made.
 
         If they are there and only come to be described otherwise, their description is written.
@@ -227,7 +229,7 @@ class Job:
         )
 
     def _unchanged(self, tables: Mapping[Side, SemanticEmbedding]) -> dict[Side, KeptRows]:
-        """Find the rows that are the vectors of texts wanted; empty where none can be told to be."""
+        """Find the rows that are the vectors of texts wanted; empty where none is known to be."""
         dimensions = {table.dimension for table in tables.values()}
         if self.encoder.learns_from_texts or len(dimensions) != 1 or any(side not in tables for side in SIDES):
             return {}
@@ -249,7 +251,7 @@ class Job:
         return rows
 
     def _digest(self, text: str, vector: np.ndarray) -> bytes:
-        return text_digest(text, vector, self.encoder.name, self.description["normalized"])
+        return text_digest(text, vector, self.encoder.name, normalized=self.description["normalized"])
 
     def _complete_digests(self, tables: Mapping[Side, SemanticEmbedding]) -> None:
         """Write the digests of tables that are of these texts, where a version before wrote none."""
@@ -297,7 +299,7 @@ class Job:
 
     # Encoding
 
-    def encode_missing(self, progress: bool) -> State:
+    def encode_missing(self, *, progress: bool) -> State:
         """Encode what is not done yet, and make both sides whole."""
         with ExitStack() as stack:
             with self._written(0):
@@ -333,7 +335,7 @@ class Job:
             state = None
         if state is None:
             if any(_size(part) for part in parts.values()):
-                logging.getLogger().warning(
+                _logger.warning(
                     f"{self.folder} holds an unfinished table of other texts or of another encoder: it is dropped, and "
                     "encoding starts from the first text."
                 )
@@ -398,7 +400,7 @@ class Job:
         except TextRefusedError as error:
             raise ServiceError(
                 f"The profile of the {side} {tokens[error.position]!r} ({len(texts[error.position]):,} characters) "
-                f"cannot be encoded. {error.reason} What was encoded before is kept; mend that profile and go on."
+                f"cannot be encoded. {error.reason} What was encoded before is kept; correct that profile and go on."
             ) from None
         expected = (len(texts), dimension or vectors.shape[-1])
         if vectors.ndim != 2 or vectors.shape != expected or 0 in vectors.shape:

@@ -11,12 +11,14 @@ import numpy as np
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, require_unset
 from recbole_rlmrec.errors import DataError
 
+_logger = logging.getLogger(__name__)
+
 DEFAULT_DIMENSION = 256
 
 # A word of one text alone links it to no other.
 _MIN_TEXTS = 2
 _MIN_WORDS = 2  # what scikit-learn decomposes
-# Word pairs tell "Half-Life" from a life and a half, but their number has no bound; the most frequent are kept.
+# Word pairs distinguish "Half-Life" from a life and a half, but their number has no bound; the most frequent are kept.
 _MAX_WORDS = 200_000
 
 
@@ -68,7 +70,7 @@ class LSAEncoder(Encoder):
             )
         n_components = min(self.dimension, *table.shape)
         if n_components < self.dimension:
-            logging.getLogger().info(
+            _logger.info(
                 f"lsa: {n_components} components instead of {self.dimension}, as there are {table.shape[0]} texts and "
                 f"{table.shape[1]} words."
             )

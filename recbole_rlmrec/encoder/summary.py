@@ -22,8 +22,8 @@ class EncodeSummary:
         dtype: ``float16`` or ``float32``.
         normalized: whether each vector has length 1.
         rows: vectors of each side.
-        empty: tokens of each side without a text; holes.
-        zero: tokens of each side whose text has an all-zero vector; holes.
+        empty: tokens of each side without a text; holes, without an embedding.
+        zero: tokens of each side whose text has an all-zero vector; holes as well.
         resumed: texts that an earlier, stopped run had done.
         taken: texts whose vectors this run took over from the embeddings that were there.
         encoded: texts that this run encoded.

@@ -18,7 +18,7 @@ def digests_path(folder: Path, dataset: str, side: Side) -> Path:
     return folder / f".{dataset}.{side}emb.texts"
 
 
-def text_digest(text: str, vector: np.ndarray, encoder: str, normalized: bool) -> bytes:
+def text_digest(text: str, vector: np.ndarray, encoder: str, *, normalized: bool) -> bytes:
     """Hash a text, its vector as it is stored, and all that the vector depends on besides.
 
     Args:

@@ -52,6 +52,7 @@ class SemanticTable(nn.Module):
     def __init__(
         self,
         sides: Sequence[JoinedEmbedding],
+        *,
         in_memory: bool = True,
         dtype: torch.dtype = torch.float32,
         unit_length: bool = False,
@@ -61,7 +62,7 @@ class SemanticTable(nn.Module):
         self._dtype, self._unit_length = dtype, unit_length
         self._first_ids = np.cumsum([0, *(len(side.rows) for side in sides)])
         covered = torch.from_numpy(np.concatenate([side.covered for side in sides]))
-        #: Whether an id other than a side's [PAD] has no embedding.
+        #: Whether an id other than a side's [PAD] is a hole: uncovered, without an embedding.
         self.has_holes = int(covered.sum()) < len(covered) - len(sides)
         self.register_buffer("covered", covered, persistent=False)
         vectors = None
@@ -82,8 +83,8 @@ class SemanticTable(nn.Module):
         wanted = ids.cpu().numpy()
         rows = np.zeros((len(wanted), self.dimension), dtype=np.float32)
         for side, first in zip(self._sides, self._first_ids):
-            own = np.flatnonzero((wanted >= first) & (wanted < first + len(side.rows)))
-            rows[own] = side.take(wanted[own] - first)
+            of_side = np.flatnonzero((wanted >= first) & (wanted < first + len(side.rows)))
+            rows[of_side] = side.take(wanted[of_side] - first)
         return self._given(self._finished(torch.from_numpy(rows)).to(ids.device))
 
     def block(self, start: int, stop: int) -> Tensor:

@@ -90,6 +90,9 @@ def get_model(name: str) -> Any:
     Raises:
         SettingError: no such model, the message names the nearest; it cannot be aligned, the message says why; or a
             package that it needs is missing.
+
+    >>> get_model("LightGCN_RLMRecCon").__name__
+    'LightGCN_RLMRecCon'
     """
     # RecBole's own configuration can be given the class as well.
     compat.apply()
@@ -250,6 +253,9 @@ def base_of(model: type) -> type | None:
 
     Args:
         model: any model class.
+
+    >>> base_of(get_model("SGL_RLMRecGen")).__name__, base_of(get_model("SGL"))
+    ('SGL', None)
     """
     if not issubclass(model, Alignment):
         return None
@@ -273,6 +279,9 @@ def endings_of(backbone: str) -> tuple[str, ...]:
 
     Args:
         backbone: its name, ours or RecBole's.
+
+    >>> "_RLMRecCon" in endings_of("BPR"), endings_of("Pop")
+    (True, ())
     """
     if backbone in BACKBONES:
         return tuple(ALIGNMENTS)
@@ -346,7 +355,7 @@ def _recbole_model(name: str) -> Any:
 
 
 def missing_package(name: str, error: ImportError) -> str:
-    """Return what to tell someone whose model ``name`` needs a package that is not installed."""
+    """Return the advice for someone whose model ``name`` needs a package that is not installed."""
     package = _PACKAGES.get(error.name or "", error.name)
     return f"{name} needs the package '{error.name}', which is not installed: pip install {package}"
 

@@ -29,6 +29,12 @@ def edge_attention(
 
     Returns:
         ``[H, n, v]`` and ``[H, n]``, in the dtype of the graph; zeros for nodes without an entry. Differentiable once.
+
+    >>> from recbole_rlmrec.ops.subgraph import undirected_graph
+    >>> graph = undirected_graph(torch.tensor([0]), torch.tensor([1]), looped=torch.tensor([True, False]))
+    >>> weighted, weight = edge_attention(torch.zeros(1, 2, 1), torch.zeros(1, 2, 1), torch.ones(1, 2, 1) * 3, graph)
+    >>> weighted.flatten().tolist(), weight.flatten().tolist()
+    ([6.0, 3.0], [2.0, 1.0])
     """
     weighted, weight = _EdgeAttention.apply(query, key, value, graph, limit)
     return weighted, weight

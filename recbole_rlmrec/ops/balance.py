@@ -34,6 +34,12 @@ def balanced(tensor: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
     Returns:
         ``tensor`` for the main loss, and ``tensor`` for the auxiliary one.
+
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> main, auxiliary = balanced(x, share=0.1)
+    >>> (2 * main + 100 * auxiliary).backward()
+    >>> round(x.grad.item(), 4)
+    2.2
     """
     main, auxiliary = _Balance.apply(tensor, share)
     return main, auxiliary

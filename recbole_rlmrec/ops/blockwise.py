@@ -50,6 +50,9 @@ def log_sum_exp(
 
     Returns:
         Scalar. Rows of weight 0 add nothing, also where no column has a weight.
+
+    >>> round(log_sum_exp(torch.zeros(1, 2), torch.zeros(4, 2), torch.ones(1)).item(), 4)  # log 4
+    1.3863
     """
     if bound == math.inf and rows.device.type == "cpu" and len(rows) and len(columns):
         longest = [torch.linalg.vector_norm(x.detach().float(), dim=1).max() for x in (rows, columns)]
@@ -68,7 +71,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def is_safe(bound: float, n_columns: int) -> bool:
-    """Tell whether exponentials of scores within the bound, and their sums, need no shift to stay within float32."""
+    """Return whether exponentials of scores within the bound, and their sums, need no shift to stay within float32."""
     return bound + math.log(max(n_columns, 1)) < _LARGEST_EXPONENT
 
 
@@ -98,7 +101,14 @@ class _LogSumExp(torch.autograd.Function):
             row_weight = _lengthened(row_weight, left)
             column_weight = None if column_weight is None else _lengthened(column_weight, right)
             total, row_gradient, column_gradient = blockwise(
-                left, transposed(left), right, row_weight, column_weight, safe, needs_rows, needs_columns
+                left,
+                transposed(left),
+                right,
+                row_weight,
+                column_weight,
+                safe=safe,
+                needs_rows=needs_rows,
+                needs_columns=needs_columns,
             )
         n_rows, width = rows.shape
         ctx.save_for_backward(
@@ -121,6 +131,7 @@ def blockwise(
     right: Tensor,
     row_weight: Tensor,
     column_weight: Tensor | None,
+    *,
     safe: bool,
     needs_rows: bool = True,
     needs_columns: bool = True,
@@ -171,8 +182,8 @@ def blockwise(
             # Every pass over a tile of the buffer finds it in the cache, where the pass before has left it.
             tiles, sums, shift = [], scale.new_zeros(scale.shape), None
             for tile in _tiles(left[row], right, offset, tile_width, buffer, row, first):
-                if tile.own is not None:
-                    sums_of_logs[row][tile.at] -= tile.own
+                if tile.positives is not None:
+                    sums_of_logs[row][tile.at] -= tile.positives
                 if safe:
                     sums += (tile.scores.exp_() @ weights[tile.column])[:, None]
                 tiles.append(tile)
@@ -186,8 +197,8 @@ def blockwise(
             of_row = None if row_gradient is None else row_gradient[row].zero_()
             scaled_transposed = left_transposed[:, row] * scale.T.to(dtype)
             for tile in tiles:
-                if tile.own is not None:
-                    tile.own.sub_(sums[tile.at, 0])  # in shares of the sum, this subtracts 1 from the positive's
+                if tile.positives is not None:
+                    tile.positives.sub_(sums[tile.at, 0])  # in shares of the sum, this subtracts 1 from the positive's
                 if of_row is not None:
                     of_row.addmm_(tile.scores, weighted[tile.column])
                 if column_gradient is not None:
@@ -198,16 +209,16 @@ def blockwise(
             # Too many columns for one block: their sums first, then each block once more with exp(score - log sum).
             log_sum = _log_sum_by_columns(left[row], right, offset, width, buffer)
             shift = torch.where(log_sum == -math.inf, math.inf, log_sum).to(dtype)
-            lost = torch.exp(shift.to(precise) - log_sum).nan_to_num_(0.0, 0.0)  # by lowering the shift
+            lost = torch.exp(shift.to(precise) - log_sum).nan_to_num_(0.0, 0.0)  # by casting the shift
             for column in slices(n_columns, width):
                 part = None if offset is None else offset[column]
                 scores = _scores(left[row], right[column], part, buffer)
-                own, at = _diagonal(scores, row, column, first), _overlap(row, column, first)
-                if own is not None:
-                    sums_of_logs[at] -= own
+                positives, at = _diagonal(scores, row, column, first), _overlap(row, column, first)
+                if positives is not None:
+                    sums_of_logs[at] -= positives
                 shares = _cut_off(scores.sub_(shift)).exp_()
-                if own is not None:
-                    own.sub_(1 / lost[slice(at.start - row.start, at.stop - row.start), 0])
+                if positives is not None:
+                    positives.sub_(1 / lost[slice(at.start - row.start, at.stop - row.start), 0])
                 if row_gradient is not None:
                     row_gradient[row].addcmul_(shares @ right[column], (scale * lost).to(dtype))
                 if column_gradient is not None:
@@ -224,13 +235,13 @@ class _Tile(NamedTuple):
     Attributes:
         column: which columns.
         scores: ``[r, c]``; what was computed of them, later.
-        own: view of the scores of the rows' positives; None where none is among the columns.
+        positives: view of the scores of the rows' positives; None where none is among the columns.
         at: which rows of the block have their positive among the columns.
     """
 
     column: slice
     scores: Tensor
-    own: Tensor | None
+    positives: Tensor | None
     at: slice
 
 
@@ -242,8 +253,8 @@ def _tiles(
         part = None if offset is None else offset[column]
         scores = _scores(left, right[column], part, buffer[len(left) * column.start :])
         at = _overlap(row, column, first)
-        own = _diagonal(scores, row, column, first)
-        yield _Tile(column, scores, own, slice(at.start - row.start, at.stop - row.start))
+        positives = _diagonal(scores, row, column, first)
+        yield _Tile(column, scores, positives, slice(at.start - row.start, at.stop - row.start))
 
 
 def _cut_off(shifted: Tensor) -> Tensor:
@@ -311,7 +322,7 @@ def _scores(left: Tensor, right: Tensor, offset: Tensor | None, buffer: Tensor) 
 
 
 def transposed(left: Tensor) -> Tensor:
-    """Return ``left.T``; laid out anew in bfloat16, whose products take twice the time on a factor that is not."""
+    """Return ``left.T``; laid out again in bfloat16, whose products take twice the time on a factor that is not."""
     return left.T.contiguous() if left.dtype == torch.bfloat16 else left.T
 
 

@@ -33,7 +33,11 @@ class Shard:
     world_size: int = 1
 
     def rows(self, n: int) -> slice:
-        """Return this process's share of n rows: contiguous, and as even as it can be."""
+        """Return this process's share of n rows: contiguous, and as even as it can be.
+
+        >>> [Shard(rank, 2).rows(5) for rank in range(2)]
+        [slice(0, 2, None), slice(2, 5, None)]
+        """
         return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
 
 

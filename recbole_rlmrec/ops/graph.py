@@ -92,6 +92,7 @@ class Adjacency:
 def sum_of_layers(
     x: Tensor,
     graphs: Sequence[Adjacency],
+    *,
     include_first: bool = True,
     addend: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
@@ -107,6 +108,10 @@ def sum_of_layers(
 
     Returns:
         ``[n, d]``, in the dtype of the matrices.
+
+    >>> graph = normalized_adjacency(np.array([0]), np.array([0]), n_users=1, n_items=1)
+    >>> sum_of_layers(torch.tensor([[1.0], [2.0]]), [graph, graph]).tolist()
+    [[4.0], [5.0]]
     """
     total: Tensor = _SumOfLayers.apply(x, tuple(graphs), include_first, addend)
     return total
@@ -160,6 +165,10 @@ def similarity_product(unit: Tensor, x: Tensor, graph: Adjacency) -> Tensor:
 
     Returns:
         ``[n, d]``; rows of nodes without an edge are zero.
+
+    >>> graph = normalized_adjacency(np.array([0, 0]), np.array([0, 1]), n_users=1, n_items=2)
+    >>> similarity_product(torch.ones(3, 1), torch.tensor([[5.0], [2.0], [4.0]]), graph).tolist()
+    [[3.0], [5.0], [5.0]]
     """
     product: Tensor = _SimilarityProduct.apply(unit, x, graph)
     return product
@@ -279,6 +288,7 @@ def normalized_adjacency(
     items: np.ndarray,
     n_users: int,
     n_items: int,
+    *,
     count_duplicates: bool = False,
     self_loops: bool = False,
 ) -> Adjacency:
@@ -297,6 +307,10 @@ def normalized_adjacency(
 
     Returns:
         The adjacency over ``n_users + n_items`` nodes, on the CPU, float32.
+
+    >>> graph = normalized_adjacency(np.zeros(4, dtype=int), np.arange(4), n_users=1, n_items=4)
+    >>> graph.to_dense()[0].tolist()  # 1 / sqrt(4 * 1)
+    [0.0, 0.5, 0.5, 0.5, 0.5]
     """
     # SciPy converts by counting, in time linear in the edges; it also adds up duplicates.
     ones = np.ones(len(users), dtype=np.float32)

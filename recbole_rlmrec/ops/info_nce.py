@@ -60,6 +60,10 @@ def info_nce(
 
     Returns:
         Scalar. 0 (with zero gradients) where every anchor has weight 0.
+
+    >>> x = torch.eye(2)
+    >>> round(info_nce(x, x, x, temperature=1.0).item(), 4)  # log(1 + 1 / e)
+    0.3133
     """
     anchor = F.normalize(full_precision(anchor), dim=1) / temperature  # dividing [A, d] instead of [A, N]
     positive = F.normalize(full_precision(positive), dim=1)
@@ -93,6 +97,11 @@ def sampled_info_nce(
 
     Returns:
         Scalar; 0 without anchors.
+
+    >>> x = torch.eye(2)
+    >>> positive, negative = torch.tensor([0, 1]), torch.tensor([[1], [0]])
+    >>> round(sampled_info_nce(x, x, positive, negative, temperature=1.0).item(), 4)  # log(1 + 1 / e)
+    0.3133
     """
     anchor = F.normalize(full_precision(anchor), dim=1) / temperature
     table = F.normalize(full_precision(table), dim=1)
@@ -218,7 +227,7 @@ def _reconstruction(
     rows_transposed = transposed(rows)
     each = scale.new_full((len(rows),), 1 / total)
     safe = is_safe(1 / temperature, len(t))
-    loss, of_rows, of_columns = blockwise(rows, rows_transposed, columns, each, None, safe, first=first)
+    loss, of_rows, of_columns = blockwise(rows, rows_transposed, columns, each, None, safe=safe, first=first)
 
     of_scale = (of_rows[:, :width] * h).sum(dim=1, dtype=weight.dtype) + of_rows[:, width]
     of_square = of_scale * scale / square * -0.5

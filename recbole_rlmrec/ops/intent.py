@@ -16,7 +16,7 @@ _BLOCK_ROWS = {"cpu": 1024, "cuda": 2**16}
 def mean_intent(x: Tensor, intent: Tensor) -> Tensor:
     """Return ``softmax(x C) C^T``: each row as the mean of the intents, weighted by its affinity to them.
 
-    The ``[n, K]`` affinities exist in blocks of rows only; the backward pass computes them anew.
+    The ``[n, K]`` affinities exist in blocks of rows only; the backward pass computes them again.
 
     Args:
         x: ``[n, d]``.
@@ -24,6 +24,9 @@ def mean_intent(x: Tensor, intent: Tensor) -> Tensor:
 
     Returns:
         ``[n, d]``.
+
+    >>> mean_intent(torch.zeros(1, 2), torch.tensor([[1.0, 3.0], [0.0, 2.0]])).tolist()
+    [[2.0, 1.0]]
     """
     mean: Tensor = _MeanIntent.apply(x, intent)
     return mean

@@ -21,11 +21,14 @@ def bpr_loss(positive_score: Tensor, negative_score: Tensor, total: int | None =
 
     Returns:
         Scalar mean over the batch (Rendle et al., UAI 2009).
+
+    >>> round(bpr_loss(torch.zeros(2), torch.zeros(2)).item(), 4)  # log 2
+    0.6931
     """
     return F.softplus(negative_score - positive_score).sum() / (total or len(positive_score))
 
 
-def mean_norm(tables: Sequence[Tensor], squared: bool = False) -> Tensor:
+def mean_norm(tables: Sequence[Tensor], *, squared: bool = False) -> Tensor:
     """Sum of the tables' norms, or of half their squares, divided by the rows of the last: RecBole's ``EmbLoss``.
 
     Args:
@@ -34,6 +37,9 @@ def mean_norm(tables: Sequence[Tensor], squared: bool = False) -> Tensor:
 
     Returns:
         Scalar.
+
+    >>> mean_norm([torch.tensor([[3.0, 4.0], [0.0, 0.0]])]).item()
+    2.5
     """
     norms = torch.stack([torch.linalg.vector_norm(table) for table in tables])
     return (norms.square().sum() / 2 if squared else norms.sum()) / len(tables[-1])
@@ -48,6 +54,9 @@ def squared_l2(parameters: Iterable[Tensor], first_rows: Sequence[int] | None = 
 
     Returns:
         Scalar.
+
+    >>> squared_l2([torch.ones(2, 3)], first_rows=[1]).item()
+    3.0
     """
     tensors = tuple(parameters)
     total: Tensor = _SquaredL2.apply(first_rows or [0] * len(tensors), *tensors)

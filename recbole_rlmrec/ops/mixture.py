@@ -38,6 +38,10 @@ def perceptron_mixture(
 
     Returns:
         ``[n, d]``, in the dtype of the weights.
+
+    >>> weight, bias = torch.ones(1, 1, 1), torch.ones(1, 1)
+    >>> perceptron_mixture(torch.tensor([[2.0], [-3.0]]), None, weight, bias, weight, bias).tolist()
+    [[4.0], [1.0]]
     """
     if gate is None:
         gate = rows.new_ones(len(rows), len(first_bias))

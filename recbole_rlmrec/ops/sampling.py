@@ -62,6 +62,10 @@ class UnusedItems:
 
         Returns:
             Item ids, ``[rows, n]``.
+
+        >>> unused = UnusedItems.from_pairs(np.array([0, 0]), np.array([1, 3]), n_users=1, n_items=5)
+        >>> sorted(set(unused.draw(torch.zeros(64, dtype=torch.int64), n=8).flatten().tolist()))
+        [2, 4]
         """
         # The remainder's bias is below 1e-12 for fewer than a million items.
         drawn = torch.randint(2**62, (len(users), n), device=users.device)[rows]

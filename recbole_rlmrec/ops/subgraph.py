@@ -1,4 +1,4 @@
-"""Parts of a graph and graphs made of pairs, drawn anew while a model trains: array operations on the device."""
+"""Parts of a graph and graphs made of pairs, drawn again while a model trains: array operations on the device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ def n_neighbours(graph: Adjacency, nodes: Tensor) -> Tensor:
 
 
 def within(graph: Adjacency, nodes: Tensor, steps: int) -> Tensor:
-    """Return which nodes are at most ``steps`` edges away from ``nodes``, ``[n]``, themselves included."""
+    """Return which nodes are at most ``steps`` edges away from ``nodes``, ``[n]``, themselves included.
+
+    >>> path = undirected_graph(torch.tensor([0, 1, 2]), torch.tensor([1, 2, 3]), looped=torch.zeros(4, dtype=bool))
+    >>> within(path, torch.tensor([True, False, False, False]), steps=2).tolist()
+    [True, True, True, False]
+    """
     for _ in range(steps):
         nodes = nodes | (n_neighbours(graph, nodes) > 0)
     return nodes
@@ -46,6 +51,10 @@ def without_nodes(graph: Adjacency, removed: Tensor) -> Adjacency:
     Args:
         graph: its pattern says which edges there are; each counts once.
         removed: ``[n]``, True for the nodes whose edges are deleted.
+
+    >>> path = undirected_graph(torch.tensor([0, 1]), torch.tensor([1, 2]), looped=torch.zeros(3, dtype=bool))
+    >>> without_nodes(path, removed=torch.tensor([False, False, True])).to_dense().tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     degree = n_neighbours(graph, ~removed).masked_fill(removed, 0)
     scale = torch.where(degree > 0, degree.to(graph.value.dtype).rsqrt(), 0)
@@ -70,14 +79,18 @@ def undirected_graph(first: Tensor, second: Tensor, looped: Tensor) -> Adjacency
 
     Returns:
         The graph over n nodes, on the device of the pairs. A row's entries are in ascending order.
+
+    >>> graph = undirected_graph(torch.tensor([0]), torch.tensor([1]), looped=torch.tensor([False, False, True]))
+    >>> graph.to_dense().tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     n_nodes = len(looped)
     bits = n_nodes.bit_length()
     # An entry's row and column side by side in one number; short numbers are sorted in half the time.
     dtype = torch.int32 if 2 * bits < 32 else torch.int64
-    own = looped.nonzero().squeeze(1).to(dtype)
+    loops = looped.nonzero().squeeze(1).to(dtype)
     rows, columns = torch.cat([first.to(dtype), second.to(dtype)]), torch.cat([second.to(dtype), first.to(dtype)])
-    key = _sorted(torch.cat([rows.bitwise_left_shift_(bits).bitwise_or_(columns), (own << bits) | own]))
+    key = _sorted(torch.cat([rows.bitwise_left_shift_(bits).bitwise_or_(columns), (loops << bits) | loops]))
     key = torch.unique_consecutive(key)
     starts = torch.arange(n_nodes + 1, device=key.device, dtype=dtype) << bits
     index_dtype = torch.int32 if max(len(key), n_nodes) <= torch.iinfo(torch.int32).max else torch.int64

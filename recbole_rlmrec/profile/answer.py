@@ -87,8 +87,8 @@ def read_completion(body: Any) -> Completion:
         text=_text(message.get("content")),
         finish_reason=_text(choice.get("finish_reason")),
         refusal=_text(message.get("refusal")),
-        input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
+        input_tokens=_token_count(usage.get("prompt_tokens")),
+        output_tokens=_token_count(usage.get("completion_tokens")),
     )
 
 
@@ -100,6 +100,9 @@ def read_answer(completion: Completion) -> Answer:
     Raises:
         InvalidAnswerError: there is no such object, or a text in it is missing, empty or too long.
         RefusedError: the model refuses, or the provider's filter stopped it.
+
+    >>> read_answer(Completion('Sure: {"summarization": "Likes crime films.", "reasoning": "Rated four."}')).profile
+    'Likes crime films.'
     """
     if completion.refusal.strip():
         raise RefusedError(f"refused: {_short(completion.refusal)}")
@@ -167,5 +170,5 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _count(value: Any) -> int | None:
+def _token_count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -151,7 +151,7 @@ def submit(
         log: the side's profiles; its lock keeps others from submitting at the same time.
         settings: which model, and how; limit and budget hold for the submission.
         state_path: the state file; files beside it list the requests of each batch.
-        train_sha256: hash of the training pairs that the prompts tell of.
+        train_sha256: hash of the training pairs that the prompts show.
         failures: file for the first prompt, should it fail.
 
     Raises:
@@ -270,7 +270,7 @@ def _known_to_server(batch: Batch, state_path: Path) -> Iterator[None]:
         raise DataError(
             f"The server does not know {batch.batch_id} of '{state_path}', or its files, any more: they were deleted, "
             f"or the key is another account's. If they are gone for good, remove '{state_path.name}' and the files "
-            f"beside it whose names begin with '{state_path.stem}.': their prompts are then asked anew."
+            f"beside it whose names begin with '{state_path.stem}.': their prompts are then asked again."
         ) from None
 
 

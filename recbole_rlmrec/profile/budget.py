@@ -47,6 +47,9 @@ def estimate_tokens(text: str) -> int:
 
     Returns:
         The number of tokens, rounded up.
+
+    >>> estimate_tokens("a story"), estimate_tokens("")
+    (2, 0)
     """
     return -(-int(_quarters(text).sum()) // _QUARTERS_PER_TOKEN)
 
@@ -63,6 +66,9 @@ def fair_allowances(lengths: Sequence[int], budget: int) -> list[int]:
 
     Returns:
         Allowed length of each text, in the same order.
+
+    >>> fair_allowances([2, 9, 7], budget=12)
+    [2, 5, 5]
     """
     left, level = budget, 0
     waiting = sorted(lengths)
@@ -85,6 +91,9 @@ def cut(text: str, tokens: int) -> str:
 
     Returns:
         The text itself where it fits, else its beginning with "…"; empty where not even one character fits.
+
+    >>> cut("a long story of two brothers", tokens=5)
+    'a long story of…'
     """
     if estimate_tokens(text) <= tokens:
         return text

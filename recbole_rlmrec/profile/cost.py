@@ -31,11 +31,15 @@ class Prices:
 
     @property
     def known(self) -> bool:
-        """Whether costs can be told."""
+        """Whether costs can be stated."""
         return self.input is not None
 
     def cost(self, input_tokens: int, output_tokens: int) -> float | None:
-        """Return US dollars, or None without prices."""
+        """Return US dollars, or None without prices.
+
+        >>> Prices(input=2.0, output=8.0).cost(1_000_000, 500_000), Prices().cost(1_000_000, 500_000)
+        (6.0, None)
+        """
         if self.input is None or self.output is None:
             return None
         return (input_tokens * self.input + output_tokens * self.output) / _PER_MILLION
@@ -107,7 +111,7 @@ class Meter:
         self._reserved_input -= input_tokens
         self._reserved_output -= output_tokens
 
-    def spend(self, input_tokens: int, output_tokens: int, estimated: bool = False) -> None:
+    def spend(self, input_tokens: int, output_tokens: int, *, estimated: bool = False) -> None:
         """Count what an answer took, by the server's own count or, without one, by an estimate."""
         self.input_tokens += input_tokens
         self.output_tokens += output_tokens
@@ -115,7 +119,11 @@ class Meter:
 
 
 def shown_cost(cost: float | None) -> str:
-    """Return a cost for people: more digits for less money."""
+    """Return a cost for people: more digits for less money.
+
+    >>> shown_cost(12.345678), shown_cost(0.0123456)
+    ('$12.35', '$0.0123')
+    """
     if cost is None:
         return "unknown (give input_price and output_price)"
     return f"${cost:.2f}" if cost >= 1 else f"${cost:.4f}"

@@ -44,7 +44,7 @@ class Dialect:
 
         Args:
             prompt: what is asked.
-            invalid: an answer that cannot be used, to be mended; None to ask for the first time.
+            invalid: an answer that cannot be used, to be corrected; None to ask for the first time.
             problem: what is wrong with it.
         """
         kind = self._formats[0]
@@ -66,7 +66,7 @@ class Dialect:
         return body
 
     def adapts(self, body: dict[str, Any], error: Any) -> bool:
-        """Whether a refused request is worth asking anew, in other words than before.
+        """Whether a refused request is worth asking again, in other words than before.
 
         Args:
             body: what was refused.

@@ -109,7 +109,7 @@ def _training_split(folder: Path, profiles: Mapping[Side, Mapping[str, Profile]]
         )
         raise DataError(
             f"The profiles in {folder} were written from {len(counts)} different training splits ({listed}). "
-            "Embeddings of several would tell the model of interactions that it is tested on. Write the profiles of "
+            "Embeddings of several would show the model interactions that it is tested on. Write the profiles of "
             "both sides again from the split you train on; those that fit already are not written twice."
         )
     return next(iter(counts), "")  # "" where the profiles do not say, as those that RLMRec released

@@ -231,7 +231,7 @@ class PromptWriter:
         )
 
     def write(
-        self, prompts: Sequence[Prompt], log: ProfileLog, failures: Path, train_sha256: str, progress: bool = True
+        self, prompts: Sequence[Prompt], log: ProfileLog, failures: Path, train_sha256: str, *, progress: bool = True
     ) -> WriteSummary:
         """Ask for every profile that is not recorded, and record each answer as it comes.
 
@@ -241,7 +241,7 @@ class PromptWriter:
             prompts: of one side.
             log: the side's profiles.
             failures: file of what could not be written; rewritten at the end. The next run tries those last.
-            train_sha256: hash of the training pairs that the prompts tell of.
+            train_sha256: hash of the training pairs that the prompts show.
             progress: show a progress bar with tokens and money.
 
         Raises:
@@ -256,7 +256,7 @@ class PromptWriter:
         to_ask.sort(key=lambda prompt: prompt.token in earlier)  # what never was tried comes first
         run = _Run(self.settings, self.dialect, log, train_sha256, to_ask[: self.settings.limit], earlier)
         try:
-            run.run(progress)
+            run.run(progress=progress)
         except BaseException:
             with contextlib.suppress(DataError):  # the first error says more
                 write_failures(failures, _unresolved(earlier, unique, to_ask, run))
@@ -305,7 +305,7 @@ class _PromptFailedError(Exception):
     """
 
     def __init__(
-        self, reason: str, attempts: int, is_about_prompt: bool = False, unreachable: Exception | None = None
+        self, reason: str, attempts: int, *, is_about_prompt: bool = False, unreachable: Exception | None = None
     ) -> None:
         super().__init__(reason)
         self.attempts = attempts
@@ -353,7 +353,7 @@ class _Run:
         self._was_reached = False
         self._n_failed_in_a_row = 0
 
-    def run(self, progress: bool) -> None:
+    def run(self, *, progress: bool) -> None:
         """Ask until all is done, the budget is reached, something is wrong or the user has had enough."""
         if not self._n_prompts:
             return
@@ -541,14 +541,16 @@ class _Run:
             return answer
 
     def _failure_of(self, error: Exception, attempt: int) -> Exception:
-        """Tell an error that ends the run from one of this prompt."""
+        """Distinguish an error that ends the run from one of this prompt."""
         status = getattr(error, "status_code", None)
         is_about_prompt = status is not None and concerns_prompt(error)
         is_forbidden = status == 403 and not self.written and not is_about_prompt
         if status in (401, 404) or is_forbidden or is_out_of_money(error):
             return self._server.explain(error, self._settings.model)
         unreachable = error if is_connection_error(error) else None
-        return _PromptFailedError(self._server.describe(error), attempt, is_about_prompt, unreachable)
+        return _PromptFailedError(
+            self._server.describe(error), attempt, is_about_prompt=is_about_prompt, unreachable=unreachable
+        )
 
 
 def _unresolved(

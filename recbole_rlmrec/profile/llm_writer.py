@@ -134,14 +134,14 @@ class LLMWriter(PromptedWriter):
         if summary.n_failed:
             task.report(f"What failed is listed in {task.failures_path(side)}; the next run tries it again.")
             if side == "item":
-                task.report("If an item succeeds then, the users whose prompts tell of it are asked anew.")
+                task.report("If an item succeeds then, the users whose prompts show it are asked again.")
         if summary.n_left:
             task.report(f"{summary.n_left} {side}s are left; the same command goes on with them.")
         return not summary.n_left
 
     def _ask_once(self, task: Task, side: Side, prompts: Sequence[Prompt], log: ProfileLog) -> WriteSummary:
         train_sha256, failures = task.corpus.train_sha256, task.failures_path(side)
-        summary = PromptWriter(self._left).write(prompts, log, failures, train_sha256, task.progress)
+        summary = PromptWriter(self._left).write(prompts, log, failures, train_sha256, progress=task.progress)
         self.spend(summary.n_written + summary.n_failed, summary.cost)
         task.report(str(summary))
         return summary

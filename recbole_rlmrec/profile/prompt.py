@@ -1,8 +1,8 @@
 """What a language model is asked about an item or a user.
 
-The paper's prompts: an item's tells title and description, or, without a description, title, attributes and some
-reviews; a user's tells some of the interactions, each with the item's title and profile and the user's own review.
-Only training interactions are told. The instructions lie in ``prompts/``, a pair for each domain and a pair of rules
+The paper's prompts: an item's shows title and description, or, without a description, title, attributes and some
+reviews; a user's shows some of the interactions, each with the item's title and profile and the user's own review.
+Only training interactions are used. The instructions lie in ``prompts/``, a pair for each domain and a pair of rules
 that all domains share.
 """
 
@@ -30,7 +30,7 @@ DOMAINS = ("general", "books", "businesses", "games", "movies")
 
 NOTHING_KNOWN_OF_ITEM = "no title, description, attribute or training review"
 NO_TRAINING_INTERACTION = "no training interaction"
-NOTHING_TOLD_BY_USER = "no training interaction with a title, a profile or a review"
+NOTHING_SHOWN_OF_USER = "no training interaction with a title, a profile or a review"
 
 _FOLDER = Path(__file__).resolve().parent / "prompts"
 # Field names, quotation marks and a few words of each text have to fit into the budget.
@@ -55,9 +55,9 @@ class PromptSettings:
         domain: what the items are, one of ``DOMAINS``; chooses the instructions.
         token_budget: most tokens of a prompt's text, by :func:`~recbole_rlmrec.profile.budget.estimate_tokens`; the
             instruction comes on top. Texts that are too long together are cut fairly.
-        reviews_per_item: how many reviews an item's prompt tells at most.
-        interactions_per_user: how many interactions a user's prompt tells at most.
-        seed: which ones are told.
+        reviews_per_item: how many reviews an item's prompt shows at most.
+        interactions_per_user: how many interactions a user's prompt shows at most.
+        seed: which ones are shown.
 
     Raises:
         SettingError: a value is out of range.
@@ -77,11 +77,11 @@ class PromptSettings:
                 f"reviews_per_item is {self.reviews_per_item} and interactions_per_user {self.interactions_per_user}, "
                 "expected at least 0 and 1."
             )
-        n_told = max(self.reviews_per_item, self.interactions_per_user)
-        least = _LEAST_TOKENS + _LEAST_TOKENS_PER_INTERACTION * n_told
+        n_shown = max(self.reviews_per_item, self.interactions_per_user)
+        least = _LEAST_TOKENS + _LEAST_TOKENS_PER_INTERACTION * n_shown
         if self.token_budget < least:
             raise SettingError(
-                f"token_budget is {self.token_budget}, too little to tell {n_told} interactions; expected at least "
+                f"token_budget is {self.token_budget}, too little to show {n_shown} interactions; expected at least "
                 f"{least} ({_LEAST_TOKENS} and {_LEAST_TOKENS_PER_INTERACTION} for each). Raise it, or lower "
                 "reviews_per_item and interactions_per_user."
             )
@@ -96,7 +96,7 @@ class Prompt:
         token: the original id.
         system: the instruction.
         text: what is known; the user message.
-        told: other ends of the interactions that the text tells of: items for a user, the reviews' users for an item.
+        told: other ends of the interactions that the text shows: items for a user, the reviews' users for an item.
     """
 
     side: Side
@@ -134,21 +134,21 @@ def item_prompts(corpus: Corpus, settings: PromptSettings) -> tuple[list[Prompt]
     for token in sorted(corpus.items):
         item = corpus.items[token]
         fields = {"title": known_title(item.title), "description": one_line(item.description)}
-        told: list[Review] = []
+        shown: list[Review] = []
         message: dict[str, Any] = fields
         if not fields["description"]:
             with_text = [review for review in reviews.get(token, ()) if one_line(review.text)]
-            told = sample(with_text, "item", settings.reviews_per_item, settings.seed)
+            shown = sample(with_text, "item", settings.reviews_per_item, settings.seed)
             message = {
                 "title": fields["title"],
-                "attributes": _listed(readable_attributes(item.attributes, settings.domain)),
-                "reviews": [one_line(review.text) for review in told],
+                "attributes": _attributes_text(readable_attributes(item.attributes, settings.domain)),
+                "reviews": [one_line(review.text) for review in shown],
             }
         if not any(message.values()):
             without[token] = NOTHING_KNOWN_OF_ITEM
             continue
         text = _message(message, settings.token_budget)
-        prompts.append(Prompt("item", token, system, text, tuple(review.user for review in told)))
+        prompts.append(Prompt("item", token, system, text, tuple(review.user for review in shown)))
     return prompts, without
 
 
@@ -158,7 +158,7 @@ def user_prompts(
     """Build the prompt of every user of whom something is known.
 
     Args:
-        corpus: the texts; only its training interactions are told.
+        corpus: the texts; only its training interactions are used.
         item_profiles: item token -> profile, of the items that have one.
         settings: how to build.
 
@@ -174,16 +174,18 @@ def user_prompts(
     prompts: list[Prompt] = []
     without: dict[str, str] = {}
     for token in sorted(corpus.users):
-        own = interactions.get(token, [])
-        telling = [
-            review for review in own if titles.get(review.item) or profiles.get(review.item) or one_line(review.text)
+        reviews = interactions.get(token, [])
+        with_text = [
+            review
+            for review in reviews
+            if titles.get(review.item) or profiles.get(review.item) or one_line(review.text)
         ]
-        if not telling:
-            without[token] = NOTHING_TOLD_BY_USER if own else NO_TRAINING_INTERACTION
+        if not with_text:
+            without[token] = NOTHING_SHOWN_OF_USER if reviews else NO_TRAINING_INTERACTION
             continue
-        told = sample(telling, "user", settings.interactions_per_user, settings.seed)
+        shown = sample(with_text, "user", settings.interactions_per_user, settings.seed)
         entries: list[dict[str, Any]] = []
-        for review in told:
+        for review in shown:
             title, profile = titles.get(review.item, ""), profiles.get(review.item, "")
             rating = _rating(review) if rating_range else None
             known_rating = {} if rating is None else {"rating": rating}
@@ -192,7 +194,7 @@ def user_prompts(
         if any("rating" in entry for entry in entries):
             message = {"rating_range": rating_range, **message}
         text = _message(message, settings.token_budget)
-        prompts.append(Prompt("user", token, system, text, tuple(review.item for review in told)))
+        prompts.append(Prompt("user", token, system, text, tuple(review.item for review in shown)))
     return prompts, without
 
 
@@ -281,6 +283,9 @@ def readable_attributes(attributes: Mapping[str, tuple[str, ...]], domain: str) 
 
     Returns:
         Name -> values, at least one, such as ``{"Release year": ["1995"]}``.
+
+    >>> readable_attributes({"release_year": ("1995",), "class": ("unknown",)}, "movies")
+    {'Release year': ['1995']}
     """
     readable: dict[str, list[str]] = {}
     for name, values in attributes.items():
@@ -309,7 +314,7 @@ def _instruction(domain: str, side: Side) -> str:
     return "\n\n".join(parts)
 
 
-def _listed(attributes: Mapping[str, Sequence[str]]) -> str:
+def _attributes_text(attributes: Mapping[str, Sequence[str]]) -> str:
     """Write attributes as one text, so that many of them do not take the room of everything else."""
     return "; ".join(f"{name}: {', '.join(values)}" for name, values in attributes.items())
 

@@ -85,7 +85,7 @@ class ProfileLog:
         DataError: a line is malformed, or another process holds the file.
     """
 
-    def __init__(self, path: str | Path, read_only: bool = False) -> None:
+    def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
         self.path = Path(path)
         self._starts: dict[bytes, int] = {}
         self._latest: dict[str, int] = {}
@@ -160,7 +160,7 @@ class ProfileLog:
             self.append(renewed, sync=False)  # if a power cut takes it, it is recalled again
         return True
 
-    def append(self, profile: Profile, sync: bool = True) -> None:
+    def append(self, profile: Profile, *, sync: bool = True) -> None:
         """Record a profile as one whole line.
 
         Args:
@@ -170,11 +170,11 @@ class ProfileLog:
         Raises:
             DataError: the line could not be written, as when the disk is full; the file is as it was before.
         """
-        start = self._write(profile_line(profile), sync)
+        start = self._write(profile_line(profile), sync=sync)
         self._starts[_digest(profile.token, profile.writer, profile.prompt_sha256)] = start
         self._latest[profile.token] = start
 
-    def _write(self, line: bytes, sync: bool) -> int:
+    def _write(self, line: bytes, *, sync: bool) -> int:
         """Append bytes, all or none, and return where they start."""
         assert self._descriptor is not None, "the log is open for writing"
         start = os.fstat(self._descriptor).st_size
@@ -311,7 +311,7 @@ def _read(path: Path) -> Iterator[tuple[int, int, Profile]]:
                     return
                 raise DataError(
                     f"'{path}', line {number} is no profile: {error}. Expected a JSON object with token, profile, "
-                    "writer, reasoning, prompt_sha256 and train_sha256 as texts. Mend or remove the line."
+                    "writer, reasoning, prompt_sha256 and train_sha256 as texts. Correct or remove the line."
                 ) from error
             yield start, len(line), profile
             start += len(line)

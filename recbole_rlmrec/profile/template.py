@@ -51,7 +51,7 @@ class TemplateWriter(RuleWriter):
     def profiles(
         self, task: Task, side: Side, item_profiles: Mapping[str, str]
     ) -> tuple[list[Profile], dict[str, str]]:
-        """Return one side's profiles, and token -> reason for those that get none; items' profiles are not told."""
+        """Return one side's profiles, and token -> reason for those that get none; items' profiles are not used."""
         write = self.item_profiles if side == "item" else self.user_profiles
         return write(task.corpus, task.settings)
 
@@ -79,7 +79,7 @@ class TemplateWriter(RuleWriter):
         """Write a user's attributes, the attributes most frequent among the training items, and the best of these.
 
         Args:
-            corpus: the texts; only its training interactions are told.
+            corpus: the texts; only its training interactions are used.
             settings: only the domain matters: in "movies", articles come back in front of titles.
 
         Returns:
@@ -91,13 +91,13 @@ class TemplateWriter(RuleWriter):
         profiles: list[Profile] = []
         without: dict[str, str] = {}
         for token in sorted(corpus.users):
-            own = interactions.get(token, [])
-            inputs = _user_inputs(corpus.users[token], own, items, popularity)
-            if own and any(inputs.values()):
-                told = (review.item for review in own)
-                profiles.append(self.profile_of(corpus, token, describe_user(**inputs), told, inputs))
+            reviews = interactions.get(token, [])
+            inputs = _user_inputs(corpus.users[token], reviews, items, popularity)
+            if reviews and any(inputs.values()):
+                used = (review.item for review in reviews)
+                profiles.append(self.profile_of(corpus, token, describe_user(**inputs), used, inputs))
             else:
-                without[token] = NOTHING_KNOWN_OF_USER if own else NO_TRAINING_INTERACTION
+                without[token] = NOTHING_KNOWN_OF_USER if reviews else NO_TRAINING_INTERACTION
         return profiles, without
 
 
@@ -112,6 +112,9 @@ def describe_item(title: str, attributes: Mapping[str, Sequence[str]], descripti
     Returns:
         A text such as "Toy Story. Release year: 1995. Genres: Animation, Comedy. A cowboy doll is jealous." Unknown
         parts are left out.
+
+    >>> describe_item("Toy Story", {"Release year": ["1995"], "Genres": ["Animation", "Comedy"]}, "")
+    'Toy Story. Release year: 1995. Genres: Animation, Comedy.'
     """
     listed = [f"{name}: {', '.join(values[:_MOST_VALUES])}" for name, values in attributes.items()]
     return _sentences([title, *listed, first_sentences(description)])
@@ -174,6 +177,9 @@ def natural_title(title: str) -> str:
 
     Returns:
         The title as people say it.
+
+    >>> natural_title("Usual Suspects, The"), natural_title("Hate (Haine, La)")
+    ('The Usual Suspects', 'Hate (La Haine)')
     """
     return _MOVED_ARTICLE.sub(lambda match: _join_article(match[2], match[1]), title.strip())
 
@@ -250,6 +256,9 @@ def choose_liked_genres(genres: Iterable[Sequence[str]], limit: int = 5) -> list
 
     Returns:
         Genres, the one of most items first; ties in alphabetical order.
+
+    >>> choose_liked_genres([["Drama", "Crime"], ["Drama"], ["Comedy"]], limit=2)
+    ['Drama', 'Comedy']
     """
     counts = Counter(genre for item_genres in genres for genre in item_genres)
     return sorted(counts, key=lambda genre: (-counts[genre], genre))[:limit]

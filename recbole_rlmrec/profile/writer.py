@@ -16,6 +16,7 @@ from recbole_rlmrec.registry import Registry, checked_class
 from recbole_rlmrec.settings import Settings
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.text.corpus import Corpus
+from recbole_rlmrec.wording import examples
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ class Task:
         """
         for reason, number in Counter(without.values()).most_common():
             tokens = [token for token, found in without.items() if found == reason]
-            examples = ", ".join(map(repr, tokens[:3]))
-            self.report(f"{side}s without a profile: {number} with {reason}, e.g. {examples}.")
+            self.report(f"{side}s without a profile: {number} with {reason}, e.g. {examples(tokens)}.")
 
 
 class Writer(ABC):
@@ -116,7 +116,7 @@ class RuleWriter(Writer):
     ) -> tuple[Sequence[Profile], Mapping[str, str]]:
         """Return one side's profiles, by token, and token -> reason for those that get none.
 
-        Only interactions of ``task.corpus.training`` may be told; :meth:`profile_of` records which are.
+        Only interactions of ``task.corpus.training`` may be used; :meth:`profile_of` records which are.
         """
 
     def profile_of(
@@ -128,7 +128,7 @@ class RuleWriter(Writer):
             corpus: what it was written from.
             token: original id of the user or item.
             text: the profile.
-            told: other ends of the training interactions that it tells of.
+            told: other ends of the training interactions that it was written from.
             inputs: what it was made from, for the record's hash; the text itself, if not given.
         """
         digest = canonical_sha256({"text": text} if inputs is None else inputs)

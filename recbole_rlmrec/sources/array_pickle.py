@@ -51,7 +51,7 @@ def load_matrix(path: Path, remedy: str) -> Entries:
 
     Args:
         path: the file.
-        remedy: how to mend a bad file, a sentence that ends each error message.
+        remedy: how to repair a bad file, a sentence that ends each error message.
 
     Raises:
         DataError: the file cannot be read, names what is not admitted, or holds something else or a matrix that does
@@ -71,7 +71,7 @@ def load_array(path: Path, remedy: str) -> np.ndarray:
 
     Args:
         path: the file.
-        remedy: how to mend a bad file, a sentence that ends each error message.
+        remedy: how to repair a bad file, a sentence that ends each error message.
 
     Raises:
         DataError: the file cannot be read, names what is not admitted, or holds something else.
@@ -87,7 +87,7 @@ def load_plain(path: Path, remedy: str) -> object:
 
     Args:
         path: the file.
-        remedy: how to mend a bad file, a sentence that ends each error message.
+        remedy: how to repair a bad file, a sentence that ends each error message.
 
     Raises:
         DataError: the file cannot be read, or names anything.
@@ -133,7 +133,8 @@ def _load(path: Path, admitted: Mapping[tuple[str, str], object], words: str, re
         ) from error
 
 
-# Stand-ins. Each class has a __setstate__, without which a pickle could set attributes of the class itself.
+# ---------------------------------------------------------------------- stand-ins
+# Each class has a __setstate__, without which a pickle could set attributes of the class itself.
 
 
 class _PickledDtype:
@@ -326,7 +327,7 @@ _ADMITTED = _admitted_names()
 _ADMITTED_WORDS = "Only NumPy arrays of plain numbers and SciPy coo, csr and csc matrices are read there"
 
 
-# Checking what was recorded
+# ---------------------------------------------------------------------- checking what was recorded
 
 
 def _entries(matrix: _PickledMatrix) -> Entries:

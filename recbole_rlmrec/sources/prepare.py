@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from recbole_rlmrec.data.atomic_file import check_dataset_name, mend_tokens, quoted
+from recbole_rlmrec.data.atomic_file import check_dataset_name, quoted, repair_tokens
 from recbole_rlmrec.data.split import SPLIT_NAMES, random_split
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
@@ -127,6 +127,7 @@ def prepare(
     user_fraction: float = 1.0,
     min_rating: float | None = None,
     shares: Sequence[float] = SHARES,
+    *,
     require_text: bool = False,
     max_malformed: float = MAX_MALFORMED,
     show_progress: bool = False,
@@ -161,7 +162,7 @@ def prepare(
     min_rating = _checked_rating(kind, min_rating)
     _check_settings(dataset, k_core, seed, user_fraction, shares, max_malformed)
     review_path, item_path = kind.find_files(raw, reviews, items)
-    remedy = "Mend these lines, or allow more with --max-malformed."
+    remedy = "Correct these lines, or allow more with --max-malformed."
     review_file, item_file = (
         JsonLines(path, parse_json_or_literal, max_malformed, show_progress, remedy)
         for path in (review_path, item_path)
@@ -241,6 +242,10 @@ def k_core_rows(users: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarra
 
     Returns:
         The row numbers kept, ascending, and the rounds in which something was removed.
+
+    >>> rows, rounds = k_core_rows(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]), k=2)
+    >>> rows.tolist(), rounds
+    ([0, 1, 2, 3], 1)
     """
     rows = np.arange(len(users))
     rounds = 0
@@ -253,7 +258,7 @@ def k_core_rows(users: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarra
         rounds += 1
 
 
-# Settings
+# ---------------------------------------------------------------------- settings
 
 
 def _checked_rating(source: Source, min_rating: float | None) -> float | None:
@@ -282,7 +287,7 @@ def _check_settings(
             raise SettingError(f"--{name} is {value}, expected {expected}.")
 
 
-# Reading
+# ---------------------------------------------------------------------- reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,7 +361,7 @@ def _latest(found: _Interactions) -> np.ndarray:
 
 
 def _items_with_text(source: Source, file: JsonLines, tokens: Sequence[str]) -> np.ndarray:
-    """Tell of each item whether its first entry in the file of items has text."""
+    """Return for each item whether its first entry in the file of items has text."""
     has_text: dict[str, bool] = {}
     wanted = set(tokens)
     for _, item in file.records(source.item):
@@ -365,7 +370,7 @@ def _items_with_text(source: Source, file: JsonLines, tokens: Sequence[str]) -> 
     return np.array([has_text.get(token, False) for token in tokens], dtype=bool)
 
 
-# Writing
+# ---------------------------------------------------------------------- writing
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,7 +398,7 @@ class _Side:
             numbers: ``[N]``, the place of each interaction's user or item among ``ids``.
         """
         by_id = sorted(np.unique(numbers).tolist(), key=ids.__getitem__)
-        tokens, renamed = mend_tokens([ids[number] for number in by_id])
+        tokens, renamed = repair_tokens([ids[number] for number in by_id])
         order = sorted(range(len(tokens)), key=tokens.__getitem__)
         place = np.zeros(len(ids), dtype=np.int32)
         place[[by_id[each] for each in order]] = np.arange(len(order))

@@ -19,6 +19,7 @@ from recbole_rlmrec.errors import ContractError, DataError
 from recbole_rlmrec.registry import Registry, checked_name
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, require_text
+from recbole_rlmrec.wording import listed
 
 # A tag's name is bounded, so that a lone "<" before a long word costs no time.
 _TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20}|!)[^<>]*>")
@@ -91,7 +92,7 @@ def plain_text(text: str) -> str:
     return " ".join(text.split())
 
 
-# What the sources have in common
+# ---------------------------------------------------------------------- what the sources have in common
 
 
 def _find_file(folder: Path, role: str, pattern: str, usual: str, given: str | Path | None) -> Path:
@@ -103,7 +104,7 @@ def _find_file(folder: Path, role: str, pattern: str, usual: str, given: str | P
     found = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
     if len(found) == 1:
         return folder / found[0]
-    there = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    there = listed(names, most=20)
     state = f"holds {there}" if names else "is empty" if folder.is_dir() else "is no folder"
     problem = f"Several files may hold the {role}: {', '.join(found)}" if found else f"No file of {role} found"
     raise DataError(f"{problem}. '{folder}' {state}; expected one each of {usual}. Name it with --{role} FILE.")
@@ -151,7 +152,7 @@ def _seconds(record: Mapping[str, Any], key: str) -> float | None:
         raise MalformedLineError(f"has {key!r} = {date!r:.40}, expected a date such as 2014-02-17") from None
 
 
-# Amazon, 2014 and 2018
+# ---------------------------------------------------------------------- Amazon, 2014 and 2018
 
 
 def _amazon_interaction(record: Mapping[str, Any]) -> Interaction:
@@ -164,7 +165,7 @@ def _amazon_interaction(record: Mapping[str, Any]) -> Interaction:
 
 
 def _amazon_text(record: Mapping[str, Any]) -> str:
-    # The summary is the review's headline, and often its most telling line.
+    # The summary is the review's headline, and often its most informative line.
     headline, text = _prose(record.get("summary")), _prose(record.get("reviewText"))
     if headline and text and headline[-1] not in ".!?":
         headline += "."
@@ -180,7 +181,7 @@ def _amazon_item(record: Mapping[str, Any]) -> Item:
     )
 
 
-# Yelp
+# ---------------------------------------------------------------------- Yelp
 
 
 def _yelp_interaction(record: Mapping[str, Any]) -> Interaction:
@@ -212,7 +213,7 @@ def _yelp_item(record: Mapping[str, Any]) -> Item:
 
 
 def _yelp_features(attributes: object) -> Iterator[str]:
-    """Tell what a business has, such as ``BusinessParking: street``; what it has not is left out."""
+    """Say what a business has, such as ``BusinessParking: street``; what it has not is left out."""
     for name, value in attributes.items() if isinstance(attributes, dict) else ():
         known = _literal(value)
         if known is True:
@@ -233,7 +234,7 @@ def _literal(value: object) -> object:
         return value
 
 
-# Steam, as published with SASRec
+# ---------------------------------------------------------------------- Steam, as published with SASRec
 
 
 def _steam_interaction(record: Mapping[str, Any]) -> Interaction:

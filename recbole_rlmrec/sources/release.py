@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_rlmrec.data.atomic_file import check_dataset_name, is_unicode, mend_tokens, quoted, token_fault
+from recbole_rlmrec.data.atomic_file import check_dataset_name, is_unicode, quoted, repair_tokens, token_fault
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_NAMES, RELEASE_URL
@@ -166,7 +166,7 @@ def _check_names(dataset: str, release_name: str | None) -> None:
         raise SettingError(f"The release's name is {release_name!r}, expected one of {', '.join(RELEASE_NAMES)}.")
 
 
-# Interactions
+# ---------------------------------------------------------------------- interactions
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +230,7 @@ def _read_split(path: Path) -> _Split:
 
 
 def _split_warnings(splits: Mapping[str, _Split]) -> list[str]:
-    """Tell what was merged, left out, or stands in two splits."""
+    """Say what was merged, left out, or stands in two splits."""
     warnings = []
     for split in splits.values():
         if split.n_duplicates:
@@ -246,7 +246,7 @@ def _split_warnings(splits: Mapping[str, _Split]) -> list[str]:
     return warnings
 
 
-# Users and items
+# ---------------------------------------------------------------------- users and items
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,7 +359,7 @@ def _profile_record(path: Path, row: int, entry: object, token: str) -> dict[str
     return {"token": token, **record, "writer": WRITER}
 
 
-# Id maps
+# ---------------------------------------------------------------------- id maps
 
 
 def _find_map(
@@ -456,14 +456,14 @@ def _avoid_missing(tokens: list[str], path: Path) -> tuple[list[str], list[str]]
     Returns:
         The tokens, and a warning if some were changed.
     """
-    renamed, changes = mend_tokens(tokens)
+    renamed, changes = repair_tokens(tokens)
     if not changes:
         return tokens, []
     shown = ", ".join(f"{old!r} to {new!r}" for old, new in changes.items())
     return renamed, [f"{path.name}: RecBole reads some ids as a missing value; renamed {shown}."]
 
 
-# Writing
+# ---------------------------------------------------------------------- writing
 
 _Content = str | np.ndarray
 

@@ -24,7 +24,11 @@ class Item:
 
     @property
     def has_text(self) -> bool:
-        """Whether anything is known but the id."""
+        """Whether anything is known but the id.
+
+        >>> Item("12", title="Fargo").has_text, Item("77").has_text
+        (True, False)
+        """
         return any(text.strip() for text in (self.title, self.description, *sum(self.attributes.values(), ())))
 
 
@@ -66,9 +70,3 @@ class Corpus:
     training: tuple[Review, ...]
     held_out: frozenset[tuple[str, str]]
     train_sha256: str
-
-
-# Files
-
-
-# Of a dataset

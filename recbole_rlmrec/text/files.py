@@ -11,6 +11,7 @@ from typing import Any
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.json_lines import MAX_MALFORMED, JsonLines, MalformedLineError, optional_number, require_text
+from recbole_rlmrec.wording import examples
 
 _logger = logging.getLogger(__name__)
 ITEMS_FILE, REVIEWS_FILE = "items.jsonl", "reviews.jsonl"
@@ -20,7 +21,11 @@ _REVIEW_KEYS = ("user_id", "item_id", "text", "rating", "timestamp")
 
 
 def item_line(item: Item) -> bytes:
-    """Return an item's line of ``items.jsonl``; an attribute with one value is text, with several a list."""
+    """Return an item's line of ``items.jsonl``; an attribute with one value is text, with several a list.
+
+    >>> item_line(Item("12", "Fargo", attributes={"genres": ("Crime", "Drama")})).rstrip()
+    b'{"item_id": "12", "title": "Fargo", "description": "", "attributes": {"genres": ["Crime", "Drama"]}}'
+    """
     attributes = {name: values[0] if len(values) == 1 else list(values) for name, values in item.attributes.items()}
     record = {"item_id": item.token, "title": item.title, "description": item.description, "attributes": attributes}
     return _json_line(record)
@@ -81,7 +86,7 @@ def read_items(path: str | Path, max_malformed: float = MAX_MALFORMED) -> dict[s
 
     def make(record: Mapping[str, Any]) -> Item:
         item = _item_of(record)
-        keys.note(record, item.has_text)
+        keys.note(record, has_text=item.has_text)
         if item.token in items:
             raise MalformedLineError(f"repeats the item {item.token!r}")
         return item
@@ -101,7 +106,7 @@ def iter_reviews(path: str | Path, max_malformed: float = MAX_MALFORMED) -> Iter
 
     def make(record: Mapping[str, Any]) -> Review:
         review = _review_of(record)
-        keys.note(record, bool(review.text.strip()))
+        keys.note(record, has_text=bool(review.text.strip()))
         return review
 
     for _, review in file.records(make):
@@ -111,7 +116,7 @@ def iter_reviews(path: str | Path, max_malformed: float = MAX_MALFORMED) -> Iter
 
 
 class _KeyWatch:
-    """Tells of keys that are passed over in a file none of whose lines has a text: one may be the text, misnamed.
+    """Warns of keys that are passed over in a file none of whose lines has a text: one may be the text, misnamed.
 
     Args:
         known: the keys that are read.
@@ -122,7 +127,7 @@ class _KeyWatch:
         self._unknown: dict[str, None] = {}
         self._has_text = False
 
-    def note(self, record: Mapping[str, Any], has_text: bool) -> None:
+    def note(self, record: Mapping[str, Any], *, has_text: bool) -> None:
         """Look at a line's keys, until a line has a text."""
         self._has_text = self._has_text or has_text
         if not self._has_text and len(self._unknown) < _N_KEYS:
@@ -136,8 +141,8 @@ class _KeyWatch:
             "%s: no %s. The keys %s are not known and were passed over; known are %s. Rename those that hold texts.",
             path,
             wanted,
-            ", ".join(map(repr, list(self._unknown)[:_N_KEYS])),
-            ", ".join(map(repr, self._known)),
+            examples(self._unknown, _N_KEYS),
+            examples(self._known, len(self._known)),
         )
 
 

@@ -15,17 +15,13 @@ from typing import IO, Any, TypeVar, cast
 from tqdm import tqdm
 
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.wording import N_EXAMPLES
 
-#: The share of a file's lines that may be malformed, unless told otherwise.
+#: The share of a file's lines that may be malformed, unless given otherwise.
 MAX_MALFORMED = 0.01
 
-_BLOCK_BYTES = 2**20
-_LONGEST_LINE = 16 * 2**20
-# Python's parser needs a hundred times a literal's size.
-_LONGEST_LITERAL = 2**20
-_N_EXAMPLES = 3
-# From so many malformed lines on, a file that has more of them than others is given up before its end.
-_HOPELESS = 1000
+#: Bytes of the longest line that may be a Python literal: Python's parser needs a hundred times a literal's size.
+LONGEST_LITERAL = 2**20
 
 _Made = TypeVar("_Made")
 
@@ -47,18 +43,21 @@ def parse_json(line: bytes) -> Any:
         raise MalformedLineError(f"is not valid JSON ({error})") from error
 
 
-def parse_json_or_literal(line: bytes) -> Any:
+def parse_json_or_literal(line: bytes, longest_literal: int = LONGEST_LITERAL) -> Any:
     """Read a line of JSON or, failing that, of Python's literals (``{'asin': '0001'}``), which executes nothing.
 
     Raises:
         MalformedLineError: it is neither.
+
+    >>> parse_json_or_literal(b'{"asin": "0001"}'), parse_json_or_literal(b"{'asin': '0001'}")
+    ({'asin': '0001'}, {'asin': '0001'})
     """
     text = _text(line)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         json_error = error
-    if len(line) > _LONGEST_LITERAL:
+    if len(line) > longest_literal:
         raise MalformedLineError(f"is not valid JSON ({json_error}) and too long for a Python literal")
     try:
         return ast.literal_eval(text.strip())
@@ -74,6 +73,21 @@ def _text(line: bytes) -> str:
         raise MalformedLineError(f"is not UTF-8 ({error.reason} at byte {error.start + 1})") from error
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What keeps the reading of any file within memory and time.
+
+    Attributes:
+        block: bytes read at a time.
+        longest_line: bytes; a longer line is malformed, and not kept.
+        hopeless: from so many malformed lines on, a file that has more of them than others is given up before its end.
+    """
+
+    block: int = 2**20
+    longest_line: int = 16 * 2**20
+    hopeless: int = 1000
+
+
 @dataclass
 class JsonLines:
     """A file of one object a line, and what its reading found; blank lines count as none.
@@ -84,6 +98,7 @@ class JsonLines:
         max_malformed: the share of the lines that may be malformed.
         show_progress: whether to show a bar of the bytes read, where standard error is a terminal.
         remedy: what to do about too many malformed lines, for the error.
+        limits: of block, line and malformed lines.
         n_lines: lines of the last whole reading.
         n_malformed: malformed ones among them.
         examples: the first of these, with line number and reason.
@@ -93,7 +108,8 @@ class JsonLines:
     parse: Callable[[bytes], Any] = parse_json
     max_malformed: float = MAX_MALFORMED
     show_progress: bool = False
-    remedy: str = "Mend these lines."
+    remedy: str = "Correct these lines."
+    limits: Limits = Limits()
     n_lines: int = 0
     n_malformed: int = 0
     examples: list[str] = field(default_factory=list)
@@ -113,7 +129,7 @@ class JsonLines:
             try:
                 yield number, make(self._object(line))
             except MalformedLineError as error:
-                self._count(number, line, error)
+                self._note_malformed(number, line, error)
         if not self.n_lines:
             raise DataError(f"'{self.path}' has no line, expected one object a line. Fetch or write it again.")
         if self.n_malformed > self.max_malformed * self.n_lines:
@@ -148,7 +164,7 @@ class JsonLines:
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the lines that are not blank, without their ends, with their numbers from 1.
 
-        Of a line that is longer than any real one, only so much is kept that it can be told.
+        Of a line that is longer than any real one, only so much is kept that it can be named.
 
         Raises:
             DataError: the file cannot be read or, gzipped, is damaged.
@@ -170,7 +186,7 @@ class JsonLines:
             if not whole:  # the line goes on
                 if not in_long_line:
                     rest += last
-                    in_long_line = len(rest) > _LONGEST_LINE
+                    in_long_line = len(rest) > self.limits.longest_line
                 continue
             whole[0] = rest if in_long_line else rest + whole[0]
             rest, in_long_line = last, False
@@ -192,7 +208,7 @@ class JsonLines:
                     disable=None if self.show_progress else True,
                 ) as bar:
                     while True:
-                        chunk = stream.read(_BLOCK_BYTES)
+                        chunk = stream.read(self.limits.block)
                         bar.update(raw.tell() - bar.n)
                         if not chunk:
                             return
@@ -203,19 +219,19 @@ class JsonLines:
             raise DataError(f"'{self.path}' cannot be read: {error}. Check the path and its permissions.") from error
 
     def _object(self, line: bytes) -> Mapping[str, Any]:
-        if len(line) > _LONGEST_LINE:
-            raise MalformedLineError(f"is longer than {_LONGEST_LINE // 2**20} MiB")
+        if len(line) > self.limits.longest_line:
+            raise MalformedLineError(f"is longer than {self.limits.longest_line // 2**20} MiB")
         value = self.parse(line)
         if not isinstance(value, dict):
             raise MalformedLineError(f"holds a {type(value).__name__}, expected an object such as {{...}}")
         return value
 
-    def _count(self, number: int, line: bytes, error: MalformedLineError) -> None:
+    def _note_malformed(self, number: int, line: bytes, error: MalformedLineError) -> None:
         self.n_malformed += 1
-        if len(self.examples) < _N_EXAMPLES:
+        if len(self.examples) < N_EXAMPLES:
             start = line[:60].decode("utf-8", errors="replace")
             self.examples.append(f"line {number} {error}: {start!r}" + ("..." if len(line) > 60 else ""))
-        if self.n_malformed >= _HOPELESS and self.n_malformed > max(self.max_malformed, 0.5) * self.n_lines:
+        if self.n_malformed >= self.limits.hopeless and self.n_malformed > max(self.max_malformed, 0.5) * self.n_lines:
             raise DataError(self._too_many(f"{self.n_malformed:,} of its first {self.n_lines:,} lines are"))
 
     def _too_many(self, found: str) -> str:
@@ -231,6 +247,9 @@ def require_text(record: Mapping[str, Any], key: str) -> str:
 
     Raises:
         MalformedLineError: it is missing, empty or something else.
+
+    >>> require_text({"item_id": 12}, "item_id")
+    '12'
     """
     value = record.get(key)
     if isinstance(value, str) and value:
@@ -249,6 +268,9 @@ def optional_number(record: Mapping[str, Any], key: str) -> float | None:
 
     Raises:
         MalformedLineError: it is something else.
+
+    >>> optional_number({"rating": "4"}, "rating"), optional_number({}, "rating")
+    (4.0, None)
     """
     value: int | float | str | None = record.get(key)
     if value is None or (type(value) is float and abs(value) < float("inf")):

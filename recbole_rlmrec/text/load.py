@@ -17,9 +17,9 @@ from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.text.corpus import Corpus, Item, Review
 from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, iter_reviews, read_items
 from recbole_rlmrec.text.text_columns import read_interactions, read_item_columns, read_user_columns
+from recbole_rlmrec.wording import N_EXAMPLES, example_pairs, examples
 
 _logger = logging.getLogger(__name__)
-_N_EXAMPLES = 3
 #: Internal column of the interactions that numbers those of the same pair.
 _OCCURRENCE = "rlmrec_occurrence"
 
@@ -123,28 +123,28 @@ def _interactions(part: Any, fields: tuple[str, str], time_field: str) -> list[_
 def _check_items(path: Path, known: Mapping[str, Item], tokens: list[str]) -> None:
     if not any(token in known for token in tokens):
         raise DataError(
-            f"None of the {len(known):,} items of '{path}' is in the dataset: it has {_examples(known)}, the dataset "
-            f"{_examples(tokens)}. 'item_id' has to be the item's id in the .inter file."
+            f"None of the {len(known):,} items of '{path}' is in the dataset: it has {examples(known)}, the dataset "
+            f"{examples(tokens)}. 'item_id' has to be the item's id in the .inter file."
         )
 
 
 def _known_reviews(path: Path, users: set[str], items: set[str]) -> Iterator[Review]:
     """Yield the reviews whose user and item the dataset has; warn of the others, and fail if these are all."""
     n_known, n_unknown = 0, 0
-    examples: list[str] = []
+    unknown: list[tuple[str, str]] = []
     for review in iter_reviews(path):
         if review.user in users and review.item in items:
             n_known += 1
             yield review
             continue
         n_unknown += 1
-        if len(examples) < _N_EXAMPLES:
-            examples.append(f"({review.user}, {review.item})")
+        if len(unknown) < N_EXAMPLES:
+            unknown.append((review.user, review.item))
     if not n_known:
         raise DataError(
             f"None of the {n_unknown:,} reviews of '{path}' is by a user and of an item of the dataset: it has "
-            f"{', '.join(examples)}, the dataset users such as {_examples(sorted(users))} and items such as "
-            f"{_examples(sorted(items))}. 'user_id' and 'item_id' have to be the ids in the .inter file."
+            f"{example_pairs(unknown)}, the dataset users such as {examples(sorted(users))} and items such as "
+            f"{examples(sorted(items))}. 'user_id' and 'item_id' have to be the ids in the .inter file."
         )
     if n_unknown:
         _logger.warning(
@@ -152,7 +152,7 @@ def _known_reviews(path: Path, users: set[str], items: set[str]) -> Iterator[Rev
             path,
             n_unknown,
             n_known + n_unknown,
-            ", ".join(examples),
+            example_pairs(unknown),
         )
 
 
@@ -176,7 +176,7 @@ class _TrainingTexts:
                 self._held_out[row.user, row.item].add(_rounded(row.timestamp))
         self._doubtful: set[tuple[str, str]] = set()
 
-    def add(self, source: Iterable[Review], only_training: bool = False) -> None:
+    def add(self, source: Iterable[Review], *, only_training: bool = False) -> None:
         """Take what a source knows of the training rows; it goes before what is known already.
 
         Args:
@@ -184,7 +184,7 @@ class _TrainingTexts:
             only_training: whether there are none of validation and test among them.
         """
         for pair, reviews in self._by_pair(source).items():
-            self._add_to_pair(pair, reviews, pair in self._held_out and not only_training)
+            self._add_to_pair(pair, reviews, is_held_out=pair in self._held_out and not only_training)
 
     def add_file(self, source: Iterable[Review], n_rows: Mapping[tuple[str, str], int]) -> None:
         """As ``add``, of the file that the dataset was read from, in its order.
@@ -196,12 +196,12 @@ class _TrainingTexts:
         """
         for pair, reviews in self._by_pair(source).items():
             if n_rows.get(pair) != len(reviews):
-                self._add_to_pair(pair, reviews, pair in self._held_out)
+                self._add_to_pair(pair, reviews, is_held_out=pair in self._held_out)
                 continue
             places = {row.occurrence: place for place, row in enumerate(self._rows[pair])}
             for occurrence, review in enumerate(reviews):
                 if occurrence in places:
-                    self._tell(pair, places[occurrence], review)
+                    self._set_text(pair, places[occurrence], review)
                 elif pair in self._held_out:
                     self._held_out[pair].add(_rounded(review.timestamp))
 
@@ -213,14 +213,14 @@ class _TrainingTexts:
                 found[pair].append(review)
         return found
 
-    def _tell(self, pair: tuple[str, str], place: int, review: Review) -> None:
+    def _set_text(self, pair: tuple[str, str], place: int, review: Review) -> None:
         self._known[pair][place] = _merged(self._known[pair][place], review)
 
-    def _add_to_pair(self, pair: tuple[str, str], reviews: list[Review], is_held_out: bool) -> None:
+    def _add_to_pair(self, pair: tuple[str, str], reviews: list[Review], *, is_held_out: bool) -> None:
         """Give each row of the pair the review of its time, then, unless the pair is held out, the earliest left."""
         open_places = list(range(len(self._known[pair])))
         if len(reviews) == len(open_places) == 1 and not is_held_out:  # nearly all pairs: there is no choice
-            self._tell(pair, 0, reviews[0])
+            self._set_text(pair, 0, reviews[0])
             return
         others = []
         for review in sorted(reviews, key=_time):
@@ -229,16 +229,16 @@ class _TrainingTexts:
                 others.append(review)
                 continue
             open_places.remove(place)
-            self._tell(pair, place, review)
+            self._set_text(pair, place, review)
         if is_held_out:
             if open_places:
                 self._doubtful.add(pair)
             return
         for place, review in zip(open_places, others):
-            self._tell(pair, place, review)
+            self._set_text(pair, place, review)
 
     def _is_of_time(self, pair: tuple[str, str], place: int, timestamp: float | None) -> bool:
-        """Tell whether a row, by the dataset or by an earlier source, is of this time."""
+        """Return whether a row, by the dataset or by an earlier source, is of this time."""
         times = (self._rows[pair][place].timestamp, self._known[pair][place].timestamp)
         return timestamp is not None and _rounded(timestamp) in map(_rounded, times)
 
@@ -247,11 +247,11 @@ class _TrainingTexts:
         silent = [pair for pair in sorted(self._doubtful) if Review(*pair) in self._known[pair]]
         if silent:
             _logger.warning(
-                "%d (user, item) pairs, such as %s, are for training and held out too, and times do not tell which "
+                "%d (user, item) pairs, such as %s, are for training and held out too, and times do not say which "
                 "text and rating are of which: training has none of them. Load the column TIME_FIELD, and give "
                 "%s the same times.",
                 len(silent),
-                ", ".join(f"({user}, {item})" for user, item in silent[:_N_EXAMPLES]),
+                example_pairs(silent),
                 REVIEWS_FILE,
             )
         return tuple(review for pair in sorted(self._known) for review in sorted(self._known[pair], key=_time))
@@ -274,7 +274,3 @@ def _merged(old: Review, new: Review) -> Review:
 
 def _time(interaction: Review | _Row) -> float:
     return float("-inf") if interaction.timestamp is None else interaction.timestamp
-
-
-def _examples(tokens: Iterable[str]) -> str:
-    return ", ".join(repr(token) for token, _ in zip(tokens, range(_N_EXAMPLES)))

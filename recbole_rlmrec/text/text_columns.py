@@ -176,4 +176,4 @@ class _Table:
                 engine="c" if len(self._field_separator) == 1 else "python",
             )
         except (ValueError, OSError) as error:
-            raise DataError(f"'{self.path}' cannot be read: {str(error).strip()}. Mend the file.") from error
+            raise DataError(f"'{self.path}' cannot be read: {str(error).strip()}. Correct the file.") from error

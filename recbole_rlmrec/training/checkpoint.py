@@ -50,7 +50,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     except Exception as error:  # torch.load raises whatever its zip and pickle readers raise
         raise CheckpointError(
             f"'{path}' cannot be read as a checkpoint of tensors and plain values. It may be cut short, or be "
-            "RecBole's, which pickles its configuration; nothing in it was run. Train the model anew."
+            "RecBole's, which pickles its configuration; nothing in it was run. Train the model again."
         ) from error
     missing = [key for key in _CHECKPOINT_KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
@@ -81,7 +81,7 @@ def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: st
         raise CheckpointError(
             f"'{path}' was trained on other data of the name '{checkpoint['dataset']}': {', '.join(differing)} differ. "
             "RecBole numbers ids in the order of the file, so another order also counts. Restore the files it was "
-            "trained on, or train anew."
+            "trained on, or train again."
         )
 
 

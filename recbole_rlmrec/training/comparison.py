@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.files import atomic_path
+
+_logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, float]
 
@@ -27,7 +29,7 @@ class Outcome:
         test: all metrics on the test split with the best epoch's weights.
         checkpoint: the best epoch's file; empty if it was not saved.
         stopped: why the training ended, see :class:`~recbole_rlmrec.quick_start.Result`.
-        plateau: what to tell of a training that did not get above the popularity ranking; else empty.
+        plateau: what to say of a training that did not get above the popularity ranking; else empty.
     """
 
     model: str
@@ -57,7 +59,7 @@ def write_record(outcome: Outcome, settings: Mapping[str, Any], data: Mapping[st
         with atomic_path(record_path(outcome.checkpoint)) as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
-        getLogger().warning(f"The record of {outcome.checkpoint} was not written: {error}. Nothing else depends on it.")
+        _logger.warning(f"The record of {outcome.checkpoint} was not written: {error}. Nothing else depends on it.")
 
 
 def record_path(checkpoint: str | Path) -> Path:
@@ -158,6 +160,11 @@ def table(rows: Sequence[tuple[str, Metrics | None]]) -> str:
 
     Returns:
         A few lines with the recall and NDCG, or whatever was measured, at the largest rank.
+
+    >>> print(table([("LightGCN", {"recall@20": 0.32}), ("LightGCN_RLMRecCon", {"recall@20": 0.336})]))
+                        recall@20
+    LightGCN            0.3200
+    LightGCN_RLMRecCon  0.3360 (+5.0%)
     """
     known = [(name, metrics) for name, metrics in rows if metrics]
     columns = _columns([metrics for _, metrics in known])

@@ -9,7 +9,7 @@ from recbole.evaluator.collector import Collector, DataStruct
 
 from recbole_rlmrec.ops.distributed import gather_rows
 
-#: What is collected block by block and starts anew with each evaluation.
+#: What is collected block by block and starts again with each evaluation.
 _OF_ONE_EVALUATION = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
 
 
@@ -64,7 +64,7 @@ class TopKCollector(Collector):
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
 
     def get_data_struct(self) -> DataStruct:
-        """Return what was collected, of all processes, on the CPU, and start anew."""
+        """Return what was collected, of all processes, on the CPU, and start again."""
         found = self.data_struct.joined()
         # A process without users takes part in the gathering with empty tables.
         longest, scores = max(self.topk), torch.get_default_dtype()
@@ -100,6 +100,10 @@ def hits_and_counts(
 
     Returns:
         ``[B, k + 1]``, of integers: 1 at hits, and the number of items to be found last.
+
+    >>> ranked = torch.tensor([[4, 2, 1]])
+    >>> hits_and_counts(ranked, torch.tensor([0, 0]), torch.tensor([2, 3]), n_items=5).tolist()
+    [[0, 1, 0, 2]]
     """
     device, n_rows = ranked.device, len(ranked)
     rows = torch.arange(n_rows, device=device).unsqueeze(1)

@@ -31,7 +31,7 @@ class PopularityRanking(nn.Module):
         super().__init__()
         self._item_field = item_field
         order = torch.bincount(items, minlength=n_items).argsort(descending=True, stable=True)
-        # Ranks instead of counts: float32 tells them all apart.
+        # Ranks instead of counts: float32 distinguishes them all.
         scores = torch.empty(n_items).index_put_((order,), torch.arange(n_items, 0, -1, dtype=torch.float32))
         self.register_buffer("scores", scores, persistent=False)
 
@@ -45,7 +45,11 @@ class PopularityRanking(nn.Module):
 
 
 def is_by_user(metric: str) -> bool:
-    """Return whether a metric, such as ``Recall@20``, is a mean over the users of what their hits say."""
+    """Return whether a metric, such as ``Recall@20``, is a mean over the users of what their hits say.
+
+    >>> is_by_user("Recall@20"), is_by_user("GAUC")
+    (True, False)
+    """
     name, _, k = metric.lower().partition("@")
     return k.isdigit() and name in _OF_HITS_AND_COUNTS | _OF_HITS
 

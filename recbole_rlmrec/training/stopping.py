@@ -115,8 +115,6 @@ class EarlyStopping:
         settings = self.settings
         return self._now.steps >= settings.plateau_steps or self._now.epochs >= settings.plateau_epochs
 
-    # ------------------------------------------------------------------ checkpoints
-
     def state(self) -> dict[str, Any]:
         """Return what has to be known of the best validation so far to go on after it."""
         return asdict(self._at_best)

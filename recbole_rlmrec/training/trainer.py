@@ -70,7 +70,7 @@ class SafeTrainerMixin:
         fingerprint: identity of the training data, stored in checkpoints; set by :meth:`fit`.
         stopped: why the training ended: ``patience``; ``epochs``, where it had as many as it may have; or ``plateau``,
             where its best validation is not above the popularity ranking's by more than noise. Set by :meth:`fit`.
-        plateau_message: what to tell of a training that ended on the plateau, and what to try; else empty.
+        plateau_message: what to say of a training that ended on the plateau, and what to try; else empty.
         popular_valid_result: all metrics of the popularity ranking at validation, as far as they are known.
         base_record: what is known of the base that was trained first, stored in checkpoints; None without one.
     """
@@ -130,7 +130,7 @@ class SafeTrainerMixin:
         callback_fn: Callable[[int, float], None] | None = None,
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
-        self.fingerprint = fingerprint(dataset_of(train_data), self.config.reads_semantic_embeddings)
+        self.fingerprint = fingerprint(dataset_of(train_data), with_embeddings=self.config.reads_semantic_embeddings)
         self._begin_watching(train_data, valid_data)
         ended = []
 
@@ -188,7 +188,7 @@ class SafeTrainerMixin:
         if self._popularity is None or not eval_data:
             return None
         trained, self.model = self.model, self._popularity
-        # RecBole's evaluation tells Weights & Biases, whose summary would end with this ranking's metrics.
+        # RecBole's evaluation reports to Weights & Biases, whose summary would end with this ranking's metrics.
         board, self.wandblogger = self.wandblogger, SimpleNamespace(log_eval_metrics=lambda *_, **__: None)
         try:
             result = self.evaluate(eval_data, load_best_model=False)
@@ -239,7 +239,7 @@ class SafeTrainerMixin:
             f"{type(self.model).__name__} ended {where} the popularity ranking: its best validation "
             f"{self.config['valid_metric']} is {margin.reference + margin.difference:.4f}, that of the most popular "
             f"items {margin.reference:.4f} (difference {margin.difference:+.4f}, standard error {margin.error:.4f}; "
-            f"{last_epoch + 1} epochs). As far as this validation can tell, it says no more of its users than a list "
+            f"{last_epoch + 1} epochs). As far as this validation shows, it says no more of its users than a list "
             "of what is popular."
         )
         self.logger.warning(found)
@@ -320,7 +320,7 @@ class SafeTrainerMixin:
             self._check_settings(checkpoint["settings"], resume_file)
         if train_data is not None:
             with_embeddings = self.config.reads_semantic_embeddings
-            check_data(checkpoint, fingerprint(dataset_of(train_data), with_embeddings), resume_file)
+            check_data(checkpoint, fingerprint(dataset_of(train_data), with_embeddings=with_embeddings), resume_file)
         load_weights(self.model, checkpoint, resume_file)
         for group, current in zip(checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups):
             # How the steps are computed is this run's choice; what they compute is the checkpoint's.
@@ -440,7 +440,7 @@ def _keep_freed_memory() -> None:
     """Let the next step have the memory that this one frees, where the C library is glibc.
 
     A step allocates and frees the same buffers as the one before. By itself glibc returns them to the system in
-    between, and each page has to be fetched anew: up to a sixth of the time of a step.
+    between, and each page has to be fetched again: up to a sixth of the time of a step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

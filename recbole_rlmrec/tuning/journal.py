@@ -66,7 +66,7 @@ class Journal:
         DataError: a record is damaged.
     """
 
-    def __init__(self, folder: Path, conditions: Mapping[str, Any], is_bigger_better: bool = True) -> None:
+    def __init__(self, folder: Path, conditions: Mapping[str, Any], *, is_bigger_better: bool = True) -> None:
         self.folder = folder
         self.trials: list[Trial] = []
         self._is_bigger_better = is_bigger_better

@@ -33,7 +33,7 @@ class Proposals:
         is_bigger_better: of the score.
     """
 
-    def __init__(self, space: Space, algorithm: Algorithm, seed: int, is_bigger_better: bool = True) -> None:
+    def __init__(self, space: Space, algorithm: Algorithm, seed: int, *, is_bigger_better: bool = True) -> None:
         self.space = space
         self._algorithm = algorithm
         self._seed = seed
@@ -85,7 +85,7 @@ class Proposals:
         return self._suggested(suggest, number, trials, seed)
 
     def _suggested(self, suggest: Any, number: int, trials: Sequence[Trial], seed: int) -> dict[str, Any]:
-        """Ask one of hyperopt's algorithms, telling it what came of the trials before."""
+        """Ask one of hyperopt's algorithms, giving it what came of the trials before."""
         from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK, Domain, Trials
 
         domain = Domain(dict, self.space.expressions())

@@ -109,7 +109,7 @@ def _run_in_worker(task: Task, number: int, parameters: dict[str, Any], checkpoi
 
 
 class _Proposing(Searcher):
-    """Ray's view of a search: it asks for trials and tells what came of them.
+    """Ray's view of a search: it asks for trials and reports what came of them.
 
     Attributes:
         fatal: why no trial can be run; None as long as they can.

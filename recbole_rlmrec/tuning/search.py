@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -88,6 +88,7 @@ def tune(
     tool: Tool = "hyperopt",
     output: str | Path = "saved/tune",
     jobs: int | None = None,
+    report: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """Search settings for each of some models with the same budget, by the validation score.
 
@@ -106,6 +107,7 @@ def tune(
         tool: ``hyperopt``, through RecBole's ``HyperTuning``, or ``ray``, which runs trials side by side.
         output: folder for a folder per dataset and model.
         jobs: trials at a time, with Ray; one per GPU, or per core of the CPU.
+        report: takes what is said on the way, a text each.
 
     Returns:
         What was found for each model.
@@ -120,7 +122,7 @@ def tune(
     for model in names:
         config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
         _check_config(config)
-        found = _free_space(find_space(str(space), config.model_class), config, command_line or {})
+        found = _free_space(find_space(str(space), config.model_class), config, command_line or {}, report)
         folder = Path(output) / dataset / config["model"]
         if folder in [search.journal.folder for search in searches]:
             raise SettingError(f"{config['model']} is named twice; each model is searched once.")
@@ -135,9 +137,9 @@ def tune(
             str(config.external_config_dict.get("state", "ERROR")).upper(),
             max(1, torch.get_num_threads() // n_jobs),
         )
-        searches.append(Search(config, task, found, tool, algorithm, max_evals, n_jobs))
+        searches.append(Search(config, task, found, tool, algorithm, max_evals, n_jobs, report))
     outcomes = [search.run() for search in searches]
-    print(f"\n{table(outcomes)}", flush=True)
+    report(f"\n{table(outcomes)}")
     return outcomes
 
 
@@ -152,6 +154,7 @@ class Search:
         algorithm: what proposes them.
         max_evals: how many.
         jobs: trials at a time.
+        report: takes what is said on the way.
     """
 
     def __init__(
@@ -163,12 +166,13 @@ class Search:
         algorithm: Algorithm,
         max_evals: int | None,
         jobs: int,
+        report: Callable[[str], None],
     ) -> None:
         self.config, self.task, self.space, self.jobs = config, task, space, jobs
-        self._tool, self._algorithm = tool, algorithm
+        self._tool, self._algorithm, self._report = tool, algorithm, report
         self.budget = _budget(space, algorithm, max_evals)
         is_bigger_better = config["valid_metric_bigger"]
-        self.proposals = Proposals(space, algorithm, config["seed"], is_bigger_better)
+        self.proposals = Proposals(space, algorithm, config["seed"], is_bigger_better=is_bigger_better)
         conditions = {
             "model": config["model"],
             "dataset": config["dataset"],
@@ -178,7 +182,7 @@ class Search:
             "settings": fixed_settings(config, space),
             "data": _data_of(config),
         }
-        self.journal = Journal(task.folder, conditions, is_bigger_better)
+        self.journal = Journal(task.folder, conditions, is_bigger_better=is_bigger_better)
 
     def run(self) -> Outcome:
         """Search until the budget or the space is used up.
@@ -195,7 +199,7 @@ class Search:
                     self._run_tool()
                 except KeyboardInterrupt:
                     done = len(self.journal.trials)
-                    print(f"Interrupted after {done} of {self.budget} trials; the same command goes on.", flush=True)
+                    self._report(f"Interrupted after {done} of {self.budget} trials; the same command goes on.")
                     raise
             best = self._best()
             self._write_best()
@@ -232,10 +236,9 @@ class Search:
         best, metric = self.journal.best, self.config["valid_metric"]
         found = f"{metric} {trial.score:.4f}" if trial.score is not None else f"failed ({trial.error})"
         so_far = f"; best {best.score:.4f} (trial {best.number})" if best is not None and best.score is not None else ""
-        print(
+        self._report(
             f"{self.config['model']} trial {trial.number} of {self.budget}: {found}, {trial.seconds:.0f} s, "
-            f"{_listed(trial.parameters)}{so_far}",
-            flush=True,
+            f"{_assignments(trial.parameters)}{so_far}"
         )
         if best is trial:
             self._write_best()
@@ -253,12 +256,12 @@ class Search:
         name, size, done = self.config["model"], self.space.size, len(self.journal.trials)
         among = "" if size is None else f" among {size} settings"
         going_on = f", {done} of them done" if done else ""
-        print(f"{name} on {self.task.dataset}: {self.budget} trials ({self._algorithm}){among}{going_on}.")
+        self._report(f"{name} on {self.task.dataset}: {self.budget} trials ({self._algorithm}){among}{going_on}.")
         for setting, text in self.space.texts.items():
-            print(f"  {setting} {text}")
+            self._report(f"  {setting} {text}")
         for _, message in self.config.notes:
-            print(f"  {message}")
-        print(f"  -> {self.journal.folder}", flush=True)
+            self._report(f"  {message}")
+        self._report(f"  -> {self.journal.folder}")
 
     def _best(self) -> Trial:
         best, trials = self.journal.best, self.journal.trials
@@ -267,7 +270,7 @@ class Search:
             raise TrainingError(
                 f"All {len(trials)} trials of {self.config['model']} failed; logs and record are in "
                 f"'{self.journal.folder}', which is to be removed before they are tried again. The first, with "
-                f"{_listed(first.parameters)}: {first.error}"
+                f"{_assignments(first.parameters)}: {first.error}"
             )
         return best
 
@@ -293,7 +296,7 @@ class _Tuning(HyperTuning):
 
     RecBole's reads spaces with ``eval``, repeats trials it has made, ends with the first that fails, stops before its
     budget is used up, and cannot go on where it stopped; its exhaustive search fails with hyperopt 0.2.7 and later.
-    Here hyperopt is told again what was recorded before, and goes on from there.
+    Here hyperopt is given again what was recorded before, and goes on from there.
     """
 
     def __init__(self, search: Search) -> None:
@@ -303,7 +306,7 @@ class _Tuning(HyperTuning):
         self._n_begun = 0
 
     def _suggest(self, new_ids: Sequence[int], domain: Any, history: Any, seed: int) -> list[Any]:
-        """Propose as hyperopt's algorithms do; without ``seed``, which another call would draw anew."""
+        """Propose as hyperopt's algorithms do; without ``seed``, which another call would draw again."""
         [index] = new_ids
         if index < len(self._replayed):
             parameters: dict[str, Any] | None = self._replayed[index].parameters
@@ -371,7 +374,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _listed(parameters: Mapping[str, Any]) -> str:
+def _assignments(parameters: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in parameters.items()
     )
@@ -416,7 +419,9 @@ def _check_config(config: RLMRecConfig) -> None:
         )
 
 
-def _free_space(space: Space, config: RLMRecConfig, command_line: Mapping[str, Any]) -> Space:
+def _free_space(
+    space: Space, config: RLMRecConfig, command_line: Mapping[str, Any], report: Callable[[str], None]
+) -> Space:
     """Check a space, and take out of it what the command line fixes.
 
     Raises:
@@ -425,7 +430,7 @@ def _free_space(space: Space, config: RLMRecConfig, command_line: Mapping[str, A
     space.check(config)
     fixed = [name for name in space.dimensions if name in command_line]
     for name in fixed:
-        print(f"{config['model']}: {name} is {command_line[name]} by the command line and not searched.", flush=True)
+        report(f"{config['model']}: {name} is {command_line[name]} by the command line and not searched.")
     left = space.without(fixed)
     if not left.dimensions:
         raise SettingError(f"The command line fixes everything that was to be searched: {', '.join(fixed)}.")
@@ -460,4 +465,4 @@ def _data_of(config: RLMRecConfig) -> dict[str, str]:
     """Return the identity of the training data; data that cannot be read is found out before the first trial."""
     init_seed(config["seed"], config["reproducibility"])
     train_data, _, _ = data_preparation(config, create_dataset(config))
-    return fingerprint(dataset_of(train_data), config.reads_semantic_embeddings)
+    return fingerprint(dataset_of(train_data), with_embeddings=config.reads_semantic_embeddings)

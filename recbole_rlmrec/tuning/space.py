@@ -271,12 +271,18 @@ class Space:
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
-    """Return a text that two settings share only where they are the same."""
+    """Return a text that two settings share only where they are the same.
+
+    >>> key_of({"n_layers": 2, "eps": 1}) == key_of({"eps": 1, "n_layers": 2})
+    True
+    >>> key_of({"eps": 1}) == key_of({"eps": 1.0})
+    False
+    """
     return _key(dict(settings))
 
 
 def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)  # unlike ==, tells 1 from 1.0 and True
+    return json.dumps(value, sort_keys=True)  # unlike ==, distinguishes 1 from 1.0 and True
 
 
 def find_space(where: str, model_class: type) -> Space:

@@ -18,6 +18,8 @@ from recbole_rlmrec.errors import RLMRecError
 from recbole_rlmrec.quick_start import run
 from recbole_rlmrec.tuning.journal import Trial
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -69,7 +71,7 @@ class Task:
             except OSError:
                 raise
             except Exception as error:  # whatever these parameters led to
-                logging.getLogger().info("This trial failed.", exc_info=True)
+                _logger.info("This trial failed.", exc_info=True)
                 text = str(error) if isinstance(error, RLMRecError) else f"{type(error).__name__}: {error}"
                 return Trial(number, dict(parameters), round(perf_counter() - started, 2), settings, error=text), None
         trial = Trial(

@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("prompts")
     group.add_argument("--token-budget", type=int, metavar="N", help="tokens of a prompt's text at most (2000)")
-    group.add_argument("--reviews-per-item", type=int, metavar="N", help="reviews told of an item at most (5)")
+    group.add_argument("--reviews-per-item", type=int, metavar="N", help="reviews shown of an item at most (5)")
     group.add_argument("--interactions-per-user", type=int, metavar="N", help="of a user at most (10)")
-    group.add_argument("--prompt-seed", type=int, metavar="N", help="which of them are told (2023)")
+    group.add_argument("--prompt-seed", type=int, metavar="N", help="which of them are shown (2023)")
     group = parser.add_argument_group(
         "language model (--writer llm): any server that speaks OpenAI's API; the key is read from the environment"
     )

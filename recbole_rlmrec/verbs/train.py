@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from functools import partial
 
 from recbole_rlmrec.arguments import take_settings
 from recbole_rlmrec.errors import SettingError
@@ -67,7 +68,15 @@ def run(arguments: argparse.Namespace) -> int:
         from recbole_rlmrec.tuning.search import tune
 
         models = arguments.model.split(",")
-        tune(models, arguments.dataset, arguments.tune, config_files, command_line=settings, **search)
+        tune(
+            models,
+            arguments.dataset,
+            arguments.tune,
+            config_files,
+            command_line=settings,
+            report=partial(print, flush=True),
+            **search,
+        )
         return 0
     if search:
         given = next(given for given, name in _SEARCH_ARGUMENTS.items() if name in search)

@@ -83,18 +83,18 @@ def test_identical_profiles(tmp_path: Path) -> None:
     assert users.identical == 2 and "2 profiles have the text of another" in str(users)
 
 
-def test_told_interactions_that_are_held_out_are_a_leak(tmp_path: Path) -> None:
+def test_held_out_interactions_in_profiles_are_a_leak(tmp_path: Path) -> None:
     items = (Profile("a", "x", "", "llm:m", "p", "now", ("u", "v")), Profile("b", "x", "", "llm:m", "p", "now", ("v",)))
     report = checked(tmp_path, [user("u", told=("a", "b", "e")), user("v", told=("a",))], items)
-    # (u, a) and (v, a) are told on both sides.
+    # (u, a) and (v, a) are used on both sides.
     assert report.leaks.told == 5
     assert report.leaks.told_held_out == (("u", "b"), ("v", "b"))
     assert report.leaks.told_unknown == (("u", "e"),)
     assert report.has_leak
-    assert "verdict: LEAK. 2 held-out interactions told; write the profiles again." in str(report)
+    assert "verdict: LEAK. 2 held-out interactions used in profiles; write the profiles again." in str(report)
 
 
-def test_told_interactions_of_training_are_no_leak(tmp_path: Path) -> None:
+def test_training_interactions_in_profiles_are_no_leak(tmp_path: Path) -> None:
     report = checked(tmp_path, [user("u", told=("a", "d")), user("v", told=("a",))])
     assert (report.leaks.told, report.leaks.told_held_out, report.leaks.told_unknown) == (3, (), ())
     assert not report.has_leak
@@ -116,7 +116,7 @@ def test_profiles_of_another_split_are_suspected_unless_their_record_clears_them
     old = {"train_sha256": "old"}
     silent = checked(tmp_path, [user("u", **old), user("v", **old), user("w")])
     assert silent.leaks.other_split == (
-        "2 user profiles written from another training split, may tell of held-out interactions",
+        "2 user profiles written from another training split, may show held-out interactions",
     )
     assert silent.has_leak and "verdict: SUSPECTED LEAK" in str(silent)
 
@@ -137,8 +137,8 @@ def test_profiles_without_any_record_are_unknown_not_suspected(tmp_path: Path) -
     report = checked(tmp_path, [user("u", **bare), user("v")], (Profile("a", "x", "", "", "", ""),))
     assert report.leaks.unknown == ("user", "item") and report.leaks.other_split == () and not report.has_leak
     assert "verdict: unknown: nothing recorded says what the user and item embeddings or their profiles" in str(report)
-    told = checked(tmp_path, [user("u", told=("a",), **bare), user("v")], (Profile("a", "x", "", "", "", "now"),))
-    assert told.leaks.unknown == () and "no leak found" in str(told)
+    known = checked(tmp_path, [user("u", told=("a",), **bare), user("v")], (Profile("a", "x", "", "", "", "now"),))
+    assert known.leaks.unknown == () and "no leak found" in str(known)
     assert checked(tmp_path, [user("u", told=("b",), **bare)]).has_leak
     embed_both(tmp_path, train_sha256="now")
     assert checked(tmp_path, [user("u", **bare)]).leaks.unknown == ()
@@ -221,7 +221,7 @@ def test_neighbours_and_mean_cosine_are_those_of_the_slow_way(tmp_path: Path, mo
 
 def test_a_collapsed_encoder_shows(tmp_path: Path) -> None:
     embed(tmp_path, "item", {"a": [1, 0.1], "b": [1, 0.2], "c": [1, 0]})
-    assert "hardly tells them apart" in str(check_corpus(CORPUS, [tmp_path], SETTINGS))
+    assert "hardly distinguishes them" in str(check_corpus(CORPUS, [tmp_path], SETTINGS))
 
 
 def test_one_vector_has_no_neighbour(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_movielens_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (report.leaks.told, report.leaks.told_unknown) == (60_001, ())
     assert report.leaks.told_held_out == ((users[0].token, wrong),)
     assert report.leaks.mentions == {} and report.leaks.prompts == 943 + 1681
-    assert "verdict: LEAK. 1 held-out interaction told" in str(report)
+    assert "verdict: LEAK. 1 held-out interaction used in profiles" in str(report)
 
 
 # ---------------------------------------------------------------------- what is judged, and by which record
@@ -331,7 +331,7 @@ def test_embeddings_without_any_record_are_unknown(tmp_path: Path) -> None:
         (tmp_path / "tiny.semantic.json").unlink(missing_ok=name == "empty")
 
 
-def test_a_record_or_a_profile_of_each_vector_tells_what_embeddings_were_made_from(tmp_path: Path) -> None:
+def test_a_record_or_a_profile_of_each_vector_says_what_embeddings_were_made_from(tmp_path: Path) -> None:
     embed_both(tmp_path)
     some = checked(tmp_path, [user("u"), user("v"), user("w")], (item("a"), item("b")))
     assert some.leaks.unknown == ("item",)
@@ -417,7 +417,7 @@ def test_embeddings_of_other_profiles_are_stale(tmp_path: Path) -> None:
     assert report.leaks.stale == (tmp_path / "tiny.semantic.json",) and f"  {STALE} (" in str(report)
     assert "no leak found" in str(report)  # the embeddings' own record says which split
     embed_both(tmp_path, **recorded)
-    assert checked(tmp_path, newer, (A, B, D)).leaks.unknown == ("user", "item")  # these profiles do not tell
+    assert checked(tmp_path, newer, (A, B, D)).leaks.unknown == ("user", "item")  # these profiles do not say
     assert checked(tmp_path, [U, V, W], (A, B, D)).leaks.unknown == ()
 
 

@@ -272,33 +272,28 @@ def by_user(loader: Any) -> dict[int, tuple[list[int], list[int]]]:
     return found
 
 
-def of_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int) -> None:
-    monkeypatch.setattr("recbole_rlmrec.data.loader.this_shard", lambda: Shard(rank, world_size))
-
-
-def test_shards_make_the_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_make_the_whole(world: World) -> None:
     config, parts = parts_of(world, eval_batch_size=31 * 4)
     sampler = PairSampler(PHASES, parts).set_phase("test")
     whole = FullSortLoader(config, parts[2], sampler)
     users = whole.uid_list.tolist()
     expected, united = by_user(whole), {}
     for rank in range(3):
-        of_rank(monkeypatch, rank, 3)
-        shard = FullSortLoader(config, parts[2], sampler)
-        own = users[Shard(rank, 3).rows(len(users))]
-        assert shard.uid_list.tolist() == own and len(own) < len(users) / 2
-        assert shard.batch_size == 4 and len(shard) == -(-len(own) // 4)
-        assert np.flatnonzero(shard.uid2items_num).tolist() == own
+        shard = FullSortLoader(config, parts[2], sampler, shard=Shard(rank, 3))
+        local = users[Shard(rank, 3).rows(len(users))]
+        assert shard.uid_list.tolist() == local and len(local) < len(users) / 2
+        assert shard.batch_size == 4 and len(shard) == -(-len(local) // 4)
+        assert np.flatnonzero(shard.uid2items_num).tolist() == local
         found = by_user(shard)
-        assert list(found) == own
+        assert list(found) == local
         united.update(found)
     assert united == expected
 
 
-def test_a_process_without_users(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_users(world: World) -> None:
     config, parts = parts_of(world)
-    of_rank(monkeypatch, 0, 100)  # of 36 users, ranks such as this one have none
-    loader = FullSortLoader(config, parts[2], PairSampler(PHASES, parts).set_phase("test"))
+    shard = Shard(0, 100)  # of 36 users, ranks such as this one have none
+    loader = FullSortLoader(config, parts[2], PairSampler(PHASES, parts).set_phase("test"), shard=shard)
     assert len(loader) == 0 and list(loader) == [] and len(loader.user_df) == 0
     assert loader, "RecBole's trainer takes what is false for no loader"
 

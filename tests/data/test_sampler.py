@@ -55,9 +55,6 @@ def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ty
     return {"bits": _BitTable, "sorted": _SortedPairs}[request.param]
 
 
-# ---------------------------------------------------------------------- the same numbers
-
-
 @pytest.mark.parametrize("users", [[7], [7, 7, 7], list(range(N_USERS)) * 8, [0, N_USERS - 1, 7]])
 @pytest.mark.parametrize("num", [1, 3])
 @pytest.mark.parametrize(("distribution", "alpha"), [("uniform", 1.0), ("popularity", 1.0), ("popularity", 0.75)])
@@ -115,9 +112,6 @@ def test_a_new_distribution_leaves_earlier_samplers_alone(parts: list[Any]) -> N
     assert all(torch.equal(theirs, ours) for theirs, ours in zip(*drawn))
 
 
-# ---------------------------------------------------------------------- what they are
-
-
 def expected_uniform(dataset: Any) -> np.ndarray:
     return np.ones(N_ITEMS)
 
@@ -150,9 +144,6 @@ def test_negatives_follow_the_distribution(
         statistic = np.sum((counts[allowed] - 2000 * chances)[drawable] ** 2 / (2000 * chances[drawable]))
         assert statistic < chi2.ppf(1 - 1e-4, drawable.sum() - 1)
         assert not counts[allowed][~drawable].any()
-
-
-# ---------------------------------------------------------------------- which pairs are used
 
 
 def test_used_pairs(parts: list[Any]) -> None:
@@ -215,9 +206,6 @@ def test_lookup(kind: type, n_pairs: int) -> None:
     found = kind(keys, n_users, n_items).contains(users[order], items[order])
     assert found.tolist() == np.isin(np.arange(len(users)), keys)[order].tolist()
     assert len(kind(keys, n_users, n_items).contains(users[:0], items[:0])) == 0
-
-
-# ---------------------------------------------------------------------- refusals
 
 
 def message_of(make: Callable[[], Any]) -> str:

@@ -49,7 +49,7 @@ def messages(caplog, level):
     return [record.getMessage() for record in caplog.records if record.levelno == level]
 
 
-# Files
+# ---------------------------------------------------------------------- files
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -140,7 +140,7 @@ def test_side_must_be_known(tmp_path):
         SemanticEmbedding.load([tmp_path], "ml", "users")
 
 
-# Damaged pairs
+# ---------------------------------------------------------------------- damaged pairs
 
 
 @pytest.mark.parametrize("memory_map", [False, True])
@@ -256,7 +256,7 @@ def test_block_size_changes_nothing(monkeypatch, rows_a_block):
     np.testing.assert_array_equal(embedding.join(with_pad(ids)).matrix()[1:], vectors[::-1].astype(np.float32))
 
 
-# Atomic files
+# ---------------------------------------------------------------------- atomic files
 
 
 def write_atomic(folder, text):
@@ -317,7 +317,7 @@ def test_an_atomic_file_that_is_not_utf8(tmp_path):
     assert "ml.useremb is not UTF-8" in load_error([tmp_path], "ml", "user")
 
 
-# Missing files
+# ---------------------------------------------------------------------- missing files
 
 
 def test_missing_files_say_what_was_looked_for_and_how_to_make_them(tmp_path):
@@ -373,7 +373,7 @@ def test_half_a_pair_is_refused_though_another_folder_is_complete(tmp_path, pres
     assert "found user_emb.txt: rename to ml.useremb.tokens" in message
 
 
-# Join
+# ---------------------------------------------------------------------- join
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -448,7 +448,7 @@ def test_join_of_a_memory_map_leaves_it_on_disk(tmp_path):
     assert matrix.tolist() == [[0, 0], [3, -3], [0, 0], [1, -1]]
 
 
-# What a join says
+# ---------------------------------------------------------------------- what a join says
 
 
 def test_partial_coverage_is_one_line(caplog):
@@ -550,7 +550,7 @@ def test_side_may_be_unknown(caplog):
     assert messages(caplog, logging.INFO) == ["semantic embeddings: 1 of 2 ids covered (50.0 %), 1 hole, e.g. 'b'"]
 
 
-# Both sides, metadata
+# ---------------------------------------------------------------------- both sides, metadata
 
 
 def test_both_sides_must_have_one_dimension():

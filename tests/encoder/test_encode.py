@@ -163,10 +163,10 @@ def test_normalized_float16_is_rounded_once(folder: Path) -> None:
 
 
 def test_hash_of_profiles_is_that_of_their_files(folder: Path) -> None:
-    told = [*USERS, Profile("é", "text", "why", "llm:m", "p", "s", ("i1", "i2"))]
-    folder_of(folder, told)
+    profiles = [*USERS, Profile("é", "text", "why", "llm:m", "p", "s", ("i1", "i2"))]
+    folder_of(folder, profiles)
     files = b"".join((folder / f"{NAME}.{side}prf.jsonl").read_bytes() for side in SIDES)
-    assert profiles_sha256(told, ITEMS) == hashlib.sha256(files).hexdigest()
+    assert profiles_sha256(profiles, ITEMS) == hashlib.sha256(files).hexdigest()
 
 
 def test_hash_of_the_shipped_profiles(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_settings_reach_the_library(stand_in: None, tmp_path: Path) -> None:
     assert hub.model.calls[0]["prompt"] is None
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_folders_of_one_name_are_distinguished(tmp_path: Path) -> None:
     def name_of(version: str, **changes: bytes) -> str:
         folder = tmp_path / version / "model"
         (folder / "pooling").mkdir(parents=True)

@@ -99,7 +99,7 @@ def fresh(world: World, name: str, **settings: Any) -> tuple[Any, Any]:
 
 
 def enlarged(model: Any) -> Any:
-    """Spread the parameters, which some models start so small that nothing tells their outputs apart."""
+    """Spread the parameters, which some models start so small that nothing distinguishes their outputs."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -417,14 +417,14 @@ def test_gradients_reach_projector_and_tables(tiny: World, name: str) -> None:
 @pytest.mark.parametrize("name", ALIGNED)
 def test_under_autocast_terms_are_nearly_those_of_float32(tiny: World, name: str) -> None:
     model, batch = fresh(tiny, name)
-    lowered, _ = fresh(tiny, name, enable_amp=True)
+    cast, _ = fresh(tiny, name, enable_amp=True)
     seeded()
     expected = terms_of(model, batch)
     seeded()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = terms_of(lowered, batch)
+        found = terms_of(cast, batch)
     sum(found.values()).backward()
-    assert all(torch.isfinite(gradient).all() for gradient in gradients(lowered).values())
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(cast).values())
     for key, value in expected.items():
         assert found[key].item() == pytest.approx(value.item(), rel=2e-2), key
 

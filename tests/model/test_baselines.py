@@ -339,7 +339,7 @@ def test_a_user_of_holes_has_no_mean_of_its_own(holed: World) -> None:
     user = dataset.token2id(dataset.uid_field, USER_OF_HOLES)
     assert not model.language[[0, user, model.n_users]].any()
     assert model.language[1 : model.n_users].any(dim=1).sum() == model.n_users - 2
-    # It is told from others by its neighbours alone.
+    # It is distinguished from others by its neighbours alone.
     scores = model.eval().full_sort_predict(batch_of([user], [1], [1]))
     assert torch.isfinite(scores).all() and scores.std() > 0
 

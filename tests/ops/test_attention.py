@@ -92,6 +92,6 @@ def test_under_autocast_all_is_full_precision() -> None:
         found = edge_attention(*inputs, graph)
     for ours, theirs in zip(found, expected):
         assert torch.equal(ours, theirs)
-    lowered = [x.bfloat16().requires_grad_() for x in inputs]
-    edge_attention(*lowered, graph)[0].sum().backward()
-    assert all(x.grad.dtype == torch.bfloat16 for x in lowered)
+    cast = [x.bfloat16().requires_grad_() for x in inputs]
+    edge_attention(*cast, graph)[0].sum().backward()
+    assert all(x.grad.dtype == torch.bfloat16 for x in cast)

@@ -63,7 +63,9 @@ def large() -> Adjacency:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_normalized_adjacency_is_the_dense_one(seed: int, count_duplicates: bool, self_loops: bool) -> None:
     users, items = random_edges(seed)
-    adjacency = normalized_adjacency(users, items, N_USERS, N_ITEMS, count_duplicates, self_loops)
+    adjacency = normalized_adjacency(
+        users, items, N_USERS, N_ITEMS, count_duplicates=count_duplicates, self_loops=self_loops
+    )
     expected = dense_normalized(users, items, count_duplicates, self_loops)
     np.testing.assert_allclose(filled_in(adjacency, adjacency.value), expected, rtol=1e-6)
     np.testing.assert_allclose(adjacency.to_dense().numpy(), expected, rtol=1e-6)
@@ -74,10 +76,15 @@ def test_normalized_adjacency_is_the_dense_one(seed: int, count_duplicates: bool
 @pytest.mark.parametrize("seed", SEEDS)
 def test_counting_duplicates_matters_only_where_there_are_some(seed: int) -> None:
     users, items = random_edges(seed)
-    counted, once = (normalized_adjacency(users, items, N_USERS, N_ITEMS, count) for count in (True, False))
+    counted, once = (
+        normalized_adjacency(users, items, N_USERS, N_ITEMS, count_duplicates=count) for count in (True, False)
+    )
     assert not torch.allclose(counted.value, once.value)
     key = np.unique(users * N_ITEMS + items)
-    counted, once = (normalized_adjacency(*np.divmod(key, N_ITEMS), N_USERS, N_ITEMS, count) for count in (True, False))
+    counted, once = (
+        normalized_adjacency(*np.divmod(key, N_ITEMS), N_USERS, N_ITEMS, count_duplicates=count)
+        for count in (True, False)
+    )
     assert torch.equal(counted.value, once.value)
 
 
@@ -85,8 +92,8 @@ def test_counting_duplicates_matters_only_where_there_are_some(seed: int) -> Non
 def test_order_of_the_interactions_does_not_matter(count_duplicates: bool) -> None:
     users, items = random_edges(0)
     order = np.random.default_rng(9).permutation(len(users))
-    first = normalized_adjacency(users, items, N_USERS, N_ITEMS, count_duplicates)
-    second = normalized_adjacency(users[order], items[order], N_USERS, N_ITEMS, count_duplicates)
+    first = normalized_adjacency(users, items, N_USERS, N_ITEMS, count_duplicates=count_duplicates)
+    second = normalized_adjacency(users[order], items[order], N_USERS, N_ITEMS, count_duplicates=count_duplicates)
     for name in ("row_start", "column", "value", "mirror"):
         assert torch.equal(getattr(first, name), getattr(second, name)), name
 
@@ -147,7 +154,7 @@ def test_mirror_gives_the_values_of_the_transpose(seed: int, self_loops: bool) -
 @pytest.mark.parametrize("seed", SEEDS)
 def test_product_and_gradient_are_the_dense_ones(seed: int, keep_rate: float) -> None:
     torch.manual_seed(seed)
-    adjacency = normalized_adjacency(*random_edges(seed), N_USERS, N_ITEMS, True).drop_edges(keep_rate)
+    adjacency = normalized_adjacency(*random_edges(seed), N_USERS, N_ITEMS, count_duplicates=True).drop_edges(keep_rate)
     dense = torch.from_numpy(filled_in(adjacency, adjacency.value))
     assert torch.equal(dense, dense.T) == (keep_rate == 1.0)
     x = torch.randn(N_USERS + N_ITEMS, 5, requires_grad=True)
@@ -217,11 +224,11 @@ def test_autocast_leaves_the_product_in_full_precision(keep_rate: float, dtype: 
     x = torch.randn(N_USERS + N_ITEMS, 8).to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         product = adjacency.matmul(x)
-        lowered = product @ torch.eye(8)
+        cast = product @ torch.eye(8)
     assert product.dtype == torch.float32
-    assert lowered.dtype == torch.bfloat16, "autocast was not on"
+    assert cast.dtype == torch.bfloat16, "autocast was not on"
     torch.testing.assert_close(product.double(), dense @ x.detach().double(), rtol=1e-5, atol=1e-6)
-    lowered.sum().backward()
+    cast.sum().backward()
     assert x.grad.dtype == dtype
     expected = dense.T @ torch.ones(N_USERS + N_ITEMS, 8, dtype=torch.float64)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
@@ -254,7 +261,7 @@ def test_sum_of_layers_and_its_gradient(include_first: bool, n_layers: int, one_
     x = torch.randn(whole.n_nodes, 4, dtype=torch.float64, requires_grad=True)
     addends = [torch.randn(whole.n_nodes, 4, dtype=torch.float64) * noisy for _ in graphs]
     queue = iter(addends)
-    total = sum_of_layers(x, graphs, include_first, (lambda layer: next(queue)) if noisy else None)
+    total = sum_of_layers(x, graphs, include_first=include_first, addend=(lambda layer: next(queue)) if noisy else None)
     expected = layered(x, dense, include_first, addends)
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)
     weight = torch.randn_like(total)
@@ -291,8 +298,8 @@ def test_sum_of_layers_under_autocast_is_that_without() -> None:
     whole = normalized_adjacency(*random_edges(0), N_USERS, N_ITEMS)
     x = torch.randn(whole.n_nodes, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        lowered = sum_of_layers(x, [whole] * 2)
-    assert torch.equal(lowered, sum_of_layers(x, [whole] * 2))
+        cast = sum_of_layers(x, [whole] * 2)
+    assert torch.equal(cast, sum_of_layers(x, [whole] * 2))
 
 
 def test_an_isolated_node_stays_finite_and_alone() -> None:

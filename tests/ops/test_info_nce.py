@@ -261,11 +261,11 @@ def test_bfloat16_products_are_near(monkeypatch: pytest.MonkeyPatch, block_score
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(n, 32, generator=generator).requires_grad_() for n in (300, 300, 500)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        lowered = info_nce(*inputs, temperature)
+        cast = info_nce(*inputs, temperature)
     exact = info_nce(*inputs, temperature)
-    assert lowered.dtype == torch.float32 and lowered.item() != exact.item()
-    assert lowered.item() == pytest.approx(exact.item(), rel=5e-3)
-    for ours, theirs in zip(*(torch.autograd.grad(loss, inputs) for loss in (lowered, exact))):
+    assert cast.dtype == torch.float32 and cast.item() != exact.item()
+    assert cast.item() == pytest.approx(exact.item(), rel=5e-3)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, inputs) for loss in (cast, exact))):
         assert ((ours - theirs).norm() / theirs.norm()).item() < (0.02 if temperature == 0.2 else 0.2)
 
 
@@ -280,10 +280,10 @@ def test_bfloat16_products_with_weights(monkeypatch: pytest.MonkeyPatch, block_s
     candidate_weight = torch.randint(0, 3, (500,), generator=generator).float()
     candidate_weight[:70] = 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        lowered = info_nce(*inputs, temperature, anchor_weight, candidate_weight)
+        cast = info_nce(*inputs, temperature, anchor_weight, candidate_weight)
     exact = info_nce(*inputs, temperature, anchor_weight, candidate_weight)
-    assert lowered.item() == pytest.approx(exact.item(), rel=5e-3)
-    for ours, theirs in zip(*(torch.autograd.grad(loss, inputs) for loss in (lowered, exact))):
+    assert cast.item() == pytest.approx(exact.item(), rel=5e-3)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, inputs) for loss in (cast, exact))):
         assert ((ours - theirs).norm() / theirs.norm()).item() < (0.02 if temperature == 0.2 else 0.1)
 
 
@@ -400,10 +400,10 @@ def test_reconstruction_in_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, blo
     weight.requires_grad_()
     arguments = (hidden, weight, bias, target, 0.2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        lowered = reconstruction_loss(*arguments)
+        cast = reconstruction_loss(*arguments)
     exact = reconstruction_loss(*arguments)
-    assert lowered.item() == pytest.approx(exact.item(), rel=5e-3) and lowered.item() != exact.item()
-    ours, theirs = (torch.autograd.grad(loss, weight)[0] for loss in (lowered, exact))
+    assert cast.item() == pytest.approx(exact.item(), rel=5e-3) and cast.item() != exact.item()
+    ours, theirs = (torch.autograd.grad(loss, weight)[0] for loss in (cast, exact))
     assert ((ours - theirs).norm() / theirs.norm()).item() < 0.03
 
 
@@ -447,10 +447,10 @@ def test_shares_of_the_sampled_loss_add_up() -> None:
 
 def test_sampled_loss_is_taken_in_full_precision() -> None:
     anchor, table, *chosen = sampled_inputs()
-    lowered, full = (
+    cast, full = (
         sampled_info_nce(anchor.to(dtype), table.to(dtype), *chosen, 0.05) for dtype in (torch.bfloat16, torch.float32)
     )
-    assert lowered.dtype == torch.float32 and lowered.item() == pytest.approx(full.item(), rel=0.05)
+    assert cast.dtype == torch.float32 and cast.item() == pytest.approx(full.item(), rel=0.05)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(sampled_info_nce(anchor.float(), table.float(), *chosen, 0.05), full)
 

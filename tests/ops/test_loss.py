@@ -84,7 +84,7 @@ def test_shares_of_bpr_add_up() -> None:
 @pytest.mark.parametrize("squared", [False, True])
 def test_mean_norm_is_recboles(squared: bool) -> None:
     tables = [torch.randn(6, 3).requires_grad_() for _ in range(3)]
-    ours, theirs = mean_norm(tables, squared), EmbLoss()(*tables, require_pow=squared).squeeze()
+    ours, theirs = mean_norm(tables, squared=squared), EmbLoss()(*tables, require_pow=squared).squeeze()
     torch.testing.assert_close(ours, theirs)
     for found, expected in zip(*(torch.autograd.grad(loss, tables) for loss in (ours, theirs))):
         torch.testing.assert_close(found, expected)

@@ -69,7 +69,7 @@ def test_no_rows() -> None:
         assert not gradient.any()
 
 
-def test_lowered_rows_give_full_precision_results_nearby() -> None:
+def test_bfloat16_rows_give_full_precision_results_nearby() -> None:
     rows, gate, weights = made(200, 2, torch.float32)
     results, direction = [], torch.randn(200, 3)
     for given in (rows, rows.bfloat16()):
@@ -77,6 +77,6 @@ def test_lowered_rows_give_full_precision_results_nearby() -> None:
         found = perceptron_mixture(given, gate, *weights, 1.0)
         results.append([found, *torch.autograd.grad((found * direction).sum(), [*weights, gate])])
     assert not torch.equal(results[0][0], results[1][0])
-    for lowered, full in zip(results[1], results[0]):
-        assert lowered.dtype == torch.float32
-        assert (lowered - full).norm() < 0.02 * full.norm()
+    for cast, full in zip(results[1], results[0]):
+        assert cast.dtype == torch.float32
+        assert (cast - full).norm() < 0.02 * full.norm()

@@ -23,7 +23,7 @@ SYSTEM = "Say what it is."
 
 
 class Killed(BaseException):
-    """Ends a process where it stands, as far as a test can tell."""
+    """Ends a process where it stands, as far as a test can see."""
 
 
 class Desk:
@@ -75,10 +75,10 @@ def make_prompts(n: int) -> list[Prompt]:
 def test_there_and_back(at: Desk) -> None:
     prompts = make_prompts(5)
     prices = {"input_price": 1_000_000, "output_price": 4_000_000}
-    told = at.submit(prompts, max_tokens=50, **prices)
-    assert (told.n_prompts, told.n_recorded, told.n_running, told.n_submitted, told.n_left) == (5, 1, 0, 4, 0)
-    assert told.batch_ids == ("batch-0",)
-    assert told.cost == sum(map(at.settings().tokens_of, prompts[1:])) / 2 + 4 * 50 * 2
+    report = at.submit(prompts, max_tokens=50, **prices)
+    assert (report.n_prompts, report.n_recorded, report.n_running, report.n_submitted, report.n_left) == (5, 1, 0, 4, 0)
+    assert report.batch_ids == ("batch-0",)
+    assert report.cost == sum(map(at.settings().tokens_of, prompts[1:])) / 2 + 4 * 50 * 2
     assert at.server.texts() == ["item number 0"], "the first one is asked at once"
     assert at.submitted() == [f"item number {number}" for number in range(1, 5)]
     created = at.server.batches["batch-0"]
@@ -133,8 +133,8 @@ def test_large_submissions_are_split(at: Desk, monkeypatch: pytest.MonkeyPatch, 
     length = len(at.server.files["file-0"]) // 2
     monkeypatch.setattr(batch, bound, 3 if bound == "MAX_REQUESTS" else 3 * length + length // 2)
     start = len(at.server.batches)
-    told = at.submit([Prompt("item", f"j{number}", SYSTEM, f"item number {number}") for number in range(8)])
-    assert len(told.batch_ids) == 3
+    report = at.submit([Prompt("item", f"j{number}", SYSTEM, f"item number {number}") for number in range(8)])
+    assert len(report.batch_ids) == 3
     files = [at.server.files[created["input_file_id"]] for created in list(at.server.batches.values())[start:]]
     assert [len(file.splitlines()) for file in files] == sizes
     for batch_id in at.server.batches:
@@ -154,8 +154,8 @@ def test_failures_in_a_batch(at: Desk) -> None:
     at.submit(make_prompts(5))
     at.server.answer = lambda body: replies.get(user_text(body))
     at.server.finish("batch-0")
-    told = at.collect()
-    assert (told.n_written, told.n_failed, told.n_released) == (1, 3, 0)
+    report = at.collect()
+    assert (report.n_written, report.n_failed, report.n_released) == (1, 3, 0)
     assert {token: failure.error for token, failure in read_failures(at.failures_path).items()} == {
         "i1": "it holds no JSON object: no JSON",
         "i2": "refused: No.",
@@ -175,9 +175,9 @@ def test_failures_in_a_batch(at: Desk) -> None:
 def test_batches_that_end_early(at: Desk, status: str, answered: int, n_written: int) -> None:
     at.submit(make_prompts(5))
     at.server.finish("batch-0", status, answered)
-    told = at.collect()
-    assert (told.n_written, told.n_failed, told.n_released) == (n_written, 0, 4 - n_written)
-    assert told.problems == (("batch-0: The file is no good.",) if status == "failed" else ())
+    report = at.collect()
+    assert (report.n_written, report.n_failed, report.n_released) == (n_written, 0, 4 - n_written)
+    assert report.problems == (("batch-0: The file is no good.",) if status == "failed" else ())
     again = at.submit(make_prompts(5))
     assert again.n_recorded == 1 + n_written + 1
     assert again.n_submitted == 4 - n_written - 1
@@ -192,8 +192,8 @@ def test_damaged_result_lines_are_asked_again(at: Desk) -> None:
     output_id = at.server.batches["batch-0"]["output_file_id"]
     first, second, third = at.server.files[output_id].splitlines()
     at.server.files[output_id] = b"\n".join([first, second[:50], third, b"[]", b'{"custom_id": "99"}', first]) + b"\n"
-    told = at.collect()
-    assert (told.n_written, told.n_failed, told.n_released) == (2, 0, 1)
+    report = at.collect()
+    assert (report.n_written, report.n_failed, report.n_released) == (2, 0, 1)
     assert at.submit(make_prompts(4)).n_recorded == 4
 
 
@@ -222,8 +222,8 @@ def test_killed_while_submitting(at: Desk, monkeypatch: pytest.MonkeyPatch, step
     assert len(at.server.batches) == (1 if step == "created" else 0)
     other_batches = [{"input_file_id": f"file-other-{number}", "id": f"batch-other-{number}"} for number in range(5)]
     at.server.batches.update({str(other["id"]): other for other in other_batches})
-    told = at.submit(make_prompts(4))
-    assert told.n_submitted + told.n_running + told.n_recorded == 4
+    report = at.submit(make_prompts(4))
+    assert report.n_submitted + report.n_running + report.n_recorded == 4
     for other in other_batches:
         del at.server.batches[str(other["id"])]
     (batch_id,) = at.server.batches
@@ -240,12 +240,12 @@ def test_killed_while_collecting(at: Desk, monkeypatch: pytest.MonkeyPatch, n_ap
     at.server.finish("batch-0")
     append, n_done = ProfileLog.append, 0
 
-    def append_and_die(log: ProfileLog, profile: Profile, sync: bool = True) -> None:
+    def append_and_die(log: ProfileLog, profile: Profile, *, sync: bool = True) -> None:
         nonlocal n_done
         if n_done == n_appended:
             raise Killed
         n_done += 1
-        append(log, profile, sync)
+        append(log, profile, sync=sync)
 
     with monkeypatch.context() as patched:
         patched.setattr(ProfileLog, "append", append_and_die)
@@ -286,9 +286,9 @@ def test_refused_creation(at: Desk, monkeypatch: pytest.MonkeyPatch, status: int
         at.submit(make_prompts(3))
     assert len(json.loads(at.state_path.read_text())["batches"]) == n_kept
     monkeypatch.setattr(at.server, "_answer", answer)
-    told = at.submit(make_prompts(4))
+    report = at.submit(make_prompts(4))
     # What the server took before it failed is finished first; then there is one more prompt to ask at once.
-    assert (told.n_running, told.n_submitted) == ((1, 0) if n_kept else (0, 1))
+    assert (report.n_running, report.n_submitted) == ((1, 0) if n_kept else (0, 1))
     assert at.server.texts() == [f"item number {number}" for number in (0, 1, 3 if n_kept else 2)]
     assert at.submitted() == ["item number 2" if n_kept else "item number 3"]
 
@@ -318,9 +318,9 @@ def test_a_wrong_key_sends_nothing(at: Desk) -> None:
 
 def test_budget(at: Desk) -> None:
     # At half the price an answer of 20 tokens costs at most 10 dollars; the first one, at the full price, 20.
-    told = at.submit(make_prompts(30), budget=95, input_price=0, output_price=1_000_000, max_tokens=20)
-    assert (told.n_recorded, told.n_submitted, told.n_left) == (1, 7, 22)
-    assert told.cost == 70
+    report = at.submit(make_prompts(30), budget=95, input_price=0, output_price=1_000_000, max_tokens=20)
+    assert (report.n_recorded, report.n_submitted, report.n_left) == (1, 7, 22)
+    assert report.cost == 70
 
 
 def test_no_state(at: Desk) -> None:
@@ -359,5 +359,5 @@ def test_full_disk_while_submitting(at: Desk, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(DataError, match="No space left on device"):
             at.submit(make_prompts(3))
     assert not at.server.batches
-    told = at.submit(make_prompts(4))
-    assert (told.n_recorded, told.n_submitted) == (3, 1)
+    report = at.submit(make_prompts(4))
+    assert (report.n_recorded, report.n_submitted) == (3, 1)

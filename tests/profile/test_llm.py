@@ -90,7 +90,7 @@ def by_text(replies: Mapping[str, Reply]) -> Callable[[Mapping[str, Any]], Reply
     return lambda body: replies.get(user_text(body))
 
 
-# One run
+# ---------------------------------------------------------------------- one run
 
 
 def test_profiles_and_requests(desk: Make) -> None:
@@ -137,7 +137,7 @@ def test_every_fault(desk: Make) -> None:
     assert all(profile.profile == f"Profile of item number {token[1:]}" for token, profile in profiles.items())
     assert (summary.n_written, summary.n_failed, summary.n_left) == (len(profiles), len(failures), 0)
     assert at.server.in_flight_max <= 32
-    # A broken answer is mended once; whose second answer is broken too fails, and nobody else.
+    # A broken answer is corrected once; whose second answer is broken too fails, and nobody else.
     texts = at.server.texts()
     broken = [request.text for request in at.server.requests if request.fault == "broken_json"]
     twice = {text for text in broken if broken.count(text) > 1}
@@ -169,7 +169,7 @@ def test_retries_run_out(desk: Make) -> None:
     assert at.errors() == dict.fromkeys(("i0", "i1"), "HTTP 500: The server is tired.")
 
 
-# Answers
+# ---------------------------------------------------------------------- answers
 
 
 GOOD = '{"summarization": "A map.", "reasoning": "It says so."}'
@@ -211,7 +211,7 @@ def test_answers_in_wrappings(desk: Make, content: str) -> None:
 def test_an_invalid_answer_is_mended_once(desk: Make, reply: Reply, problem: str) -> None:
     at = desk(answer=lambda body: None if len(body["messages"]) > 2 else reply)
     at.write(make_prompts(1))
-    # Without a text there is nothing to mend: the same is asked again.
+    # Without a text there is nothing to correct: the same is asked again.
     if not reply.content:
         assert at.errors()["i0"].count(problem) == 2
         assert [request.body for request in at.server.requests] == [at.server.requests[0].body] * 2
@@ -282,7 +282,7 @@ def test_without_usage_tokens_are_estimated(desk: Make) -> None:
     assert "unknown" in str(summary)
 
 
-# Servers that know less
+# ---------------------------------------------------------------------- servers that know less
 
 
 def test_servers_that_know_fewer_parameters(desk: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,7 +310,7 @@ def test_a_request_that_is_wrong_in_another_way(desk: Make) -> None:
     assert len(at.server.requests) == 1
 
 
-# What ends a run
+# ---------------------------------------------------------------------- what ends a run
 
 
 def stopped(at: Desk, prompts: list[Prompt], **settings: Any) -> str:
@@ -407,7 +407,7 @@ def test_full_disk(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert at.write(make_prompts(100)).n_written == 75
 
 
-# Limits and plans
+# ---------------------------------------------------------------------- limits and plans
 
 
 def test_limit(desk: Make) -> None:
@@ -480,7 +480,7 @@ def test_plan_needs_neither_key_nor_network(tmp_path: Path, monkeypatch: pytest.
     assert "unknown" in str(PromptWriter(LLMSettings("m")).plan(prompts, ProfileLog(path, read_only=True)))
 
 
-# Going on
+# ---------------------------------------------------------------------- going on
 
 
 def test_a_superseded_profile_is_not_asked_for_again(desk: Make) -> None:
@@ -635,7 +635,7 @@ def test_second_ctrl_c_stops_at_once(desk: Make) -> None:
     assert time.monotonic() - start < 3
 
 
-# Secrets and silence
+# ---------------------------------------------------------------------- secrets and silence
 
 
 def test_the_key_is_nowhere(desk: Make, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:

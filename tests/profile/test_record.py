@@ -6,6 +6,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,25 +163,30 @@ def test_read_only_changes_nothing(path: Path) -> None:
     assert path.read_bytes() == torn
 
 
-@pytest.fixture
-def small_disk() -> Iterator[int]:
-    """The kernel writes no file beyond this size: it shortens the write that would, as a full disk does."""
-    size = 700
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """The kernel writes no file beyond this size: it shortens the write that would, as a full disk does.
+
+    Not longer than needed: pytest's output may be a file, too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    yield size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_full_disk(path: Path, small_disk: int) -> None:
+def test_full_disk(path: Path) -> None:
+    size, refused = 700, r"cannot be written: .*bytes written.* What was recorded before is whole"
     with ProfileLog(path) as log:
         n_written = 0
-        with pytest.raises(DataError, match=r"cannot be written: .*bytes written.* What was recorded before is whole"):
+        with small_disk(size), pytest.raises(DataError, match=refused):
             while True:
                 log.append(profile(f"u{n_written}"))
                 n_written += 1
         length = len(path.read_bytes()) // n_written
-        assert n_written == small_disk // length > 3
+        assert n_written == size // length > 3
         assert set(read_profiles(path)) == {f"u{number}" for number in range(n_written)}
         assert ("u99", "llm:m", "p") not in log
     assert set(ProfileLog(path, read_only=True).current()) == {f"u{number}" for number in range(n_written)}
@@ -220,10 +226,10 @@ def test_failures(tmp_path: Path) -> None:
         read_failures(path)
 
 
-def test_failures_on_a_full_disk(tmp_path: Path, small_disk: int) -> None:
-    path = tmp_path / "failed.jsonl"
+def test_failures_on_a_full_disk(tmp_path: Path) -> None:
+    path, size = tmp_path / "failed.jsonl", 700
     write_failures(path, [Failure("u1", "p", "llm:m", "x", 1)])
-    with pytest.raises(DataError, match="No profile is lost; the 1 that failed"):
-        write_failures(path, [Failure("u1", "p", "llm:m", "x" * small_disk, 1)])
+    with small_disk(size), pytest.raises(DataError, match="No profile is lost; the 1 that failed"):
+        write_failures(path, [Failure("u1", "p", "llm:m", "x" * size, 1)])
     assert read_failures(path)["u1"].error == "x"
     assert [file.name for file in tmp_path.iterdir()] == ["failed.jsonl"]

@@ -67,7 +67,7 @@ def read_pairs(path: Path) -> list[tuple[int, int]]:
     return sorted(zip(entries.rows.tolist(), entries.columns.tolist()))
 
 
-# Matrices and arrays
+# ---------------------------------------------------------------------- matrices and arrays
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -190,7 +190,7 @@ def test_bad_arrays(tmp_path: Path, value: Any, expected: str) -> None:
     assert expected in refused(tmp_path / "usr_emb_np.pkl")
 
 
-# Pickles that attack
+# ---------------------------------------------------------------------- pickles that attack
 
 
 def object_array(value: Any) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data.atomic_file import mend_tokens
+from recbole_rlmrec.data.atomic_file import repair_tokens
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources import prepare as module
 from recbole_rlmrec.sources.prepare import k_core_rows, prepare
@@ -336,8 +336,8 @@ def test_odd_ids_reach_recbole_whole(tmp_path: Path) -> None:
 
 def test_mended_ids_stay_distinct() -> None:
     tokens = ["a\t", "a%09", "a%09_", "null", "null_"]
-    mended, changes = mend_tokens(tokens)
-    assert mended == ["a%09__", "a%09", "a%09_", "null__", "null_"]
+    repaired, changes = repair_tokens(tokens)
+    assert repaired == ["a%09__", "a%09", "a%09_", "null__", "null_"]
     assert changes == {"a\t": "a%09__", "null": "null__"}
 
 

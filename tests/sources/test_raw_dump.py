@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import pytest
 
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources.raw_dump import SOURCES, plain_text
-from recbole_rlmrec.text import json_lines
 from recbole_rlmrec.text.corpus import Item, Review
-from recbole_rlmrec.text.json_lines import JsonLines, parse_json, parse_json_or_literal
+from recbole_rlmrec.text.json_lines import JsonLines, Limits, MalformedLineError, parse_json, parse_json_or_literal
 
 AMAZON_REVIEW = {
     "reviewerID": "A2SUAM1J3GNN3B",
@@ -213,12 +213,11 @@ def test_malformed_lines_are_counted_shown_and_skipped(tmp_path: Path) -> None:
         list(file.records(SOURCES["amazon"].review))
 
 
-def test_hopeless_file_is_given_up_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lines, "_HOPELESS", 10)
+def test_hopeless_file_is_given_up_early(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("nothing\n" * 100)
     with pytest.raises(DataError, match="10 of its first 10 lines are malformed"):
-        list(JsonLines(path).records(dict))
+        list(JsonLines(path, limits=Limits(hopeless=10)).records(dict))
 
 
 @pytest.mark.parametrize(
@@ -239,20 +238,18 @@ def test_hostile_lines_are_malformed_and_run_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(json_lines.MalformedLineError):
+    with pytest.raises(MalformedLineError):
         parse_json_or_literal(line.encode())
     assert not any(tmp_path.iterdir())
 
 
-def test_long_lines_cost_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 8)
-    monkeypatch.setattr(json_lines, "_LONGEST_LINE", 64)
-    monkeypatch.setattr(json_lines, "_LONGEST_LITERAL", 40)
+def test_long_lines_cost_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(
         '{"n": 1}\n' + "x" * 500 + '\n{"n": 2}\n{"text": "' + "y" * 40 + "\"}\n{'text': '" + "y" * 40 + "'}"
     )
-    file = JsonLines(path, parse_json_or_literal, max_malformed=0.5)
+    parse = partial(parse_json_or_literal, longest_literal=40)
+    file = JsonLines(path, parse, max_malformed=0.5, limits=Limits(block=8, longest_line=64))
     assert [number for number, _ in file.records(dict)] == [1, 3, 4]
     assert file.n_malformed == 2 and "too long for a Python literal" in file.examples[1]
     assert max(len(line) for _, line in file.lines()) <= 64 + 2 * 8
@@ -267,14 +264,14 @@ def test_line_ends_byte_order_mark_and_encodings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [7, 8, 9, 1000])
-def test_blocks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", size)
+def test_blocks_do_not_matter(tmp_path: Path, size: int) -> None:
     path = tmp_path / "x.json"
     path.write_text("".join(f'{{"n": {number}}}\n' for number in range(50)))
-    assert [record["n"] for _, record in JsonLines(path).records(dict)] == list(range(50))
-    assert list(JsonLines(path).chosen([3, 50], dict)) == [(3, {"n": 2}), (50, {"n": 49})]
+    file = JsonLines(path, limits=Limits(block=size))
+    assert [record["n"] for _, record in file.records(dict)] == list(range(50))
+    assert list(file.chosen([3, 50], dict)) == [(3, {"n": 2}), (50, {"n": 49})]
     with pytest.raises(DataError, match="changed while it was read: line 51"):
-        list(JsonLines(path).chosen([3, 51], dict))
+        list(file.chosen([3, 51], dict))
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def inter(pairs: list[tuple[int, int]], users: list[str] = USER_IDS, items: list
     return "".join(f"{line}\n" for line in lines).encode("utf-8")
 
 
-# What is written
+# ---------------------------------------------------------------------- what is written
 
 
 def test_all_files(run: Callable[..., ReleaseSummary], tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_output_that_is_a_file(run: Callable[..., ReleaseSummary], tmp_path: Pat
         run(output=tmp_path / "file")
 
 
-# Matrices
+# ---------------------------------------------------------------------- matrices
 
 
 def test_duplicates_are_summed_and_zeros_left_out(
@@ -279,7 +279,7 @@ def test_layouts_of_the_splits_may_differ(run: Callable[..., ReleaseSummary], so
     assert written(tmp_path)["valid.inter"] == inter(VALID)
 
 
-# Semantic embeddings
+# ---------------------------------------------------------------------- semantic embeddings
 
 
 @pytest.mark.parametrize(("given", "kept"), [("float16", "float16"), ("float32", "float32"), ("float64", "float32")])
@@ -352,7 +352,7 @@ def test_bad_embeddings(refused: Callable[..., str], source: Path, value: Any, e
     assert release.RELEASE_URL in message
 
 
-# Profiles
+# ---------------------------------------------------------------------- profiles
 
 
 @pytest.mark.parametrize("protocol", [0, 1, *PROTOCOLS])
@@ -392,7 +392,7 @@ def test_bad_profiles(refused: Callable[..., str], source: Path, value: Any, exp
     assert str(source / "itm_prf.pkl") in message
 
 
-# Every pickle goes through the reader that executes nothing
+# ---------------------------------------------------------------------- the pickles' reader executes nothing
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 50, b"PK\x03\x04 a zip", b"<html>Not found</html>", b"version https"])
@@ -413,7 +413,7 @@ def test_no_file_is_executed(refused: Callable[..., str], source: Path, tmp_path
     assert message.endswith(f"Take a whole copy of the file from the release, {release.RELEASE_URL}.")
 
 
-# Id maps
+# ---------------------------------------------------------------------- id maps
 
 
 def test_without_maps_tokens_are_row_numbers(run: Callable[..., ReleaseSummary], source: Path, tmp_path: Path) -> None:
@@ -600,7 +600,7 @@ def read_as_recbole(tmp_path: Path) -> list[tuple[str, str]]:
     return list(table.itertuples(index=False, name=None))
 
 
-# Names and command line
+# ---------------------------------------------------------------------- names and command line
 
 
 @pytest.mark.parametrize("dataset", ["", ".", "..", "a/b", "../up", "a\\b", "a\0"])

@@ -109,9 +109,9 @@ def test_movielens_ratings_are_those_of_the_file(movielens: Corpus) -> None:
     config = RLMRecConfig("LightGCN", "ml-100k", config_dict={"state": "ERROR"})
     table = pd.read_csv(Path(config["data_path"]) / "ml-100k.inter", sep="\t", dtype=str)
     table.columns = [name.split(":")[0] for name in table.columns]
-    told = {(row.user_id, row.item_id): (float(row.rating), float(row.timestamp)) for row in table.itertuples()}
+    given = {(row.user_id, row.item_id): (float(row.rating), float(row.timestamp)) for row in table.itertuples()}
     for review in movielens.training:
-        assert (review.rating, review.timestamp) == told[review.user, review.item]
+        assert (review.rating, review.timestamp) == given[review.user, review.item]
     assert {review.text for review in movielens.training} == {""}
 
 
@@ -181,7 +181,7 @@ def test_columns_named_in_the_configuration(shop: Shop) -> None:
     assert corpus.held_out == shop.pairs("valid", "test")
 
 
-def test_nothing_named_is_nothing_told(shop: Shop) -> None:
+def test_nothing_named_is_nothing_shown(shop: Shop) -> None:
     for kind in ("item", "user"):
         (shop.folder / f"shop.{kind}").unlink()
     corpus = shop.load()
@@ -295,8 +295,8 @@ def test_a_pair_that_occurs_again_tells_what_belongs_to_its_training_rows(shop: 
         ],
     )
     corpus = shop.load()
-    told = [review for review in corpus.training if (review.user, review.item) in {("u0", "i0"), ("u0", "i3")}]
-    assert told == [
+    found = [review for review in corpus.training if (review.user, review.item) in {("u0", "i0"), ("u0", "i3")}]
+    assert found == [
         Review("u0", "i0", "early", 1.0, 0.0),
         Review("u0", "i0", "late", 4.0, 50.0),
         Review("u0", "i3", "", 2.0, 900.0),
@@ -322,15 +322,15 @@ def twice(shop: Shop, *reviews: tuple[str, float | None], **settings: Any) -> li
 
 @pytest.mark.parametrize("settings", [{}, LOADED])
 @pytest.mark.parametrize("training_time", ["1", "900"])  # (u0, i3) is held out at 3
-def test_the_text_of_a_held_out_row_is_never_told(shop: Shop, training_time: str, settings: Any, caplog: Any) -> None:
+def test_the_text_of_a_held_out_row_is_never_used(shop: Shop, training_time: str, settings: Any, caplog: Any) -> None:
     shop.rows.append(("u0", "i3", "2", training_time, "train"))
     shop.inter(words=lambda row: f"{row[-1]} at {row[-2]}")
     time = float(training_time)
     # The column's own text is the row's, whatever its time; reviews.jsonl's goes before it where the time fits.
     said = twice(shop, ("held out", 3.0), ("else", 5.0), review_field="words", **settings)
     assert said == [Review("u0", "i3", f"train at {training_time}", 2.0, time)]
-    assert twice(shop, ("held out", 3.0), ("told", time), **settings) == [Review("u0", "i3", "told", 2.0, time)]
-    assert "times do not tell" not in caplog.text
+    assert twice(shop, ("held out", 3.0), ("known", time), **settings) == [Review("u0", "i3", "known", 2.0, time)]
+    assert "times do not say" not in caplog.text
 
 
 @pytest.mark.parametrize("times", [(None, None), (3.0, 3.0), (77.0, None)])
@@ -342,20 +342,20 @@ def test_a_text_that_may_be_held_out_is_left_out(shop: Shop, times: Any, setting
     assert said == Review("u0", "i3", "", 2.0, 900.0)
 
 
-def test_rows_at_the_same_time_are_not_told_apart_by_it(shop: Shop) -> None:
+def test_rows_at_the_same_time_are_not_distinguished_by_it(shop: Shop) -> None:
     shop.rows.append(("u0", "i3", "2", "3", "train"))
     shop.inter()
     assert twice(shop, ("one", 3.0), ("other", 3.0)) == [Review("u0", "i3", "", 2.0, 3.0)]
 
 
-def test_rows_are_told_apart_by_time_where_some_were_filtered_out(shop: Shop, caplog: Any) -> None:
+def test_rows_are_distinguished_by_time_where_some_were_filtered_out(shop: Shop, caplog: Any) -> None:
     # The row with rating 9 is in the file only, so that rows can no longer be counted.
     shop.rows += [("u0", "i3", "9", "1", "train"), ("u0", "i3", "2", "900", "train")]
     shop.inter()
-    reviews = [("gone", 1.0), ("held out", 3.0), ("told", 900.0)]
+    reviews = [("gone", 1.0), ("held out", 3.0), ("known", 900.0)]
     settings = {**LOADED, "val_interval": {"rating": "[0,5]"}}
-    assert twice(shop, *reviews, **settings) == [Review("u0", "i3", "told", 2.0, 900.0)]
-    assert "times do not tell" not in caplog.text
+    assert twice(shop, *reviews, **settings) == [Review("u0", "i3", "known", 2.0, 900.0)]
+    assert "times do not say" not in caplog.text
     settings["load_col"] = {"inter": ["user_id", "item_id", "rating", "split"]}
     assert twice(shop, *reviews, **settings) == [Review("u0", "i3")]
     assert "1 (user, item) pairs, such as (u0, i3), are for training and held out too, and times" in caplog.text
@@ -382,7 +382,7 @@ def test_parts_in_files_keep_what_they_say_of_a_pair_that_is_held_out_too(shop: 
 # ---------------------------------------------------------------------- misnamed keys
 
 
-def test_misnamed_keys_are_told(tmp_path: Path, caplog: Any) -> None:
+def test_misnamed_keys_are_named(tmp_path: Path, caplog: Any) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"user_id": "u", "item_id": "i", "review": "x"}\n{"user_id": "u", "item_id": "j", "stars": 3}\n')
     list(iter_reviews(path))

@@ -72,9 +72,6 @@ def blocks(n_blocks: int, seed: int = 0) -> Iterator[tuple[torch.Tensor, Interac
         yield scores, Interaction({"label": labels}), rows, items
 
 
-# ---------------------------------------------------------------------- one block
-
-
 def test_hits_and_counts() -> None:
     ranked = torch.tensor([[4, 1, 2], [3, 4, 1], [2, 3, 4]])
     rows, items = torch.tensor([1, 0, 1, 1, 0]), torch.tensor([1, 4, 3, 3, 9])
@@ -104,7 +101,7 @@ def test_the_last_item_of_the_last_row() -> None:
 @pytest.mark.parametrize("n_blocks", [1, 4])
 def test_collected_is_recboles(metrics: tuple[str, ...], n_blocks: int) -> None:
     theirs, ours = (kind(settings(*metrics)) for kind in (Collector, TopKCollector))
-    for evaluation in range(2):  # the second starts anew
+    for evaluation in range(2):  # the second starts again
         for block in blocks(n_blocks, seed=evaluation):
             for collector in (theirs, ours):
                 collector.eval_batch_collect(*block)
@@ -152,8 +149,6 @@ def test_one_topk_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
         collector.eval_batch_collect(*block)
     assert calls["topk"] == 3
 
-
-# ---------------------------------------------------------------------- a whole evaluation
 
 METRICS = ["Recall", "NDCG", "MRR", "Hit", "Precision", "MAP", "ItemCoverage", "AveragePopularity", "GiniIndex"]
 
@@ -204,11 +199,11 @@ def test_evaluation_of_ml_100k_is_recboles(tmp_path: Path, monkeypatch: pytest.M
     assert results[0] != results[1] and 0.01 < results[1]["recall@20"] < 1
 
 
-def ranked_by_user(world: World, **sizes: Any) -> dict[int, list[int]]:
+def ranked_by_user(world: World, shard: Shard | None = None, **sizes: Any) -> dict[int, list[int]]:
     """Collect random scores of the test users, block by block; what is collected of each, by user."""
     config = world.config("BPR", metrics=["Recall", "NDCG"], **sizes)
     parts = create_dataset(config).build()
-    loader = FullSortLoader(config, parts[2], PairSampler(PHASES, parts).set_phase("test"))
+    loader = FullSortLoader(config, parts[2], PairSampler(PHASES, parts).set_phase("test"), shard=shard)
     table = torch.rand(parts[0].user_num, parts[0].item_num, generator=torch.Generator().manual_seed(4))
     collector = TopKCollector(config)
     for users, history, *positives in loader:
@@ -220,18 +215,16 @@ def ranked_by_user(world: World, **sizes: Any) -> dict[int, list[int]]:
     return dict(zip(loader.uid_list.tolist(), collected.tolist()))
 
 
-def test_blocks_and_shards_collect_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_shards_collect_the_same(world: World) -> None:
     whole = ranked_by_user(world)
     assert len(whole) == 28
     for n_users in (1, 5, 27):
         assert ranked_by_user(world, eval_batch_size=31 * n_users) == whole
     united: dict[int, list[int]] = {}
     for rank in range(3):
-        monkeypatch.setattr("recbole_rlmrec.data.loader.this_shard", lambda rank=rank: Shard(rank, 3))
-        united.update(ranked_by_user(world, eval_batch_size=31 * 4))
+        united.update(ranked_by_user(world, Shard(rank, 3), eval_batch_size=31 * 4))
     assert united == whole
-    monkeypatch.setattr("recbole_rlmrec.data.loader.this_shard", lambda: Shard(0, 41))
-    assert ranked_by_user(world) == {}
+    assert ranked_by_user(world, Shard(0, 41)) == {}
 
 
 def test_one_user_is_evaluated(world: World) -> None:

@@ -14,54 +14,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import World, fitting
+from conftest import World
+from trainings import all_scores, train
 
-from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import CheckpointError
 from recbole_rlmrec.model.registry import get_model
-from recbole_rlmrec.quick_start import load_model, run
+from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.training.checkpoint import load_checkpoint
 from recbole_rlmrec.training.trainer import Trainer, trainer_class
-
-QUICK = {
-    "benchmark_filename": ["train", "valid", "test"],
-    "embedding_size": 8,
-    "epochs": 2,
-    "show_progress": False,
-    "base_first": False,
-}
-
-
-def train(world: World, model: Any, **settings: Any) -> Any:
-    return run(model, world.name, config_dict={"data_path": str(world.root), **QUICK, **fitting(model), **settings})
-
-
-def all_scores(model: Any, config: RLMRecConfig) -> np.ndarray:
-    from recbole.data.interaction import Interaction
-
-    with torch.no_grad():
-        users = Interaction({config["USER_ID_FIELD"]: torch.arange(1, model.n_users)})
-        return model.full_sort_predict(users).view(model.n_users - 1, -1).numpy()
 
 
 def test_checkpoints_give_identical_scores_in_another_process(world: World) -> None:
     checkpoints = {model: train(world, model).checkpoint for model in ("LightGCN", "SGL_RLMRecCon", "SimGCL_RLMRecGen")}
     script = """
 import sys, numpy as np
-sys.path[:0] = sys.argv[1].split()
-from test_trainer import all_scores
+sys.path.insert(0, sys.argv[1])
+from trainings import all_scores
 from recbole_rlmrec.quick_start import load_model
 for checkpoint in sys.argv[2:]:
     config, model, *_ = load_model(checkpoint)
     np.save(f"{config['model']}.npy", all_scores(model, config))
 """
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        f"{Path(__file__).parent} {Path(__file__).parents[1]}",
-        *checkpoints.values(),
-    ]
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[1]), *checkpoints.values()]
     subprocess.run(command, check=True, capture_output=True)
     for model, checkpoint in checkpoints.items():
         config, loaded, _, train_data, valid_data, test_data = load_model(checkpoint)

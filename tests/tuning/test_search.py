@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import World
+from trainings import all_scores
 
 from recbole_rlmrec.cli import main, train_main
 from recbole_rlmrec.errors import DataError, SettingError, TrainingError
@@ -119,8 +120,6 @@ def test_the_best_settings_train_to_the_same_result(world: World) -> None:
 
 
 def test_the_best_checkpoint_is_the_best_trial_s(world: World) -> None:
-    from test_trainer import all_scores
-
     [found] = search(world, "n_layers choice [1, 2, 3]\n", settings={"epochs": 3, "learning_rate": 0.02})
     again = run(found.model, found.dataset, [found.settings_file], {"use_gpu": False})
     assert again is not None
@@ -243,11 +242,13 @@ def test_small_scores_can_be_the_better_ones(tmp_path: Path) -> None:
     space = read_space(tmp_path / "a.hyper")
     trials = [trial(number, number / 20, x=number / 20) for number in range(1, 20)]
     low, high = (
-        statistics.mean(Proposals(space, "bayes", seed, bigger).propose(20, trials)["x"] for seed in range(10))  # type: ignore[index]
+        statistics.mean(
+            Proposals(space, "bayes", seed, is_bigger_better=bigger).propose(20, trials)["x"] for seed in range(10)
+        )  # type: ignore[index]
         for bigger in (False, True)
     )
     assert low < 0.4 < 0.6 < high
-    journals = [Journal(tmp_path / str(bigger), {}, bigger) for bigger in (False, True)]
+    journals = [Journal(tmp_path / str(bigger), {}, is_bigger_better=bigger) for bigger in (False, True)]
     for journal in journals:
         journal.folder.mkdir()
         for one in [trial(1, None, x=0.5), *trials[::-1]]:
@@ -572,9 +573,16 @@ def test_missing_packages(world: World, monkeypatch: pytest.MonkeyPatch, tool: A
 
 
 @pytest.mark.parametrize("entry", [train_main, lambda arguments: main(["train", *arguments])])
-def test_arguments_reach_the_search(entry: Callable[[Sequence[str]], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_reach_the_search(
+    entry: Callable[[Sequence[str]], int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("recbole_rlmrec.tuning.search.tune", lambda *args, **named: calls.append((args, named)))
+
+    def tune(*args: Any, report: Callable[[str], None], **named: Any) -> None:
+        report("searching")
+        calls.append((args, named))
+
+    monkeypatch.setattr("recbole_rlmrec.tuning.search.tune", tune)
     assert entry(["--model=A,B", "--dataset=d", "--tune", "--epochs=3", "--config_files=a.yaml b.yaml"]) == 0
     files = ["a.yaml", "b.yaml"]
     assert calls.pop() == ((["A", "B"], "d", "auto", files), {"command_line": {"epochs": 3}})
@@ -582,6 +590,7 @@ def test_arguments_reach_the_search(entry: Callable[[Sequence[str]], int], monke
     assert entry(["--model=A", "--dataset=d", "--tune=x.hyper", *more]) == 0
     named = {"algorithm": "bayes", "max_evals": 7, "tool": "ray", "jobs": 2, "output": "out", "command_line": {}}
     assert calls == [((["A"], "d", "x.hyper", []), named)]
+    assert capsys.readouterr().out == "searching\n" * 2
 
 
 @pytest.mark.parametrize(

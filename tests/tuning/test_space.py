@@ -39,9 +39,6 @@ def values_of(text: str, written: Callable[..., Path]) -> list[Any]:
     return list(read_space(written(f"x {text}\n")).dimensions["x"].values())
 
 
-# ---------------------------------------------------------------------- the format
-
-
 @pytest.mark.parametrize(
     ("text", "values"),
     [
@@ -173,9 +170,6 @@ def test_files_that_cannot_be_read(written: Callable[..., Path], tmp_path: Path)
         find_space(str(tmp_path / "empty"), get_model("LightGCN"))
 
 
-# ---------------------------------------------------------------------- a space and its model
-
-
 def checked(text: str, model: str, written: Callable[..., Path]) -> None:
     read_space(written(text)).check(RLMRecConfig(model, "no-such-dataset"))
 
@@ -214,9 +208,6 @@ def test_nothing_to_search_where_nothing_is_trained() -> None:
     model = type("Untrained", (ModelFlags,), {"nothing_to_train": True})
     with pytest.raises(SettingError, match="Untrained trains nothing"):
         find_space("auto", model)
-
-
-# ---------------------------------------------------------------------- what comes with the package
 
 
 @pytest.mark.parametrize("path", sorted(PROVIDED.glob("*.hyper")), ids=lambda path: path.stem)

@@ -69,8 +69,6 @@ class Alignment(Backbone):
         if self.is_aligned:
             self.build_alignment(config, dataset)
 
-    # ------------------------------------------------------------------ what a subclass supplies
-
     def build_alignment(self, config: Any, dataset: Any) -> None:
         """Make what the term needs: modules, tables. Called once, and not at weight 0.
 
@@ -97,8 +95,6 @@ class Alignment(Backbone):
             "drawn) -> scalar."
         )
 
-    # ------------------------------------------------------------------ the template
-
     def calculate_loss(self, interaction: Any) -> Any:
         """Return the backbone's loss terms and, last, the weighted alignment term."""
         if not self.is_aligned:
@@ -117,7 +113,7 @@ class Alignment(Backbone):
         return self.named_losses(terms)
 
     def semantic_table(
-        self, config: Any, dataset: Any, storage: str = "memory", unit_length: bool = False
+        self, config: Any, dataset: Any, storage: str = "memory", *, unit_length: bool = False
     ) -> SemanticTable:
         """Return the semantic embeddings of users and items, in the rows of the stacked table.
 
@@ -130,4 +126,4 @@ class Alignment(Backbone):
         sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
         # A projector's products would cast the rows to bfloat16 at each step under autocast.
         dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
-        return SemanticTable(sides, storage == "memory", dtype, unit_length)
+        return SemanticTable(sides, in_memory=storage == "memory", dtype=dtype, unit_length=unit_length)

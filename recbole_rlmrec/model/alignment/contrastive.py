@@ -90,12 +90,14 @@ class ContrastiveAlignment(Alignment):
         """Return the InfoNCE of the batch's users, plus that of each group of its items, an average each."""
         projector = self.projector
         user, items = self.alignment_anchors(interaction)
-        if self.alignment_settings.alignment_negatives == "batch":
-            total = self._within_batch(projector, representation, [user], 0)
-            total = total + self._within_batch(projector, representation, items, self.n_users)
+        joint = self.alignment_settings.alignment_negatives == "batch"
+        if joint:
+            total = self._within_batch(projector, representation, [user], first=0, n_ids=self.n_users)
         else:
             total = self._against_all_users(projector, representation, user)
-            total = total + self._within_batch(projector, representation, items, self.n_users, False)
+        total = total + self._within_batch(
+            projector, representation, items, first=self.n_users, n_ids=self.n_items, joint=joint
+        )
         return Share(total)
 
     def _against_all_users(self, projector: Projector, representation: Representation, user: Tensor) -> Tensor:
@@ -104,21 +106,23 @@ class ContrastiveAlignment(Alignment):
         share = this_shard().rows(n)
         candidate = join_rows(projector(self.semantic.block(first + share.start, first + share.stop)), n)
         rows, counts = distinct(user)
-        own = this_shard().rows(len(rows))
+        local = this_shard().rows(len(rows))
         weight = counts * self.semantic.covered[rows]
         # [PAD] may stand for a row that is no anchor: it has weight 0, and no row among the candidates.
-        positive = candidate.index_select(0, (rows[own] - first).clamp(min=0))
-        anchor = representation.index_select(0, rows[own])
+        positive = candidate.index_select(0, (rows[local] - first).clamp(min=0))
+        anchor = representation.index_select(0, rows[local])
         covered = self._unless_full(self.semantic.covered[first : self.n_users])
         temperature = self.alignment_settings.alignment_temperature
-        return info_nce(anchor, positive, candidate, temperature, weight[own], covered, weight.sum())
+        return info_nce(anchor, positive, candidate, temperature, weight[local], covered, weight.sum())
 
     def _within_batch(
         self,
         projector: Projector,
         representation: Representation,
         groups: list[Tensor],
-        offset: int,
+        *,
+        first: int,
+        n_ids: int,
         joint: bool = True,
     ) -> Tensor:
         """Return the losses of groups of ids of one side, each against profiles of the batch.
@@ -127,27 +131,27 @@ class ContrastiveAlignment(Alignment):
             projector: from semantic to collaborative space.
             representation: of the nodes, ``[U + I, output_dim]``.
             groups: ``[B]`` ids each; ``[PAD]`` stands for rows that are no anchors.
-            offset: row of the side's id 0.
+            first: row of the side's id 0.
+            n_ids: how many ids the side has.
             joint: contrast with the distinct ids of all groups; else with the group itself, duplicates included.
         """
         # Each profile is projected once, however often the batch names its node.
-        n_ids = self.n_items if offset else self.n_users
         together, occurrences = distinct(torch.cat(groups), n_ids)
         share = this_shard().rows(len(together))
-        projected = join_rows(self._projected(projector, together[share] + offset), len(together))
-        present = (occurrences > 0) & self.semantic.covered[together + offset]
+        projected = join_rows(self._projected(projector, together[share] + first), len(together))
+        present = (occurrences > 0) & self.semantic.covered[together + first]
         total = projected.new_zeros(())
         for ids in groups:
             rows, counts = (together, occurrences) if len(groups) == 1 else distinct(ids, n_ids)
             position = torch.searchsorted(together, rows)
-            weight = counts * self.semantic.covered[rows + offset]
+            weight = counts * self.semantic.covered[rows + first]
             profile = projected.index_select(0, position)
-            own = this_shard().rows(len(rows))
+            local = this_shard().rows(len(rows))
             candidate, candidate_weight = (projected, present) if joint else (profile, weight)
-            anchor = representation.index_select(0, rows[own] + offset)
+            anchor = representation.index_select(0, rows[local] + first)
             temperature = self.alignment_settings.alignment_temperature
             total = total + info_nce(
-                anchor, profile[own], candidate, temperature, weight[own], candidate_weight, weight.sum()
+                anchor, profile[local], candidate, temperature, weight[local], candidate_weight, weight.sum()
             )
         return total
 

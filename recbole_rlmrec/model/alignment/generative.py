@@ -6,9 +6,9 @@ neither weight nor temperature, the code has both.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
-from logging import getLogger
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -20,6 +20,8 @@ from recbole_rlmrec.model.layers import NodeMask, Projector, SemanticTable, Stor
 from recbole_rlmrec.ops.distributed import Share, this_shard
 from recbole_rlmrec.ops.info_nce import reconstruction_loss
 from recbole_rlmrec.settings import AUTO_WEIGHT, POSITIVE, Range, Weight, require, setting
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class GenerativeAlignment(Alignment):
             )
         self.projector = Projector(self.output_dim, self.semantic.dimension, seed)
         if not self.sees_neighbours:
-            getLogger().warning(
+            _logger.warning(
                 f"{type(self).__name__}: its backbone represents a node by the node's own embedding, so a masked "
                 "one by the mask token. The reconstruction trains token and projector, but no embedding; contrast "
                 "(RLMRecCon) trains embeddings."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from logging import getLogger
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,6 +21,8 @@ from recbole_rlmrec.ops.distributed import Share, this_shard
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.ops.subgraph import edges, undirected_graph, within, without_nodes
 from recbole_rlmrec.settings import COUNT, SHARE, Choice, Settings, known, require_number, setting
+
+_logger = logging.getLogger(__name__)
 
 DecoderRows = Literal["exact", "float32"]
 
@@ -171,7 +173,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
         return super().output_dim + concatenated * len(self.decoder) * self.ego_dim
 
     def train(self, mode: bool = True) -> Any:
-        """Switch between training and evaluation; the next step of a training draws anew."""
+        """Switch between training and evaluation; the next step of a training draws again."""
         self.steps_until_draw = 0
         return super().train(mode)
 
@@ -239,7 +241,7 @@ class AutoCF(GraphBackbone, EmbeddingTables):
         if n_left < 0.1 * n_edges and not self.has_warned:
             self.has_warned = True
             settings = self.autocf_settings
-            getLogger().warning(
+            _logger.warning(
                 f"AutoCF's {settings.seed_num} centres with mask_depth={settings.mask_depth} hide all but {n_left} of "
                 f"{n_edges} edges from the encoder. Lower seed_num, which suits graphs of 20,000 nodes and more, or "
                 "mask_depth."
@@ -276,8 +278,8 @@ class AutoCF(GraphBackbone, EmbeddingTables):
         """Return the score of the batch's interactions, L2 and the log-sum-exp terms."""
         user, positive, negative = self.batch(interaction)
         users, items = self.split(representation)
-        own = this_shard().rows(len(user))
-        scores = (users.index_select(0, user[own]) * items.index_select(0, positive[own])).sum()
+        local = this_shard().rows(len(user))
+        scores = (users.index_select(0, user[local]) * items.index_select(0, positive[local])).sum()
         interactions = -scores / len(user)
         ssl = self._log_sum_exp(users, items, user, positive)
         return {

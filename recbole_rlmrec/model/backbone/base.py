@@ -161,8 +161,15 @@ class GraphBackbone(Backbone):
     def adjacency(self) -> Adjacency:
         """The normalised training graph on the model's device."""
         users, items = (ids.numpy() for ids in self._interactions)
-        sizes = (self.n_users, self.n_items)
-        return normalized_adjacency(users, items, *sizes, self.count_duplicates, self.self_loops).to(self.device)
+        adjacency = normalized_adjacency(
+            users,
+            items,
+            self.n_users,
+            self.n_items,
+            count_duplicates=self.count_duplicates,
+            self_loops=self.self_loops,
+        )
+        return adjacency.to(self.device)
 
     @property
     def ego_dim(self) -> int:
@@ -214,7 +221,7 @@ class GraphBackbone(Backbone):
                 layer = adjacency.matmul(layers[-1])
                 layers.append(layer if noise is None else layer + noise(layer.detach()))
             return self.combined(layers)
-        total = sum_of_layers(ego, graphs, settings.include_ego_layer, noise)
+        total = sum_of_layers(ego, graphs, include_first=settings.include_ego_layer, addend=noise)
         n_combined = len(graphs) + settings.include_ego_layer
         return total / n_combined if settings.layer_combination == "mean" else total
 
@@ -250,9 +257,9 @@ class GraphBackbone(Backbone):
     def ranking_terms(self, representation: Tensor, interaction: Any) -> Terms:
         """Return the terms common to all backbones: BPR over the representation, and L2."""
         user, positive, negative = self.batch(interaction)
-        own = this_shard().rows(len(user))
+        local = this_shard().rows(len(user))
         # One gathering of rows for all three has one scattering in the backward pass.
-        rows = torch.cat([user[own], positive[own] + self.n_users, negative[own] + self.n_users])
+        rows = torch.cat([user[local], positive[local] + self.n_users, negative[local] + self.n_users])
         anchor, liked, sampled = representation.index_select(0, rows).chunk(3)
         bpr = bpr_loss((anchor * liked).sum(dim=1), (anchor * sampled).sum(dim=1), total=len(user))
         return {"bpr": Share(self.reduced(bpr, len(user))), "reg": self.l2_term(user, positive, negative)}
@@ -284,7 +291,7 @@ class GraphBackbone(Backbone):
             return Share(weight * squared_l2(parameters, first_rows=padded))
         users, items = self.user_embedding.weight, self.item_embedding.weight
         rows = (users.index_select(0, user), items.index_select(0, positive), items.index_select(0, negative))
-        return Share(weight * mean_norm(rows, settings.require_pow))
+        return Share(weight * mean_norm(rows, squared=settings.require_pow))
 
     def view_contrast(
         self,
@@ -292,6 +299,7 @@ class GraphBackbone(Backbone):
         first: Tensor,
         second: Tensor,
         interaction: Any,
+        *,
         items_by_users: bool = False,
     ) -> Share:
         """Return ``ssl_weight`` times the InfoNCE between two views of the batch's nodes.
@@ -324,10 +332,10 @@ class GraphBackbone(Backbone):
                 candidate = table[1:]
             if divisor is None or not items_by_users:
                 divisor = weight.sum()
-            own = this_shard().rows(len(rows))
-            anchor, positives = anchors.index_select(0, rows[own]), table.index_select(0, rows[own])
+            local = this_shard().rows(len(rows))
+            anchor, positives = anchors.index_select(0, rows[local]), table.index_select(0, rows[local])
             total = total + info_nce(
-                anchor, positives, candidate, settings.ssl_tau, weight[own], candidate_weight, divisor
+                anchor, positives, candidate, settings.ssl_tau, weight[local], candidate_weight, divisor
             )
         return Share(number_of(settings.ssl_weight) * self.reduced(total, len(user)))
 

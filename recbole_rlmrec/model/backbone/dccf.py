@@ -87,7 +87,7 @@ class DCCF(GraphBackbone, EmbeddingTables):
         terms = self.ranking_terms(own, interaction)
         by_users = self.dccf_settings.item_contrast_divisor == "users"
         contrasts = [
-            self.view_contrast(self.dccf_settings, propagated, view, interaction, by_users).value
+            self.view_contrast(self.dccf_settings, propagated, view, interaction, items_by_users=by_users).value
             for propagated, *others in views
             for view in others
         ]

@@ -394,7 +394,7 @@ RECBOLE_MODELS: dict[str, Support] = {
     ),
     "DiffRec": Support(None, "has no item representations: it removes noise from a user's row of interactions"),
     "LDiffRec": Support(None, "has no item representations: it removes noise from an encoded row of interactions"),
-    "NAIS": Support(None, "has no user representations: it weighs a user's items anew for each item it scores"),
+    "NAIS": Support(None, "has no user representations: it weighs a user's items again for each item it scores"),
     "ItemKNN": Support(None, f"{_NOTHING}: it scores by item similarity"),
     "AsymKNN": Support(None, f"{_NOTHING}: it scores by similarity of items or of users; in RecBole 1.2.1 only"),
     "EASE": Support(None, f"{_NOTHING}: it scores by weights between items"),

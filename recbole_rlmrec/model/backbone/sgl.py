@@ -91,7 +91,9 @@ class SGL(GraphBackbone, RecBoleSGL):
             kept = ~(np.isin(users, dropped_users) | np.isin(items, dropped_items))
         else:
             kept = self.rand_sample(len(users), size=int(len(users) * (1 - self.drop_ratio)), replace=False)
-        view = normalized_adjacency(users[kept], items[kept], self.n_users, self.n_items, self.count_duplicates)
+        view = normalized_adjacency(
+            users[kept], items[kept], self.n_users, self.n_items, count_duplicates=self.count_duplicates
+        )
         return view.to(self.device)
 
     def csr2tensor(self, matrix: Adjacency) -> Adjacency:

@@ -1,1 +1,1 @@
-"""The rivals of the paper's tables: one file per method."""
+"""The baselines of the paper's tables: one file per method."""

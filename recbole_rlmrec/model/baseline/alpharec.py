@@ -55,7 +55,7 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
     Items without a semantic embedding are left out of the means, and the perceptron gets zeros for them, as for users
     whose items have none. What reaches such a node is then its neighbours' part in the propagation.
 
-    The negatives are drawn by the model, ``negatives_per_positive`` unused items anew for each positive and step.
+    The negatives are drawn by the model, ``negatives_per_positive`` unused items again for each positive and step.
     RecBole's sampler would repeat the whole batch for each of them (``sample_num: 256`` leaves 16 positives in a batch
     of 4096), on the host and one process; RecBole's own negative of each positive is not looked at.
     """
@@ -124,11 +124,11 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
     def loss_terms(self, ego: Tensor, representation: Tensor, interaction: Any) -> Terms:
         """Return the InfoNCE over the positive and its own negatives, and L2 where it has a weight."""
         user, positive = interaction[self.USER_ID], interaction[self.ITEM_ID]
-        own, settings = this_shard().rows(len(user)), self.alpharec_settings
-        negative = self.unused_items.draw(user, settings.negatives_per_positive, own)
+        local, settings = this_shard().rows(len(user)), self.alpharec_settings
+        negative = self.unused_items.draw(user, settings.negatives_per_positive, local)
         users, items = self.split(representation)
-        anchor = users.index_select(0, user[own])
-        loss = sampled_info_nce(anchor, items, positive[own], negative, settings.temperature, total=len(user))
+        anchor = users.index_select(0, user[local])
+        loss = sampled_info_nce(anchor, items, positive[local], negative, settings.temperature, total=len(user))
         terms: Terms = {"info_nce": Share(self.reduced(loss, len(user)))}
         if self.graph_settings.reg_weight > 0:
             weight = self.graph_settings.reg_weight / this_shard().world_size

@@ -95,7 +95,7 @@ class KnowledgeAdaptor(nn.Module):
 
         Args:
             rows: semantic embeddings, ``[n, D]``.
-            covered: False at holes, whose vector is zero, ``[n]``.
+            covered: False at holes, the nodes without an embedding, whose vector is zero, ``[n]``.
             n_users: how many of the rows are users'.
 
         Returns:

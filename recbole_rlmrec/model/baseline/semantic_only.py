@@ -34,7 +34,7 @@ class SemanticOnly(ModelFlags, GeneralRecommender):
         super().__init__(config, dataset)
         settings = StorageSettings.from_config(config)
         sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
-        self.semantic = SemanticTable(sides, settings.semantic_storage == "memory", unit_length=True)
+        self.semantic = SemanticTable(sides, in_memory=settings.semantic_storage == "memory", unit_length=True)
 
     def predict(self, interaction: Any) -> Tensor:
         """Return the scores of the given user-item pairs, ``[B]``."""

@@ -14,12 +14,12 @@ class TitleWriter(RuleWriter):
     def profiles(
         self, task: Task, side: Side, item_profiles: Mapping[str, str]
     ) -> tuple[list[Profile], dict[str, str]]:
-        corpus, told = task.corpus, {}
+        corpus, used = task.corpus, {}
         if side == "item":
             texts = {token: item.title for token, item in corpus.items.items()}
         else:
             known = [each for each in corpus.training if each.item in item_profiles]
-            told = {user: {each.item for each in own} for user, own in by_token(known, "user").items()}
-            texts = {user: "; ".join(sorted(item_profiles[item] for item in own)) for user, own in told.items()}
-        found = [self.profile_of(corpus, token, text, told.get(token, ())) for token, text in texts.items() if text]
+            used = {user: {each.item for each in reviews} for user, reviews in by_token(known, "user").items()}
+            texts = {user: "; ".join(sorted(item_profiles[item] for item in items)) for user, items in used.items()}
+        found = [self.profile_of(corpus, token, text, used.get(token, ())) for token, text in texts.items() if text]
         return found, {token: "no title" for token, text in texts.items() if not text}

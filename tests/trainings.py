@@ -1,0 +1,32 @@
+"""Short trainings on the small datasets of ``worlds``, for the tests of several rooms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from worlds import World, fitting
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.quick_start import run
+
+QUICK = {
+    "benchmark_filename": ["train", "valid", "test"],
+    "embedding_size": 8,
+    "epochs": 2,
+    "show_progress": False,
+    "base_first": False,
+}
+
+
+def train(world: World, model: Any, **settings: Any) -> Any:
+    return run(model, world.name, config_dict={"data_path": str(world.root), **QUICK, **fitting(model), **settings})
+
+
+def all_scores(model: Any, config: RLMRecConfig) -> np.ndarray:
+    """Scores of all items for each user but `[PAD]`."""
+    with torch.no_grad():
+        users = Interaction({config["USER_ID_FIELD"]: torch.arange(1, model.n_users)})
+        return model.full_sort_predict(users).view(model.n_users - 1, -1).numpy()
