@@ -42,15 +42,16 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 
 def _text(verb: ModuleType) -> str:
     """Return what a verb does, as its module says."""
-    return (verb.__doc__ or "").strip().replace("%", "%%")
+    return (verb.__doc__ or "").strip()
 
 
 def _summary(name: str) -> str:
     """Return a verb's line in the list of verbs; where it cannot be imported, why."""
     try:
-        return _text(VERBS[name]).splitlines()[0]
+        summary = _text(VERBS[name]).splitlines()[0]
     except RLMRecError as error:
-        return str(error).replace("%", "%%")
+        summary = str(error)
+    return summary.replace("%", "%%")  # argparse formats what it lists, but not a description
 
 
 def _fill(parser: argparse.ArgumentParser, verb: ModuleType) -> None:

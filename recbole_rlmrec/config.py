@@ -224,7 +224,9 @@ class RLMRecConfig(Config):
         self._add_layers([folder / "overall.yaml"])
         for base, declared in own_classes:
             self._put_declared(declared, defaults_of)
-            self._add_layers([class_file(base, folder / "model", ".yaml")])
+            beside = class_file(base, folder / "model", ".yaml")
+            self._add_layers([beside])
+            self._note_undeclared(beside)
         above = [folder / "dataset" / f"{dataset}.yaml"] if self._is_general else []
         self._add_layers(above)
         above.append(folder / "protocol" / f"{self._effective('eval_protocol')}.yaml")
@@ -352,6 +354,14 @@ class RLMRecConfig(Config):
             if path.is_file():
                 content = read_yaml(path)
                 self._put({key: content[key] for key in content if only is None or key in only}, f"'{path}'")
+
+    def _note_undeclared(self, path: Path) -> None:
+        """Warn of what a class's file sets although nothing is known by that name: a slip, or the class's alone."""
+        for key in read_yaml(path) if path.is_file() else ():
+            if not is_setting(key):
+                near = nearest_setting(key)
+                advice = f" Did you mean '{near}'?" if near else ""
+                self.notes.append(("warning", f"'{path}' sets '{key}', which no class declares.{advice}"))
 
     def _put_declared(
         self, classes: Iterable[type[Settings]], values_of: Callable[[type[Settings]], dict[str, Any]]

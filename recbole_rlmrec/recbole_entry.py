@@ -87,7 +87,8 @@ class _Request:
         """Find model and dataset where RecBole's ``Config`` does: argument, command line, dictionary, files."""
         found = {"model": model, "dataset": dataset}
         layers = [_typed, lambda: config_dict or {}]
-        layers += [functools.partial(_content, path) for path in reversed(config_file_list or ())]
+        files = [config_file_list] if isinstance(config_file_list, (str, Path)) else config_file_list or ()
+        layers += [functools.partial(_content, path) for path in reversed(files)]
         for layer in layers:
             if None not in found.values():
                 break

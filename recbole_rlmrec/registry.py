@@ -33,13 +33,13 @@ def register_entry_points(group: str, register: Callable[[Any], object]) -> list
     for point in entry_points(group=group):
         try:
             register(point.load())
-        except Exception as error:  # whatever the package does
+        except (Exception, SystemExit) as error:  # whatever the package does
             failures.append(_failure(point, error))
             _logger.warning(failures[-1])
     return failures
 
 
-def _failure(point: EntryPoint, error: Exception) -> str:
+def _failure(point: EntryPoint, error: BaseException) -> str:
     reason = f"{type(error).__name__}: {error}".rstrip(".")
     return f"The entry point {point.name} = {point.value} could not be loaded ({reason})."
 
@@ -93,7 +93,7 @@ class Registry(Mapping[str, _T], Generic[_T]):
             point = self._points[name]
             try:
                 found = point.load()
-            except Exception as error:  # whatever the package does
+            except (Exception, SystemExit) as error:  # whatever the package does
                 raise SettingError(f"The {self.kind} '{name}' cannot be used. {_failure(point, error)}") from error
             known_as = self._check(found)
             if known_as != name:

@@ -263,6 +263,11 @@ def _described(
             f"{where} = known('{declared.setting}', ...): expected the field's name, and a setting that exists. A new "
             "one is declared by setting(default, allowed, meaning)."
         )
+    if not isinstance(described.allowed, Allowed):
+        raise ContractError(
+            f"{where}: {described.allowed!r} does not say what it may be; expected a Range, an AutoOr, a Choice or an "
+            "OfType, such as Range(0)."
+        )
     for kind, value in (("default", field.default), ("published value", declared.published)):
         if value is not MISSING and value not in described.allowed:
             raise ContractError(f"{where}: the {kind} {value!r} is not {described.allowed}.")
@@ -274,7 +279,8 @@ def _described(
 def _recboles_settings() -> set[str]:
     from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
-    return {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
+    every_run = ("model", "dataset", "config_files")
+    return {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *every_run}
 
 
 def defaults_of(settings: type[Settings]) -> dict[str, Any]:
@@ -298,14 +304,15 @@ def completed(settings: type[_SettingsT], config: Any) -> _SettingsT:
     """Read a class's settings from a configuration whose model does not read them: what is not set has its default.
 
     Args:
-        settings: the class; each of its fields declares a default.
+        settings: the class.
         config: the run's configuration.
 
     Raises:
-        SettingError: a value is out of range.
+        SettingError: a value is out of range, or one without a default is not set.
     """
-    given = {name: config[name] for name in defaults_of(settings) if config[name] is not None}
-    return settings.from_config({"model": settings.__name__, **defaults_of(settings), **given})
+    values = {**dict.fromkeys(each.name for each in fields(settings)), **defaults_of(settings)}
+    given = {name: config[name] for name in values if config[name] is not None}
+    return settings.from_config({"model": settings.__name__, **values, **given})
 
 
 def check_value(name: str, value: Any, origin: str = "") -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from typing import Any
 
 from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.registry import names
 from recbole_rlmrec.run_settings import RUN_SETTINGS
 from recbole_rlmrec.settings import SETTINGS
 
 #: A dataset without settings of its own.
 _NO_DATASET = "no-such-dataset"
+
+_logger = logging.getLogger(__name__)
 
 _WORDS = {"null": "nothing", "true": "True", "false": "False"}
 
@@ -31,7 +35,12 @@ def markdown_table() -> str:
 
 def _rows() -> list[tuple[str, str, str, str]]:
     """Return name, default, values and meaning of each setting, the models' before the run's."""
-    configs = {name: RLMRecConfig(name, _NO_DATASET) for name in names()}
+    configs = {}
+    for name in names():
+        try:
+            configs[name] = RLMRecConfig(name, _NO_DATASET)
+        except SettingError as error:  # of a model from outside
+            _logger.warning(f"{name} is left out: {error}")
     rows = []
     for name in sorted(SETTINGS, key=RUN_SETTINGS.__contains__):
         values = {model: config[name] for model, config in configs.items() if name in config.internal_config_dict}
@@ -40,7 +49,9 @@ def _rows() -> list[tuple[str, str, str, str]]:
 
 
 def _default(values: dict[str, Any]) -> str:
-    """Return the default of most backbones, and in brackets those that have another."""
+    """Return the default of most backbones, and in brackets those that have another; none where no model has one."""
+    if not values:
+        return "none"
     shown = {model.split("_")[0]: json.dumps(value).strip('"') for model, value in values.items()}
     shown = {backbone: _WORDS.get(text, text) for backbone, text in shown.items()}
     (usual, _), *others = Counter(shown.values()).most_common()

@@ -28,7 +28,7 @@ from recbole_rlmrec.model.backbone.base import GraphBackbone
 from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.model.backbone.tables import EmbeddingTables
 from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, BASELINES, get_model, register
-from recbole_rlmrec.settings import SETTINGS, AutoOr, Range, Settings, Weight, inert, setting
+from recbole_rlmrec.settings import SETTINGS, AutoOr, Choice, Range, Settings, Weight, inert, setting
 
 OUTSIDE = Path(__file__).parent / "outside"
 ROOT = Path(__file__).parents[1]
@@ -165,6 +165,7 @@ lsa = rlmrec_outside.hashing:HashEncoder
 
 [recbole_rlmrec.verbs]
 bad = broken
+quits = quits
 """
 
 
@@ -175,6 +176,7 @@ def test_parts_that_fail_leave_the_others_alone(tmp_path: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(BROKEN)
     (site / "broken.py").write_text("raise RuntimeError('not today')\n")
+    (site / "quits.py").write_text("raise SystemExit('closed')\n")
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         return outside("-c", COMMAND, *arguments, cwd=tmp_path, beside=site)
@@ -183,6 +185,7 @@ def test_parts_that_fail_leave_the_others_alone(tmp_path: Path) -> None:
     listed = call("--help")
     assert listed.returncode == 0 and "Train and test one model." in listed.stdout
     assert f"The verb 'bad' {why.format('')}" in " ".join(listed.stdout.split())
+    assert "The entry point quits = quits could not be loaded (SystemExit: closed)." in " ".join(listed.stdout.split())
     refused = call("bad")
     assert (refused.returncode, refused.stderr) == (2, f"error: The verb 'bad' {why.format('')}\n")
     refused = call("build-semantics", "--dataset=ml-100k", "--encoder=bad")
@@ -258,6 +261,27 @@ def test_a_declaration_can_be_changed_by_its_class(registry: None) -> None:
     assert SETTINGS["odd_weight"].allowed == Range(0, 9)
 
 
+def test_a_yaml_beside_a_class_names_slips_and_spoils_no_table(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text(
+        "from recbole_rlmrec.model.backbone.lightgcn import LightGCN\n\n\nclass Mine(LightGCN):\n    pass\n"
+    )
+    script = """
+import recbole_rlmrec
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.settings_table import plain_list
+from theirs import Mine
+recbole_rlmrec.register(Mine)
+print("epochs = " in plain_list())
+print(*(note for _, note in RLMRecConfig("Mine", "tiny").notes))
+"""
+    (tmp_path / "Mine.yaml").write_text("learning_rat: 0.5\n")
+    done = outside("-c", script, cwd=tmp_path, beside=tmp_path)
+    assert "sets 'learning_rat', which no class declares. Did you mean 'learning_rate'?" in done.stdout, done.stderr
+    (tmp_path / "Mine.yaml").write_text("[1, 2\n")
+    done = outside("-c", script, cwd=tmp_path, beside=tmp_path)
+    assert done.stdout == "True\n" and "Mine is left out: " in done.stderr
+
+
 def test_an_entry_point_that_fails_leaves_the_others_alone(world: World, tmp_path: Path) -> None:
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
@@ -311,6 +335,16 @@ class FarSettings(Settings):
 
 
 @dataclass(frozen=True)
+class TypeSettings(Settings):
+    odd_type: float = setting(0.1, float, "Odd: a type is no range")  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ModelSettings(Settings):
+    model: str = setting("a", Choice(("a", "b")), "Odd: the model's name is taken")
+
+
+@dataclass(frozen=True)
 class RecBolesSettings(Settings):
     metrics: float = setting(0.5, Range(0, 1), "Odd: no metrics")
 
@@ -340,6 +374,8 @@ def backbone(name: str = "Odd", bases: tuple[type, ...] = (GraphBackbone, Embedd
         (lambda: backbone(settings_classes=(BareSettings,)), "BareSettings is no dataclass"),
         (lambda: backbone(settings_classes=(PlainSettings,)), "PlainSettings.n_layers does not say what it may be"),
         (lambda: backbone(settings_classes=(FarSettings,)), "FarSettings.odd_far: the default 2 is not a number in"),
+        (lambda: backbone(settings_classes=(TypeSettings,)), "odd_type: <class 'float'> does not say what it may be"),
+        (lambda: backbone(settings_classes=(ModelSettings,)), "ModelSettings.model is a setting of RecBole's"),
         (lambda: backbone(settings_classes=(RecBolesSettings,)), "RecBolesSettings.metrics is a setting of RecBole's"),
         (lambda: alignment(ending="_KAR"), "'_KAR' is taken by"),
         (lambda: backbone("SimGCL"), "'SimGCL' is taken by recbole_rlmrec.model.backbone.simgcl.SimGCL"),

@@ -370,7 +370,7 @@ typed = [config[name] for name in ("alignment_weight", "epochs", "topk", "learni
 sys.argv[0] = "ipykernel_launcher.py"
 in_notebook = Config("LightGCN_RLMRecCon", "tiny", ["settings.yaml"])["alignment_weight"]
 sys.argv = ["script.py", "--model=SimGCL", "--dataset=tiny"]
-named = Config(config_file_list=["settings.yaml"])
+named = Config(config_file_list="settings.yaml")
 sys.argv = ["script.py", "--alignment_weight=__import__('os').mkdir('evil')"]
 try:
     Config("LightGCN_RLMRecCon", "tiny", ["settings.yaml"])

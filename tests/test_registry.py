@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +17,7 @@ from recbole_rlmrec.errors import ContractError, SettingError
 from recbole_rlmrec.extension import register
 from recbole_rlmrec.profile.writer import WRITERS, RuleWriter, Writer
 from recbole_rlmrec.registry import Registry
-from recbole_rlmrec.settings import SETTINGS, Range, Settings, setting
+from recbole_rlmrec.settings import SETTINGS, Range, Settings, completed, setting
 from recbole_rlmrec.sources.raw_dump import AMAZON, SOURCES
 from recbole_rlmrec.verbs import VERBS
 
@@ -146,11 +146,13 @@ class Bare(EvenEncoder):
         (lambda: Bare, "BareSettings.even_bare does not say what it may be"),
         (lambda: replace(AMAZON, item=None), "Source.item = None: expected a function of one line's object"),
         (lambda: replace(AMAZON, item_files="("), "Source.item_files = '(' is no regular expression"),
+        (lambda: replace(AMAZON, min_rating="3"), "Source.min_rating = '3': expected a number, or None"),
         (lambda: replace(AMAZON, name="My Dump"), "Source.name = 'My Dump': expected the name by which the source"),
         (lambda: replace(AMAZON, interaction=print), "the source 'amazon' is there already"),
         (lambda: verb(run=None), "theirs.say_hello breaks the contract of verbs: it lacks run(arguments)."),
         (lambda: verb(add_arguments=3), "it lacks add_arguments(parser)."),
         (lambda: verb(__doc__=" "), "it lacks a docstring"),
+        (lambda: verb("Say_Hello"), "theirs.Say_Hello.__name__ = 'Say-Hello': expected the name by which the verb"),
         (lambda: verb("train"), "theirs.train: the verb 'train' is there already (recbole_rlmrec.verbs.train)"),
         (lambda: 3, "3 is no part that can be registered: a backbone extends GraphBackbone"),
         (lambda: dict, "dict is no part that can be registered"),
@@ -190,3 +192,20 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
         known.find("heap")
     with pytest.raises(KeyError):
         known["heap"]
+
+
+@pytest.mark.parametrize("returned", [None, [], (["a profile"], {}), ([], ["no title"])])
+def test_a_rule_writer_returns_profiles_and_reasons(returned: Any) -> None:
+    writer = type("Wrong", (RuleWriter,), {"profiles": lambda *given: returned})()
+    with pytest.raises(ContractError, match=r"Wrong.profiles\(\) returned .* expected a list of Profile and a dict"):
+        writer.plan(None)
+
+
+def test_a_setting_without_default_is_asked_for() -> None:
+    @dataclass(frozen=True)
+    class AskedSettings(Settings):
+        even_asked: int = setting(MISSING, Range(1), "even: must be given", example="3")
+
+    with pytest.raises(SettingError, match=r"needs the setting 'even_asked', .* give --even_asked="):
+        completed(AskedSettings, {"even_asked": None})
+    assert completed(AskedSettings, {"even_asked": 4}).even_asked == 4

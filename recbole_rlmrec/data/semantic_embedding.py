@@ -104,6 +104,11 @@ class SemanticEmbedding:
             self.release()
         return peaks
 
+    @cached_property
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Which state of the file a memory map is of, as of the first check; None for vectors in memory."""
+        return _stamp(os.stat(str(self.vectors.filename))) if isinstance(self.vectors, np.memmap) else None
+
     def release(self) -> None:
         """Give back the memory of the pages read so far, where the vectors are a memory map; reading goes on as before.
 
@@ -120,6 +125,7 @@ class SemanticEmbedding:
             DataError: the vectors are not a finite float16 or float32 ``[n, D]`` with n and D of at least 1, or the
                 tokens are not n different, non-empty ids without line breaks.
         """
+        _ = self.stamp
         self._check_vectors()
         self._check_tokens()
         self._check_finite()
@@ -353,7 +359,7 @@ class JoinedEmbedding:
         taken = np.zeros((len(ids), self.embedding.dimension), dtype=np.float32)
         covered = np.flatnonzero(rows >= 0)
         covered = covered[np.argsort(rows[covered])]  # in file order, as far as the disk is concerned
-        taken[covered] = _read_rows(self.embedding.vectors, rows[covered])
+        taken[covered] = _read_rows(self.embedding, rows[covered])
         return taken
 
 
@@ -402,20 +408,36 @@ def _blocks(n_rows: int, row_bytes: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _read_rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what differs once a file is replaced or written to."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read_rows(embedding: SemanticEmbedding, rows: np.ndarray) -> np.ndarray:
     """Return some rows; those of a memory map are read from its file.
 
     Through the map, each row would come with up to a huge page around it, and scattered rows with the whole file.
+
+    Raises:
+        DataError: the file is another than when it was loaded: its rows may be those of other ids.
     """
+    vectors = embedding.vectors
     if not isinstance(vectors, np.memmap) or not vectors.flags.c_contiguous or not hasattr(os, "preadv"):
         return vectors[rows]
     found = np.empty((len(rows), vectors.shape[1]), dtype=vectors.dtype)
-    with open(str(vectors.filename), "rb") as file:
-        for row, target in zip(rows.tolist(), found):
-            n_read = os.preadv(file.fileno(), [target], vectors.offset + row * target.nbytes)
-            if n_read != target.nbytes:
-                raise DataError(
-                    f"{vectors.filename} ends before row {row}, which it had when it was loaded. It was written again "
-                    "or cut short meanwhile: restore it and start again."
-                )
+    changed = f"{vectors.filename} was removed or written again since it was loaded: restore it and start again."
+    try:
+        with open(str(vectors.filename), "rb") as file:
+            for row, target in zip(rows.tolist(), found):
+                n_read = os.preadv(file.fileno(), [target], vectors.offset + row * target.nbytes)
+                if n_read != target.nbytes:
+                    raise DataError(
+                        f"{vectors.filename} ends before row {row}, which it had when it was loaded. It was written "
+                        "again or cut short meanwhile: restore it and start again."
+                    )
+            stamp = _stamp(os.fstat(file.fileno()))
+    except FileNotFoundError as error:
+        raise DataError(changed) from error
+    if stamp != embedding.stamp:
+        raise DataError(changed)
     return found

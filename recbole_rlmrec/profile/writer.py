@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from recbole_rlmrec.errors import ContractError
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings, canonical_sha256
 from recbole_rlmrec.profile.record import Profile, ProfileLog, failures_path, profiles_path
 from recbole_rlmrec.registry import Registry, checked_class
@@ -133,10 +134,27 @@ class RuleWriter(Writer):
         digest = canonical_sha256({"text": text} if inputs is None else inputs)
         return Profile(token, text, "", self.known_as, digest, corpus.train_sha256, tuple(sorted(set(told))))
 
+    def _checked_profiles(
+        self, task: Task, side: Side, item_profiles: Mapping[str, str]
+    ) -> tuple[Sequence[Profile], Mapping[str, str]]:
+        """Return what ``profiles`` returns.
+
+        Raises:
+            ContractError: it is something else.
+        """
+        found: Any = self.profiles(task, side, item_profiles)
+        is_pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)
+        if not is_pair or not isinstance(found[0], Sequence) or not all(isinstance(one, Profile) for one in found[0]):
+            raise ContractError(
+                f"{type(self).__name__}.profiles() returned {found!r:.60}, expected a list of Profile and a dictionary "
+                "of token -> reason for those that get none."
+            )
+        return found
+
     def plan(self, task: Task) -> None:
         """Report how many profiles there would be."""
-        items = self.profiles(task, "item", {})
-        users = self.profiles(task, "user", {profile.token: profile.profile for profile in items[0]})
+        items = self._checked_profiles(task, "item", {})
+        users = self._checked_profiles(task, "user", {profile.token: profile.profile for profile in items[0]})
         for side, (profiles, without) in zip(SIDES, (users, items)):
             task.report_without(side, without)
             task.report(
@@ -145,7 +163,7 @@ class RuleWriter(Writer):
 
     def write(self, task: Task, side: Side, item_profiles: Mapping[str, str]) -> dict[str, Profile]:
         """Record the profiles that are new or have changed."""
-        profiles, without = self.profiles(task, side, item_profiles)
+        profiles, without = self._checked_profiles(task, side, item_profiles)
         task.report_without(side, without)
         n_written = 0
         with ProfileLog(task.profiles_path(side)) as log:

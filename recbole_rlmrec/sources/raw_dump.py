@@ -301,6 +301,9 @@ def _checked(part: Any) -> str:
     for name in ("interaction", "text", "item"):
         if not callable(getattr(part, name)):
             raise ContractError(f"Source.{name} = {getattr(part, name)!r}: expected a function of one line's object.")
+    least = part.min_rating
+    if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float))):
+        raise ContractError(f"Source.min_rating = {least!r}: expected a number, or None where there are no ratings.")
     for name in ("review_files", "item_files"):
         try:
             re.compile(getattr(part, name))

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from recbole_rlmrec.errors import ContractError
-from recbole_rlmrec.registry import Registry
+from recbole_rlmrec.registry import Registry, checked_name
 
 
 def _name(module: str) -> str:
@@ -36,7 +36,7 @@ def _checked(part: Any) -> str:
         raise ContractError(
             f"{part.__name__} breaks the contract of verbs: it lacks a docstring, which says what the verb does."
         )
-    return _name(part.__name__)
+    return checked_name(part.__name__, "__name__", _name(part.__name__), "verb")
 
 
 #: Verbs by name.

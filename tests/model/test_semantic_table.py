@@ -125,3 +125,17 @@ def test_losses_do_not_depend_on_the_storage(world: World, name: str, settings: 
 def test_all_users_as_negatives_cannot_be_read_from_disk(world: World) -> None:
     with pytest.raises(SettingError, match=r"memory_map with alignment_negatives=all would read.*Set .* to batch"):
         world.model("LightGCN_RLMRecCon", semantic_storage="memory_map", alignment_negatives="all")
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_file_replaced_meanwhile_is_an_error(tmp_path: Path, is_removed: bool) -> None:
+    """Its rows may be those of other ids."""
+    joined, _ = sides(tmp_path, memory_map=True)
+    table = SemanticTable(joined, in_memory=False)
+    path = tmp_path / "tiny.useremb.npy"
+    np.save(tmp_path / "new.npy", np.load(path)[::-1])
+    os.replace(tmp_path / "new.npy", path)
+    if is_removed:
+        path.unlink()
+    with pytest.raises(DataError, match=r"tiny.useremb.npy was removed or written again since it was loaded"):
+        table(torch.arange(20))
