@@ -23,12 +23,12 @@ from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path
-from recbole_rlmrec.launch import Processes, run_in_processes
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
+from recbole_rlmrec.training.launch import Processes, run_in_processes
 from recbole_rlmrec.training.trainer import trainer_class
 
 _logger = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from recbole.utils import init_seed
 from torch import Tensor, nn
 from worlds import World
 
-from recbole_rlmrec.launch import Processes, run_in_processes
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.base import GraphBackbone
 from recbole_rlmrec.model.registry import base_of, get_model
 from recbole_rlmrec.quick_start import load_model, run
+from recbole_rlmrec.training.launch import Processes, run_in_processes
 from recbole_rlmrec.training.trainer import trainer_class
 
 HOLES = ({"u3", "u8", "u21"}, {"i0", "i5", "i11"})

@@ -268,7 +268,7 @@ def test_a_yaml_beside_a_class_names_slips_and_spoils_no_table(tmp_path: Path) -
     script = """
 import recbole_rlmrec
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.settings_table import plain_list
+from recbole_rlmrec.verbs._settings_table import plain_list
 from theirs import Mine
 recbole_rlmrec.register(Mine)
 print("epochs = " in plain_list())

@@ -13,7 +13,7 @@ import pytest
 from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.registry import ALIGNMENTS, endings_of, names
 from recbole_rlmrec.settings import SETTINGS
-from recbole_rlmrec.settings_table import markdown_table, plain_list
+from recbole_rlmrec.verbs._settings_table import markdown_table, plain_list
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -2,8 +2,8 @@
 
 A verb is a module whose docstring says what it does, its first line in the list of verbs. It has two functions:
 ``add_arguments(parser)`` and ``run(arguments)``, which returns the exit status. It is imported to list the verbs, so it
-imports what it works with inside these. Another package adds verbs as entry points of the group
-``recbole_rlmrec.verbs``.
+imports what it works with inside these. A module whose name begins with ``_`` is none. Another package adds verbs as
+entry points of the group ``recbole_rlmrec.verbs``.
 """
 
 from __future__ import annotations
@@ -44,5 +44,9 @@ VERBS: Registry[ModuleType] = Registry(
     "verb",
     "recbole_rlmrec.verbs",
     _checked,
-    {_name(module.name): f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)},
+    {
+        _name(module.name): f"{__name__}.{module.name}"
+        for module in pkgutil.iter_modules(__path__)
+        if not module.name.startswith("_")
+    },
 )

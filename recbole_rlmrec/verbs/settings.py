@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the settings and return the exit status."""
-    from recbole_rlmrec.settings_table import markdown_table, plain_list
+    from recbole_rlmrec.verbs._settings_table import markdown_table, plain_list
 
     print(markdown_table() if arguments.markdown else plain_list())
     return 0

@@ -19,12 +19,12 @@ from conftest import World
 from recbole.utils import init_seed
 
 from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
-from recbole_rlmrec.launch import Processes, run_in_processes
 from recbole_rlmrec.ops.distributed import Shard, gather_rows, join_rows, this_shard
 from recbole_rlmrec.quick_start import run
+from recbole_rlmrec.training.launch import Processes, run_in_processes
 from recbole_rlmrec.training.trainer import trainer_class
 
-SCRIPT = Path(__file__).parents[1] / "run_recbole_rlmrec.py"
+SCRIPT = Path(__file__).parents[2] / "run_recbole_rlmrec.py"
 PAPER = {"layer_combination": "sum", "l2_scope": "all", "reg_weight": 1e-3}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "base": ("LightGCN", {"edge_keep_rate": 0.7, **PAPER}),
