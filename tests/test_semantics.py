@@ -100,7 +100,7 @@ def test_template_and_lsa_make_embeddings_that_a_model_trains_with(shop: Shop, c
     assert "no leak found" in printed
     users = read_profiles(shop.path("userprf.jsonl"))
     assert set(users) == {f"u{user}" for user in range(N_USERS)}
-    used = {user: set(users[user].told) for user in users}
+    used = {user: set(users[user].interacted) for user in users}
     assert used == {user: {row[1] for row in shop.rows if row[0] == user and row[2] == "train"} for user in users}
     described = json.loads(shop.path("semantic.json").read_text())
     assert described["writer"] == "template"

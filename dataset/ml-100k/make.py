@@ -109,7 +109,7 @@ def user_inputs(
     Args:
         users: user_id, age and occupation of each user.
         items: item token -> the item's title and genres, as ``item_inputs`` returns.
-        train: user_id, item_id and rating of the training interactions, the only ones that may be told.
+        train: user_id, item_id and rating of the training interactions, the only ones that may be used.
     """
     titles = {token: item["title"] for token, item in items.items()}
     popularity = Counter(train["item_id"])
@@ -118,11 +118,11 @@ def user_inputs(
     }
     inputs = {}
     for token, age, occupation in users[["user_id", "age", "occupation"]].itertuples(index=False):
-        told = {item: rating for item, rating in ratings[token].items() if titles[item]}
+        rated = {item: rating for item, rating in ratings[token].items() if titles[item]}
         inputs[token] = {
             "age": age,
             "occupation": None if occupation in NO_OCCUPATION else occupation,
-            "liked_titles": [titles[item] for item in choose_liked_items(told, popularity, titles)],
+            "liked_titles": [titles[item] for item in choose_liked_items(rated, popularity, titles)],
             "liked_genres": choose_liked_genres(items[item]["genres"] for item in ratings[token]),
         }
     return inputs

@@ -30,9 +30,9 @@ class LeakReport:
 
     Attributes:
         unused: "user" and "item" -> tokens whose profile no embedding can hold, in order; they are not judged.
-        told: interactions that the profiles are recorded to have been written from.
-        told_held_out: those of them that are held out, as (user, item); each is a leak.
-        told_unknown: those of them that are no interaction of the dataset, as (user, item).
+        used: interactions that the profiles are recorded to have been written from.
+        used_held_out: those of them that are held out, as (user, item); each is a leak.
+        used_unknown: those of them that are no interaction of the dataset, as (user, item).
         prompts: prompts that can be built now.
         prompts_held_out: held-out interactions in these, as (user, item); each is a leak.
         other_split: what was made from another training split and may show held-out interactions; sentences.
@@ -43,9 +43,9 @@ class LeakReport:
     """
 
     unused: Mapping[Side, tuple[str, ...]] = field(default_factory=dict)
-    told: int = 0
-    told_held_out: tuple[tuple[str, str], ...] = ()
-    told_unknown: tuple[tuple[str, str], ...] = ()
+    used: int = 0
+    used_held_out: tuple[tuple[str, str], ...] = ()
+    used_unknown: tuple[tuple[str, str], ...] = ()
     prompts: int = 0
     prompts_held_out: tuple[tuple[str, str], ...] = ()
     other_split: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class LeakReport:
     @property
     def is_proven(self) -> bool:
         """Whether a held-out interaction is used in a profile or a prompt."""
-        return bool(self.told_held_out or self.prompts_held_out)
+        return bool(self.used_held_out or self.prompts_held_out)
 
     def __str__(self) -> str:
         lines = [
@@ -68,9 +68,9 @@ class LeakReport:
                 for side, tokens in self.unused.items()
                 if tokens
             ),
-            f"  interactions that profiles were written from, by their record: {self.told:,}",
-            *found_line("  of these held out (validation or test)", self.told_held_out),
-            *found_line("  of these no interaction of the dataset", self.told_unknown),
+            f"  interactions that profiles were written from, by their record: {self.used:,}",
+            *found_line("  of these held out (validation or test)", self.used_held_out),
+            *found_line("  of these no interaction of the dataset", self.used_unknown),
             f"  prompts built from the training split now: {self.prompts:,}",
             *found_line("  held-out interactions in these", self.prompts_held_out),
             *(f"  {sentence}" for sentence in (*self.other_split, *self.harmless_split)),
@@ -92,7 +92,7 @@ class LeakReport:
 
     def _verdict(self) -> str:
         if self.is_proven:
-            n_leaks = len(self.told_held_out) + len(self.prompts_held_out)
+            n_leaks = len(self.used_held_out) + len(self.prompts_held_out)
             return (
                 f"verdict: LEAK. {count(n_leaks, 'held-out interaction')} used in profiles; write the profiles again."
             )
@@ -140,9 +140,9 @@ def check_leaks(
     other_split, harmless_split = _other_splits(corpus, used, metadata, training)
     return LeakReport(
         unused={side: tuple(sorted(set(profiles[side]).difference(used[side]))) for side in SIDES},
-        told=len(used_pairs),
-        told_held_out=tuple(sorted(used_pairs & corpus.held_out)),
-        told_unknown=tuple(sorted(used_pairs - corpus.held_out - training)),
+        used=len(used_pairs),
+        used_held_out=tuple(sorted(used_pairs & corpus.held_out)),
+        used_unknown=tuple(sorted(used_pairs - corpus.held_out - training)),
         prompts=len(built),
         prompts_held_out=tuple(sorted(prompted & corpus.held_out)),
         other_split=other_split,
@@ -159,7 +159,7 @@ def _is_unknown(profiles: Collection[Profile], found: Embedded | None, *, stale:
     """Return whether no record says what one side's profiles, or its embeddings, were made from."""
     if found is not None and found.record.get("train_sha256") is not None:
         return False
-    if any(not profile.train_sha256 and not profile.told for profile in profiles):
+    if any(not profile.train_sha256 and not profile.interacted for profile in profiles):
         return True
     return found is not None and (stale or not found.ids <= {profile.token for profile in profiles})
 
@@ -167,8 +167,8 @@ def _is_unknown(profiles: Collection[Profile], found: Embedded | None, *, stale:
 def _pairs(side: Side, source: Any) -> list[tuple[str, str]]:
     """Return the (user, item) pairs that a profile or prompt was written from."""
     if side == "user":
-        return [(source.token, item) for item in source.told]
-    return [(user, source.token) for user in source.told]
+        return [(source.token, item) for item in source.interacted]
+    return [(user, source.token) for user in source.interacted]
 
 
 def _other_splits(
@@ -190,7 +190,7 @@ def _other_splits(
         clear = [
             profile
             for profile in other
-            if (profile.told or side == "item") and training.issuperset(_pairs(side, profile))
+            if (profile.interacted or side == "item") and training.issuperset(_pairs(side, profile))
         ]
         for found, sentences, remark in (
             (len(other) - len(clear), suspected, "may show held-out interactions"),

@@ -290,7 +290,7 @@ def recorded_profile(prompt: Prompt, writer: str, train_sha256: str, answer: Ans
         writer=writer,
         prompt_sha256=prompt.sha256,
         train_sha256=train_sha256,
-        told=prompt.told,
+        interacted=prompt.interacted,
     )
 
 

@@ -96,14 +96,15 @@ class Prompt:
         token: the original id.
         system: the instruction.
         text: what is known; the user message.
-        told: other ends of the interactions that the text shows: items for a user, the reviews' users for an item.
+        interacted: other ends of the interactions that the text shows: items for a user, the reviews' users for an
+            item.
     """
 
     side: Side
     token: str
     system: str
     text: str
-    told: tuple[str, ...] = ()
+    interacted: tuple[str, ...] = ()
 
     @cached_property
     def sha256(self) -> str:

@@ -30,7 +30,7 @@ class Profile:
         writer: who wrote it, such as ``template`` or ``llm:gpt-4o-mini``.
         prompt_sha256: hash of what the writer was given.
         train_sha256: hash of the training pairs that it was written from.
-        told: other ends of the interactions that it was written from.
+        interacted: other ends of the interactions that it was written from.
     """
 
     token: str
@@ -39,7 +39,7 @@ class Profile:
     writer: str
     prompt_sha256: str
     train_sha256: str
-    told: tuple[str, ...] = ()
+    interacted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class ProfileLog:
         """Make an earlier profile the token's last again, if it is recorded under the wanted key.
 
         Args:
-            wanted: its token, writer and prompt_sha256 are looked for; its train_sha256 and told replace the recorded
-                ones, because the same prompt may come from other training data. Its texts are not used.
+            wanted: its token, writer and prompt_sha256 are looked for; its train_sha256 and interacted replace the
+                recorded ones, because the same prompt may come from other training data. Its texts are not used.
 
         Returns:
             Whether it is recorded, so that nobody has to be asked.
@@ -289,9 +289,8 @@ def _digest(token: str, writer: str, prompt_sha256: str) -> bytes:
 def profile_line(profile: Profile) -> bytes:
     """Return the line of a profile file, UTF-8 with its line break."""
     content = asdict(profile)
-    if not profile.told:
-        del content["told"]
-    return json_line(content)
+    interacted = content.pop("interacted")
+    return json_line({**content, _INTERACTED: interacted} if interacted else content)
 
 
 def _read(path: Path) -> Iterator[tuple[int, int, Profile]]:
@@ -318,6 +317,8 @@ def _read(path: Path) -> Iterator[tuple[int, int, Profile]]:
 
 
 _NEEDED = ("token", "profile", "writer")
+#: What the file calls ``interacted``.
+_INTERACTED = "told"
 _OPTIONAL = ("reasoning", "prompt_sha256", "train_sha256")  # the profiles that RLMRec released have no hashes
 
 
@@ -329,7 +330,7 @@ def _parse(line: bytes) -> Profile:
     wrong = [key for key in (*_NEEDED, *_OPTIONAL) if not isinstance(texts.get(key), str)]
     if wrong:
         raise ValueError(f"no text for {', '.join(wrong)}")
-    told = content.get("told", [])
-    if not isinstance(told, list) or not all(isinstance(token, str) for token in told):
-        raise ValueError("told is no list of texts")
-    return Profile(**{key: texts[key] for key in (*_NEEDED, *_OPTIONAL)}, told=tuple(told))
+    interacted = content.get(_INTERACTED, [])
+    if not isinstance(interacted, list) or not all(isinstance(token, str) for token in interacted):
+        raise ValueError(f"{_INTERACTED} is no list of texts")
+    return Profile(**{key: texts[key] for key in (*_NEEDED, *_OPTIONAL)}, interacted=tuple(interacted))

@@ -120,7 +120,12 @@ class RuleWriter(Writer):
         """
 
     def profile_of(
-        self, corpus: Corpus, token: str, text: str, told: Iterable[str] = (), inputs: Mapping[str, Any] | None = None
+        self,
+        corpus: Corpus,
+        token: str,
+        text: str,
+        interacted: Iterable[str] = (),
+        inputs: Mapping[str, Any] | None = None,
     ) -> Profile:
         """Return a profile with everything that is recorded of it.
 
@@ -128,11 +133,11 @@ class RuleWriter(Writer):
             corpus: what it was written from.
             token: original id of the user or item.
             text: the profile.
-            told: other ends of the training interactions that it was written from.
+            interacted: other ends of the training interactions that it was written from.
             inputs: what it was made from, for the record's hash; the text itself, if not given.
         """
         digest = canonical_sha256({"text": text} if inputs is None else inputs)
-        return Profile(token, text, "", self.known_as, digest, corpus.train_sha256, tuple(sorted(set(told))))
+        return Profile(token, text, "", self.known_as, digest, corpus.train_sha256, tuple(sorted(set(interacted))))
 
     def _checked_profiles(
         self, task: Task, side: Side, item_profiles: Mapping[str, str]

@@ -85,18 +85,18 @@ def test_identical_profiles(tmp_path: Path) -> None:
 
 def test_held_out_interactions_in_profiles_are_a_leak(tmp_path: Path) -> None:
     items = (Profile("a", "x", "", "llm:m", "p", "now", ("u", "v")), Profile("b", "x", "", "llm:m", "p", "now", ("v",)))
-    report = checked(tmp_path, [user("u", told=("a", "b", "e")), user("v", told=("a",))], items)
+    report = checked(tmp_path, [user("u", interacted=("a", "b", "e")), user("v", interacted=("a",))], items)
     # (u, a) and (v, a) are used on both sides.
-    assert report.leaks.told == 5
-    assert report.leaks.told_held_out == (("u", "b"), ("v", "b"))
-    assert report.leaks.told_unknown == (("u", "e"),)
+    assert report.leaks.used == 5
+    assert report.leaks.used_held_out == (("u", "b"), ("v", "b"))
+    assert report.leaks.used_unknown == (("u", "e"),)
     assert report.has_leak
     assert "verdict: LEAK. 2 held-out interactions used in profiles; write the profiles again." in str(report)
 
 
 def test_training_interactions_in_profiles_are_no_leak(tmp_path: Path) -> None:
-    report = checked(tmp_path, [user("u", told=("a", "d")), user("v", told=("a",))])
-    assert (report.leaks.told, report.leaks.told_held_out, report.leaks.told_unknown) == (3, (), ())
+    report = checked(tmp_path, [user("u", interacted=("a", "d")), user("v", interacted=("a",))])
+    assert (report.leaks.used, report.leaks.used_held_out, report.leaks.used_unknown) == (3, (), ())
     assert not report.has_leak
 
 
@@ -121,13 +121,13 @@ def test_profiles_of_another_split_are_suspected_unless_their_record_clears_them
     assert silent.has_leak and "verdict: SUSPECTED LEAK" in str(silent)
 
     item = Profile("a", "x", "", "llm:m", "p", "old")
-    cleared = checked(tmp_path, [user("u", told=("a",), **old), user("w")], (item,))
+    cleared = checked(tmp_path, [user("u", interacted=("a",), **old), user("w")], (item,))
     assert cleared.leaks.other_split == () and not cleared.has_leak
     assert [sentence.split(" written")[0] for sentence in cleared.leaks.harmless_split] == [
         "1 user profile",
         "1 item profile",
     ]
-    proven = checked(tmp_path, [user("u", told=("a", "b"), **old)], (item,))
+    proven = checked(tmp_path, [user("u", interacted=("a", "b"), **old)], (item,))
     assert proven.has_leak and len(proven.leaks.other_split) == 1 and "verdict: LEAK" in str(proven)
 
 
@@ -137,9 +137,11 @@ def test_profiles_without_any_record_are_unknown_not_suspected(tmp_path: Path) -
     report = checked(tmp_path, [user("u", **bare), user("v")], (Profile("a", "x", "", "", "", ""),))
     assert report.leaks.unknown == ("user", "item") and report.leaks.other_split == () and not report.has_leak
     assert "verdict: unknown: nothing recorded says what the user and item embeddings or their profiles" in str(report)
-    known = checked(tmp_path, [user("u", told=("a",), **bare), user("v")], (Profile("a", "x", "", "", "", "now"),))
+    known = checked(
+        tmp_path, [user("u", interacted=("a",), **bare), user("v")], (Profile("a", "x", "", "", "", "now"),)
+    )
     assert known.leaks.unknown == () and "no leak found" in str(known)
-    assert checked(tmp_path, [user("u", told=("b",), **bare)]).has_leak
+    assert checked(tmp_path, [user("u", interacted=("b",), **bare)]).has_leak
     embed_both(tmp_path, train_sha256="now")
     assert checked(tmp_path, [user("u", **bare)]).leaks.unknown == ()
 
@@ -273,10 +275,12 @@ def test_movielens_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     wrong = min(item for user_token, item in corpus.held_out if user_token == users[0].token)
     write_profiles(tmp_path / "ml-100k.itemprf.jsonl", items)
-    write_profiles(tmp_path / "ml-100k.userprf.jsonl", [replace(users[0], told=(*users[0].told, wrong)), *users[1:]])
+    write_profiles(
+        tmp_path / "ml-100k.userprf.jsonl", [replace(users[0], interacted=(*users[0].interacted, wrong)), *users[1:]]
+    )
     report = check_corpus(corpus, [tmp_path], SETTINGS)
-    assert (report.leaks.told, report.leaks.told_unknown) == (60_001, ())
-    assert report.leaks.told_held_out == ((users[0].token, wrong),)
+    assert (report.leaks.used, report.leaks.used_unknown) == (60_001, ())
+    assert report.leaks.used_held_out == ((users[0].token, wrong),)
     assert report.leaks.mentions == {} and report.leaks.prompts == 943 + 1681
     assert "verdict: LEAK. 1 held-out interaction used in profiles" in str(report)
 
@@ -296,29 +300,29 @@ def item(token: str, **values: Any) -> Profile:
 @pytest.mark.parametrize("embedded", [True, False])
 def test_profiles_that_nothing_uses_raise_no_verdict(tmp_path: Path, embedded: bool) -> None:
     old: dict[str, Any] = {"train_sha256": "old"}
-    left = [user("z", told=("a", "c"), **old)]  # no id of the dataset
+    left = [user("z", interacted=("a", "c"), **old)]  # no id of the dataset
     if embedded:
         embed_both(tmp_path, train_sha256="now")
-        left += [user("x", "Saw The Star Wars.", told=("b",), **old)]  # no vector
+        left += [user("x", "Saw The Star Wars.", interacted=("b",), **old)]  # no vector
     corpus = replace(CORPUS, held_out=CORPUS.held_out | {("x", "b")})
-    users = [user("u", told=("a",)), user("v"), user("w")]
-    report = checked(tmp_path, [*users, *left], (item("a"), item("e", told=("q",), **old)), corpus)
+    users = [user("u", interacted=("a",)), user("v"), user("w")]
+    report = checked(tmp_path, [*users, *left], (item("a"), item("e", interacted=("q",), **old)), corpus)
     assert report.leaks.unused == {
         "user": ("x", "z") if embedded else ("z",),
         "item": ("e",) if embedded else (),
     }
     wanted = "2 user profiles are not used: " if embedded else "1 user profile is not used: "
     assert f"  {wanted}no vector, or not in the dataset, such as {'x, z' if embedded else 'z'}\n" in str(report)
-    assert report.leaks.told_held_out == () and report.leaks.mentions == {}
-    assert report.leaks.told == (1 if embedded else 2)
+    assert report.leaks.used_held_out == () and report.leaks.mentions == {}
+    assert report.leaks.used == (1 if embedded else 2)
     assert bool(report.leaks.other_split) != embedded  # without embeddings the item e may be used
     assert report.has_leak != embedded
 
 
 def test_profiles_that_are_used_are_judged(tmp_path: Path) -> None:
     embed_both(tmp_path, users="ux", train_sha256="now")
-    report = checked(tmp_path, [user("u", told=("b",)), user("v", told=("b",))])
-    assert report.leaks.told_held_out == (("u", "b"),) and report.has_leak
+    report = checked(tmp_path, [user("u", interacted=("b",)), user("v", interacted=("b",))])
+    assert report.leaks.used_held_out == (("u", "b"),) and report.has_leak
 
 
 def test_embeddings_without_any_record_are_unknown(tmp_path: Path) -> None:
@@ -346,15 +350,17 @@ def test_a_record_or_a_profile_of_each_vector_says_what_embeddings_were_made_fro
 
 def written(*profiles: Profile) -> str:
     """Return the hash of these lines, by hand."""
-    keys = ("token", "profile", "reasoning", "writer", "prompt_sha256", "train_sha256", "told")
+    keys = ("token", "profile", "reasoning", "writer", "prompt_sha256", "train_sha256")
     lines = ""
     for profile in profiles:
-        record = {key: getattr(profile, key) for key in keys if key != "told" or profile.told}
+        record = {key: getattr(profile, key) for key in keys}
+        if profile.interacted:
+            record["told"] = profile.interacted
         lines += json.dumps(record, ensure_ascii=False) + "\n"
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-W, V, U = user("w", "W."), user("v", "Vé.", told=("a",)), user("u", "U.")
+W, V, U = user("w", "W."), user("v", "Vé.", interacted=("a",)), user("u", "U.")
 B, A, D = item("b"), item("a"), item("d")
 STALE = "the embeddings were made from other profiles than these; run build-semantics"
 

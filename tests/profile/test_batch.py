@@ -106,7 +106,7 @@ def test_there_and_back(at: Desk) -> None:
             "llm:m",
             prompt.sha256,
             "train",
-            prompt.told,
+            prompt.interacted,
         )
         for prompt in prompts
     }

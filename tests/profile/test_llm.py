@@ -105,7 +105,7 @@ def test_profiles_and_requests(desk: Make) -> None:
             writer="llm:m",
             prompt_sha256=prompt.sha256,
             train_sha256="train",
-            told=prompt.told,
+            interacted=prompt.interacted,
         )
         for prompt in prompts
     }

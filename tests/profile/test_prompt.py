@@ -50,7 +50,7 @@ def test_an_item_with_a_description_shows_title_and_description_only() -> None:
     item = Item("i", "Dune", "Sand \n and  spice.", {"genre": ("SF",)})
     prompts, without = item_prompts(corpus_of([item], [Review("u", "i", "Great.")]), SETTINGS)
     assert [shown_by(prompt) for prompt in prompts] == [{"title": "Dune", "description": "Sand and spice."}]
-    assert (prompts[0].side, prompts[0].token, prompts[0].told) == ("item", "i", ())
+    assert (prompts[0].side, prompts[0].token, prompts[0].interacted) == ("item", "i", ())
     assert without == {}
 
 
@@ -63,7 +63,7 @@ def test_an_item_without_description_shows_attributes_and_training_reviews() -> 
         "attributes": "Release year: 1965; Genres: SF, Epic",
         "reviews": ["Great."],
     }
-    assert prompt.told == ("u",)
+    assert prompt.interacted == ("u",)
 
 
 def test_items_without_any_text_get_no_prompt_and_a_reason() -> None:
@@ -93,8 +93,11 @@ def test_a_user_shows_title_profile_own_review_and_rating() -> None:
     }
     assert [prompt.token for prompt in prompts] == ["u", "v"]
     # Of k nothing is known.
-    assert sorted(prompts[0].told) == ["i", "j"]
-    assert shown_by(prompts[0]) == {"rating_range": [1, 4], "interactions": [entries[item] for item in prompts[0].told]}
+    assert sorted(prompts[0].interacted) == ["i", "j"]
+    assert shown_by(prompts[0]) == {
+        "rating_range": [1, 4],
+        "interactions": [entries[item] for item in prompts[0].interacted],
+    }
     assert without == {}
 
 
@@ -138,10 +141,12 @@ def test_prompts_fit_the_budget_and_show_training_interactions_only(seed: int) -
         assert estimate_tokens(prompt.text) <= 600
         shown_by(prompt)
     assert max(estimate_tokens(prompt.text) for prompt in users) > 540
-    assert {(user, prompt.token) for prompt in items for user in prompt.told} <= training
-    assert {(prompt.token, item) for prompt in users for item in prompt.told} <= training
-    assert all(len(prompt.told) == 10 for prompt in users if sum(user == prompt.token for user, _ in training) >= 10)
-    assert any(len(prompt.told) == 4 for prompt in items)
+    assert {(user, prompt.token) for prompt in items for user in prompt.interacted} <= training
+    assert {(prompt.token, item) for prompt in users for item in prompt.interacted} <= training
+    assert all(
+        len(prompt.interacted) == 10 for prompt in users if sum(user == prompt.token for user, _ in training) >= 10
+    )
+    assert any(len(prompt.interacted) == 4 for prompt in items)
 
 
 def test_the_smallest_budget_has_room_for_some_words_of_everything() -> None:
@@ -157,7 +162,7 @@ def test_the_smallest_budget_has_room_for_some_words_of_everything() -> None:
 def test_long_texts_are_cut_to_one_level_and_short_ones_stay_whole() -> None:
     reviews = [Review("u", "i", "short"), Review("v", "i", "alpha " * 300), Review("w", "i", "omega " * 500)]
     (prompt,), _ = item_prompts(corpus_of([Item("i", "Dune")], reviews), PromptSettings(token_budget=600))
-    by_user = dict(zip(prompt.told, shown_by(prompt)["reviews"]))
+    by_user = dict(zip(prompt.interacted, shown_by(prompt)["reviews"]))
     assert shown_by(prompt)["title"] == "Dune" and by_user["u"] == "short"
     assert by_user["v"].endswith("alpha…") and by_user["v"].count("alpha") == by_user["w"].count("omega") > 150
 
@@ -165,16 +170,16 @@ def test_long_texts_are_cut_to_one_level_and_short_ones_stay_whole() -> None:
 def test_the_choice_depends_on_nothing_but_seed_and_ids() -> None:
     corpus = random_corpus(4)
     settings = PromptSettings(interactions_per_user=3, reviews_per_item=2, seed=8)
-    used = {prompt.token: prompt.told for prompt in user_prompts(corpus, {}, settings)[0]}
+    used = {prompt.token: prompt.interacted for prompt in user_prompts(corpus, {}, settings)[0]}
     shuffled = list(corpus.training)
     random.Random(1).shuffle(shuffled)
     others: dict[str, dict[str, tuple[str, ...]]] = {token: {} for token in [*reversed(list(corpus.users)), "stranger"]}
     changed = replace(corpus, training=tuple(shuffled), users=others, items=dict(reversed(list(corpus.items.items()))))
-    assert {prompt.token: prompt.told for prompt in user_prompts(changed, {}, settings)[0]} == used
+    assert {prompt.token: prompt.interacted for prompt in user_prompts(changed, {}, settings)[0]} == used
     alone = replace(corpus, training=tuple(review for review in corpus.training if review.user == "u3"))
-    assert {prompt.token: prompt.told for prompt in user_prompts(alone, {}, settings)[0]} == {"u3": used["u3"]}
+    assert {prompt.token: prompt.interacted for prompt in user_prompts(alone, {}, settings)[0]} == {"u3": used["u3"]}
     other_seed = user_prompts(corpus, {}, replace(settings, seed=9))[0]
-    assert sum(prompt.told != used[prompt.token] for prompt in other_seed) > 6
+    assert sum(prompt.interacted != used[prompt.token] for prompt in other_seed) > 6
 
 
 def test_a_new_interaction_changes_a_sample_by_one_at_most() -> None:
@@ -255,7 +260,7 @@ def test_the_hash_is_of_instruction_and_text_only() -> None:
     prompt = Prompt("item", "i", "é", "t", ("u",))
     # printf '{"system":"é","text":"t"}' | sha256sum
     assert prompt.sha256 == "283e2103b02f99095f10ee33556d22f164ac4ff552ec7a2fd1c4185cac679357"
-    assert replace(prompt, token="j", told=()).sha256 == prompt.sha256
+    assert replace(prompt, token="j", interacted=()).sha256 == prompt.sha256
     assert replace(prompt, text="u").sha256 != prompt.sha256
     assert canonical_sha256({"b": 1, "a": 2}) == canonical_sha256({"a": 2, "b": 1})
 

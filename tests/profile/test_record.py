@@ -44,7 +44,7 @@ def test_names_of_files(tmp_path: Path) -> None:
 def test_a_line_has_the_promised_keys(path: Path) -> None:
     with ProfileLog(path) as log:
         log.append(profile("u1"))
-        log.append(replace(profile("u2"), told=("i1", "i2")))
+        log.append(replace(profile("u2"), interacted=("i1", "i2")))
     first, second = map(json.loads, path.read_text().splitlines())
     assert list(first) == ["token", "profile", "reasoning", "writer", "prompt_sha256", "train_sha256"]
     assert first == {**first, "token": "u1", "profile": "Likes maps.", "train_sha256": "t"}
@@ -89,8 +89,8 @@ def test_recall(path: Path) -> None:
         assert log.recall(wanted)
         assert log.recall(wanted)
         assert list(iter_profiles(path)) == [old, other, old]
-        assert log.recall(replace(wanted, train_sha256="t2", told=("i1",)))
-        assert log.current() == {"u1": replace(old, train_sha256="t2", told=("i1",))}
+        assert log.recall(replace(wanted, train_sha256="t2", interacted=("i1",)))
+        assert log.current() == {"u1": replace(old, train_sha256="t2", interacted=("i1",))}
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60])

@@ -188,7 +188,7 @@ def test_the_writer_writes_items() -> None:
     assert without == {"b": "no title, description or attribute"}
     inputs = {"title": "Alien", "attributes": {"Release year": ["1979"]}, "description": ""}
     assert profiles[2].prompt_sha256 == canonical_sha256(inputs)
-    assert {(profile.writer, profile.train_sha256, profile.told, profile.reasoning) for profile in profiles} == {
+    assert {(profile.writer, profile.train_sha256, profile.interacted, profile.reasoning) for profile in profiles} == {
         ("template", "split", (), "")
     }
     general, _ = TemplateWriter().item_profiles(CORPUS, PromptSettings())
@@ -203,7 +203,11 @@ def test_the_writer_writes_users_from_training_interactions() -> None:
     assert texts["u"] == f"{decades} Favourite genres: Crime, Thriller. Liked best: Heat; The Usual Suspects. Age: 24."
     # Without ratings, the more popular first: Heat has three interactions. One item of each decade: by name.
     assert texts["v"] == "Favourite release year: 1970s, 1990s. Favourite genres: Crime. Chose: Heat; Alien."
-    assert {profile.token: profile.told for profile in profiles} == {"u": ("a", "c", "d"), "v": ("c", "d"), "y": ("c",)}
+    assert {profile.token: profile.interacted for profile in profiles} == {
+        "u": ("a", "c", "d"),
+        "v": ("c", "d"),
+        "y": ("c",),
+    }
     assert without == {
         "w": "no attribute of the user, and no title or attribute of a training item",
         "x": "no training interaction",
