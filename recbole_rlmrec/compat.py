@@ -177,6 +177,22 @@ def _search_exhaustively() -> None:
     _compile_again("recbole.trainer.hyper_tuning", _Generator)
 
 
+@contextmanager
+def tables_read_by(read: Callable[..., Any]) -> Iterator[None]:
+    """Let RecBole's datasets read their tables by ``read`` meanwhile, which is given what ``pandas.read_csv`` would be.
+
+    RecBole keeps nothing of a file but the columns that it loads, and opens it itself.
+    """
+    import recbole.data.dataset.dataset as module
+
+    pandas = module.pd
+    module.pd = types.SimpleNamespace(**{**vars(pandas), "read_csv": read})
+    try:
+        yield
+    finally:
+        module.pd = pandas
+
+
 def dataset_of(loader: Any) -> Any:
     """Return the dataset that a loader of RecBole's gives batches of.
 

@@ -52,6 +52,7 @@ PRIVATE = {
         "_get_load_and_unload_col": "(self, source)",
         "_get_preset": "(self)",
         "_load_data": "(self, token, dataset_path)",
+        "_load_feat": "(self, filepath, source)",
         "_load_inter_feat": "(self, token, dataset_path)",
         "_preloaded_weight": ATTRIBUTE,
     },

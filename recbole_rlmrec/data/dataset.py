@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_rlmrec import compat
+from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
@@ -39,9 +43,23 @@ class RLMRecDataset(Dataset):
     Adds to it: a split from ``split_file`` or a ``split`` column; one warning (or error) about users and items
     without a training interaction; semantic embeddings as the feature fields ``useremb`` and ``itememb``.
 
+    Args:
+        config: the run's configuration.
+        kept_columns: columns of the interactions to keep as the text they are, see ``kept_texts``; those that a file
+            has not are left out.
+
+    Attributes:
+        kept_texts: for each file of interactions, in the order of reading, its ids and the columns to keep, as text
+            and before any filter; the file is read once for both.
+
     Raises:
         DataError: the dataset or a file of it is missing or malformed.
     """
+
+    def __init__(self, config: Any, kept_columns: Sequence[str] = ()) -> None:
+        self._kept_columns = frozenset(kept_columns)
+        self.kept_texts: list[pd.DataFrame] = []
+        super().__init__(config)
 
     def _get_preset(self) -> None:
         super()._get_preset()
@@ -111,6 +129,36 @@ class RLMRecDataset(Dataset):
                 ) from error
             if torch.distributed.is_initialized():
                 raise
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        if source != FeatureSource.INTERACTION or not self._kept_columns:
+            return super()._load_feat(filepath, source)
+        with compat.tables_read_by(self._read_and_keep):
+            return super()._load_feat(filepath, source)
+
+    def _read_and_keep(self, path: str, *, usecols: list[str], dtype: Mapping[str, type], **how: Any) -> pd.DataFrame:
+        """Read a table for RecBole, as pandas would for it, and keep its ids and ``kept_columns`` as text.
+
+        Args:
+            path: the file.
+            usecols: the columns that RecBole wants, with their types, as in the header.
+            dtype: column -> ``str`` or ``numpy.float64``.
+            how: further arguments of ``pandas.read_csv``.
+        """
+        header = self._columns(Path(path))
+        kept = [column for column in header if column.partition(":")[0] in self._kept_columns]
+        ids = [column for column in usecols if column.partition(":")[0] in (self.uid_field, self.iid_field)]
+        texts = pd.read_csv(path, usecols=list({*usecols, *kept}), dtype=str, na_filter=False, **how)
+        self.kept_texts.append(texts[[*ids, *(column for column in kept if column not in ids)]])
+        self.kept_texts[-1].columns = [column.partition(":")[0] for column in self.kept_texts[-1].columns]
+        wanted = {}
+        for column in [column for column in texts.columns if column in usecols]:
+            values = texts[column].where(~texts[column].isin({"", *MISSING_TOKENS}))
+            try:
+                wanted[column] = values if dtype[column] is str else pd.to_numeric(values).astype(dtype[column])
+            except ValueError as error:
+                raise ValueError(f"column {column}: {error}") from error
+        return pd.DataFrame(wanted)
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         split_column = self._split_column(Path(dataset_path) / f"{token}.inter")

@@ -11,12 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from recbole.utils import init_seed
 
-from recbole_rlmrec.data.preparation import create_dataset
+from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.data.split import pairs_sha256
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.text.corpus import Corpus, Item, Review
 from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, iter_reviews, read_items
-from recbole_rlmrec.text.text_columns import read_interactions, read_item_columns, read_user_columns
+from recbole_rlmrec.text.text_columns import (
+    columns_of_interactions,
+    read_interactions,
+    read_item_columns,
+    read_user_columns,
+)
 from recbole_rlmrec.wording import N_EXAMPLES, example_pairs, examples
 
 _logger = logging.getLogger(__name__)
@@ -44,7 +49,7 @@ def load_corpus(config: Any) -> Corpus:
     """
     # A split that RecBole draws is the training's only from the training's seed.
     init_seed(config["seed"], config["reproducibility"])
-    dataset = create_dataset(config)
+    dataset = RLMRecDataset(config, columns_of_interactions(config))
     fields = dataset.uid_field, dataset.iid_field
     user_tokens, item_tokens = ([str(token) for token in dataset.field2id_token[field][1:]] for field in fields)
     n_rows = _number_repeats(dataset, fields)
@@ -60,9 +65,9 @@ def load_corpus(config: Any) -> Corpus:
     reviews_path = config.find_data_file(REVIEWS_FILE)
     texts = _TrainingTexts(parts[0], parts[1] + parts[2])
     if config["benchmark_filename"] is None:
-        texts.add_file(read_interactions(config), n_rows)
+        texts.add_file(read_interactions(config, dataset.kept_texts), n_rows)
     else:
-        texts.add(read_interactions(config), only_training=True)
+        texts.add(read_interactions(config, dataset.kept_texts), only_training=True)
     if reviews_path is not None:
         texts.add(_known_reviews(reviews_path, set(user_tokens), set(item_tokens)))
     corpus = Corpus(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +51,29 @@ def read_user_columns(config: Any) -> dict[str, dict[str, tuple[str, ...]]]:
     return dict(zip(table.tokens, table.attributes(names)))
 
 
-def read_interactions(config: Any) -> Iterator[Review]:
+def columns_of_interactions(config: Any) -> list[str]:
+    """Return the columns of ``.inter`` files that :func:`read_interactions` reads, beside the ids."""
+    # RecBole's names of rating and time stand in every configuration, so a file without them is no mistake.
+    return [name for name in (config["review_field"], config["RATING_FIELD"], config["TIME_FIELD"]) if name]
+
+
+def read_interactions(config: Any, tables: Sequence[pd.DataFrame]) -> Iterator[Review]:
     """Yield the interactions of the ``.inter`` file, or of training where it is in parts, with what they say.
 
-    Nothing is read where the file has neither text, rating nor time.
+    Nothing is yielded where the file has neither text, rating nor time.
+
+    Args:
+        config: an RLMRecConfig.
+        tables: each file's columns as text, as :class:`~recbole_rlmrec.data.dataset.RLMRecDataset` keeps them.
 
     Raises:
-        DataError: the file is unreadable, or lacks the column that ``review_field`` names.
+        DataError: the file lacks the column that ``review_field`` names, or a rating or time is no number.
     """
     benchmark = config["benchmark_filename"]
     name = f"{config['dataset']}.inter" if benchmark is None else f"{config['dataset']}.{benchmark[0]}.inter"
     user, item, text = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"], config["review_field"]
-    # RecBole's names of rating and time stand in every configuration, so a file without them is no mistake.
-    optional = [config["RATING_FIELD"], config["TIME_FIELD"]]
-    table = _Table(config, name, user, {item: "ITEM_ID_FIELD", **({text: "review_field"} if text else {})}, optional)
+    table = _Table(config, name, user, {item: "ITEM_ID_FIELD", **({text: "review_field"} if text else {})}, tables[0])
+    optional = (config["RATING_FIELD"], config["TIME_FIELD"])
     rating, timestamp = (table.numbers(field) if field in table.columns else None for field in optional)
     if text is None and rating is None and timestamp is None:
         return
@@ -87,7 +96,7 @@ class _Table:
         name: the file's name.
         key: the column of tokens.
         wanted: columns to read -> the setting that names each.
-        optional: columns to read where the file has them.
+        rows: the columns as text, where they have been read.
 
     Attributes:
         columns: the file's columns, without their types.
@@ -98,7 +107,7 @@ class _Table:
     """
 
     def __init__(
-        self, config: Any, name: str, key: str, wanted: dict[str, str], optional: list[str] | None = None
+        self, config: Any, name: str, key: str, wanted: dict[str, str], rows: pd.DataFrame | None = None
     ) -> None:
         # After RLMRecConfig this is where the dataset lies, in the user's folder or in RecBole's own.
         self.path = Path(config["data_path"]) / name
@@ -115,7 +124,7 @@ class _Table:
         self.columns = list(self._types)
         for column, setting in {key: "the id of each row", **wanted}.items():
             self._require(column, setting)
-        self._table = self._read({key, *wanted, *(field for field in optional or () if field in self._types)})
+        self._table = self._read({key, *wanted}) if rows is None else rows
         self.tokens = self._table[key].tolist()
 
     def texts(self, column: str) -> list[str]:

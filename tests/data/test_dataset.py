@@ -821,3 +821,42 @@ def test_other_kinds_of_model_get_recboles_datasets(world: World) -> None:
     assert type(create_dataset(world.config("ItemKNN"))) is RLMRecDataset
     context = create_dataset(world.config("FM"))
     assert type(context) is recbole_dataset.Dataset
+
+
+# ---------------------------------------------------------------------- columns that are kept as text
+
+
+def test_what_is_kept_as_text_changes_nothing_that_is_loaded(tmp_path: Path) -> None:
+    """One reading serves both; RecBole's columns are what its own reading makes of them, to the last bit."""
+    columns = ("user_id:token", "item_id:token", "rating:float", "timestamp:float", "words:token_seq", "note:token")
+    lines = [
+        "u1\ti1\t3.1\t1234567890123456789\tgood  book\tNA",
+        'u1\ti2\t\t0.1\t"tab or quote ""x"""\tnone',
+        "u2\ti1\t1e-7\t1.7976931348623157e308\t\t 7",
+        "u2\ti3\tnan\t.1000000000000000055511\tnull\tüber",
+        "\ti3\t2\t3\tno user\tx",
+        "u3\ti2\t4.35\t5\t #NA \tNone",
+    ]
+    write_inter(tmp_path, "notes", lines, "\t".join(columns))
+    settings = {"load_col": {"inter": [column.partition(":")[0] for column in columns]}, "seq_len": {"words": 3}}
+    config = configure(tmp_path, "notes", **settings)
+    plain, keeping = RLMRecDataset(config), RLMRecDataset(config, ["note", "rating", "absent"])
+    assert plain.kept_texts == [] and plain.field2type == keeping.field2type
+    for field in plain.inter_feat.columns:
+        for one, other in zip(plain.inter_feat[field], keeping.inter_feat[field], strict=True):
+            assert np.array_equal(one, other), field
+        assert plain.inter_feat[field].dtype == keeping.inter_feat[field].dtype
+        if field in plain.field2id_token:
+            assert np.array_equal(plain.field2id_token[field], keeping.field2id_token[field])
+    (kept,) = keeping.kept_texts
+    assert kept["note"].tolist() == ["NA", "none", " 7", "über", "x", "None"]
+    assert kept["rating"].tolist() == ["3.1", "", "1e-7", "nan", "2", "4.35"]
+    assert list(kept.columns) == ["user_id", "item_id", "rating", "note"] and kept["user_id"].tolist()[4] == ""
+
+
+def test_a_number_that_is_none_is_an_error_either_way(tmp_path: Path) -> None:
+    write_inter(tmp_path, "odd", ["u\ti\tfive"], "user_id:token\titem_id:token\trating:float")
+    config = configure(tmp_path, "odd", load_col={"inter": ["user_id", "item_id", "rating"]})
+    for kept in ((), ("rating",)):
+        with pytest.raises(DataError, match=r"RecBole cannot read the dataset 'odd' in .*rating:float"):
+            RLMRecDataset(config, kept)

@@ -87,6 +87,27 @@ def movielens() -> Corpus:
     return load_corpus(RLMRecConfig("LightGCN", "ml-100k", config_dict={"state": "ERROR"}))
 
 
+@pytest.mark.parametrize("parts", [False, True])
+def test_each_file_of_interactions_is_read_once(tmp_path: Path, parts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By RecBole and for its texts at one time, also where a column with words has to be kept from RecBole."""
+    header = "user_id:token\titem_id:token\trating:float\tsaid:token_seq"
+    rows = {"train": ["u\ti\t3\tso  good", "v\tj\t4\tNA"], "valid": ["u\tj\t1\tbad"], "test": ["v\ti\t2\tworse"]}
+    folder = tmp_path / "said"
+    folder.mkdir()
+    files = {f"said.{part}.inter": lines for part, lines in rows.items()}
+    if not parts:
+        files = {"said.inter": [f"{line}\t{part}" for part, lines in rows.items() for line in lines]}
+        header += "\tsplit:token"
+    for name, lines in files.items():
+        (folder / name).write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    config = RLMRecConfig("BPR", "said", config_dict={"data_path": str(tmp_path), "review_field": "said"})
+    read, names = pd.read_csv, []
+    monkeypatch.setattr(pd, "read_csv", lambda path, **how: names.append(Path(path).name) or read(path, **how))
+    corpus = load_corpus(config)
+    assert sorted(names) == sorted(files)
+    assert corpus.training == (Review("u", "i", "so  good", 3.0), Review("v", "j", "", 4.0))
+
+
 def test_movielens_has_its_texts(movielens: Corpus) -> None:
     assert (movielens.dataset, len(movielens.items), len(movielens.users)) == ("ml-100k", 1682, 943)
     assert movielens.items["1"] == Item(
