@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,6 +281,8 @@ def _load_data_and_model(theirs: Any, model_file: Any) -> Any:
     try:
         load_checkpoint(model_file, "meta")
     except CheckpointError:
+        if Path(model_file).is_file() and not zipfile.is_zipfile(model_file):
+            raise  # torch writes zip archives: this is no checkpoint of RecBole's either
         with compat.recboles_checkpoint(model_file):
             return theirs(model_file)
     return load_model(model_file)

@@ -370,8 +370,9 @@ def refuse_recboles_own(config: Any) -> None:
 
     if isinstance(config, Config) and not hasattr(config, "settings"):
         raise SettingError(
-            f"{config['model']} was given RecBole's own Config, without its settings and its dataset; put `import "
-            "recbole_rlmrec; recbole_rlmrec.register_with_recbole()` on top of the script, before Config(...)."
+            f"A model of recbole_rlmrec was given RecBole's own Config (model: {config['model']}), without its "
+            "settings and its dataset; put `import recbole_rlmrec; recbole_rlmrec.register_with_recbole()` on top of "
+            "the script, before Config(...), and give Config the class or the name of the same model."
         )
 
 

@@ -335,6 +335,11 @@ try:
     load_data_and_model("none.pth")
 except FileNotFoundError:
     kinds.append("missing")
+open("junk.pth", "w").write("junk")
+try:
+    load_data_and_model("junk.pth")
+except Exception as error:
+    kinds.append(type(error).__name__)
 print(json.dumps([kinds, same, torch.equal(table, model.user_embedding.weight), os.path.exists("evil")]))
 """,
         settings=settings,
@@ -349,7 +354,7 @@ print(json.dumps([kinds, same, torch.equal(table, model.user_embedding.weight), 
     ]
     assert same and is_equal
     if hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
-        assert kinds[5:] == ["UnpicklingError", "missing"] and not was_run
+        assert kinds[5:] == ["UnpicklingError", "missing", "CheckpointError"] and not was_run
 
 
 def test_what_is_typed(settings: dict[str, Any]) -> None:
@@ -438,6 +443,8 @@ def test_without_the_line_one_sentence_says_what_to_import(
     model_class = get_model(model)
     config = Config(model=model_class, dataset="tiny", config_dict={**settings, **fitting(model)})
     train_data, _, _ = data_preparation(config, create_dataset(config))
-    sentence = rf"{model} was given RecBole's own Config, .* put `{LINE[:21]}; .*register_with_recbole\(\)` on top of"
+    sentence = (
+        rf"was given RecBole's own Config \(model: {model}\), .* put `{LINE[:21]}; .*register_with_recbole\(\)` on"
+    )
     with pytest.raises(SettingError, match=sentence):
         model_class(config, train_data.dataset)

@@ -209,3 +209,13 @@ def test_a_setting_without_default_is_asked_for() -> None:
     with pytest.raises(SettingError, match=r"needs the setting 'even_asked', .* give --even_asked="):
         completed(AskedSettings, {"even_asked": None})
     assert completed(AskedSettings, {"even_asked": 4}).even_asked == 4
+
+
+def test_two_sources_of_lambdas_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that is defined again in its place replaces itself; one of another place does not."""
+    again = [replace(AMAZON, name="twice", interaction=lambda record: ("u", "i", 1.0, None)) for _ in range(2)]
+    monkeypatch.setattr(SOURCES, "_loaded", dict(SOURCES._loaded))
+    for each in again:
+        assert SOURCES.register(each) is each
+    with pytest.raises(ContractError, match="the source 'twice' is there already"):
+        SOURCES.register(replace(AMAZON, name="twice", interaction=lambda record: ("v", "j", 2.0, None)))

@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike
 
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
-from recbole_rlmrec.wording import example_pairs
+from recbole_rlmrec.wording import count, example_pairs
 
 SPLIT_NAMES = ("train", "valid", "test")
 LEFT_OUT = 3
@@ -269,7 +269,14 @@ def _pair_order(users: _Column, items: _Column) -> np.ndarray:
 
 def _ranks(tokens: np.ndarray) -> np.ndarray:
     """Number the distinct tokens in their order; only they are compared as strings, the rows as integers."""
-    return pd.factorize(tokens, sort=True)[0]
+    ranks = pd.factorize(tokens, sort=True)[0]
+    missing = np.flatnonzero(ranks < 0)
+    if len(missing):
+        raise DataError(
+            f"{count(len(missing), 'interaction')} without a user or an item, the first in row {missing[0]}: the id is "
+            f"{tokens[missing[0]]!r}. Leave these rows out, or give them ids."
+        )
+    return ranks
 
 
 def _shuffled(order: np.ndarray, seed: int) -> np.ndarray:

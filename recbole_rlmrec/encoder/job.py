@@ -402,12 +402,12 @@ class Job:
                 f"The profile of the {side} {tokens[error.position]!r} ({len(texts[error.position]):,} characters) "
                 f"cannot be encoded. {error.reason} What was encoded before is kept; correct that profile and go on."
             ) from None
-        expected = (len(texts), dimension or vectors.shape[-1])
-        if vectors.ndim != 2 or vectors.shape != expected or 0 in vectors.shape:
+        width = vectors.shape[1] if vectors.ndim == 2 else 0
+        if not width or width != (dimension or width) or len(vectors) != len(texts):
             raise ServiceError(
                 f"{self.encoder.name} returned an array of the shape {vectors.shape} for {len(texts)} {side} texts; "
-                f"expected {expected}, with as many values in each vector as before. Is it still the same model? If "
-                "not, move the embeddings that are there away."
+                f"expected ({len(texts)}, {dimension or 'D'}), with as many values in each vector as before. Is it "
+                "still the same model? If not, move the embeddings that are there away."
             )
         self._require_finite(vectors, side, tokens, "holds a value that is not finite. Encode it with another model.")
         if self.description["normalized"]:

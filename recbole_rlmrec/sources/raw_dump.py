@@ -57,7 +57,9 @@ class Source:
     def origin(self) -> str:
         """Where the source was defined: where its reviews are read."""
         reader: Any = self.interaction
-        return f"{reader.__module__}:{getattr(reader, '__qualname__', reader)}"
+        name = f"{reader.__module__}:{getattr(reader, '__qualname__', reader)}"
+        # All lambdas of a module have one name.
+        return f"{name}, line {reader.__code__.co_firstlineno}" if name.endswith("<lambda>") else name
 
     def review(self, record: Mapping[str, Any]) -> Review:
         """Read a line of the reviews."""

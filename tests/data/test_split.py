@@ -388,3 +388,10 @@ def test_random_split_of_numbers_is_that_of_tokens() -> None:
 
 def test_random_split_of_nothing() -> None:
     assert random_split([], [], 0).tolist() == []
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_an_interaction_without_an_id_is_named(missing: object) -> None:
+    wanted = r"^1 interaction without a user or an item, the first in row 1: the id is (None|nan)\."
+    with pytest.raises(DataError, match=wanted):
+        random_split(np.array(["u", missing, "v"], dtype=object), ["i", "j", "i"], seed=1)

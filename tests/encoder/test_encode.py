@@ -696,7 +696,8 @@ def test_tokens_and_texts_are_checked_before_anything_is_encoded(
     ("vectors", "said"),
     [
         (np.full((3, 2), np.nan), "user 'u0' by odd holds a value that is not finite"),
-        (np.zeros((2, 2)), r"shape \(2, 2\) for 3 user texts; expected \(3, 2\)"),
+        (np.zeros((2, 2)), r"shape \(2, 2\) for 3 user texts; expected \(3, D\)"),
+        (np.zeros(3), r"shape \(3,\) for 3 user texts; expected \(3, D\)"),
         (np.zeros(3), r"shape \(3,\)"),
         (np.zeros((3, 0)), r"shape \(3, 0\)"),
     ],
