@@ -105,9 +105,37 @@ class SemanticEmbedding:
         return peaks
 
     @cached_property
-    def stamp(self) -> tuple[int, int, int] | None:
-        """Which state of the file a memory map is of, as of the first check; None for vectors in memory."""
-        return _stamp(os.stat(str(self.vectors.filename))) if isinstance(self.vectors, np.memmap) else None
+    def _file(self) -> _OpenFile | None:
+        """The file of a memory map, which stays open: another that takes its name later is not read. Else None."""
+        return _OpenFile(str(self.vectors.filename)) if isinstance(self.vectors, np.memmap) else None
+
+    def require_unchanged(self) -> None:
+        """Check that the file of a memory map is as it was; one that is replaced or removed is still there for us.
+
+        Raises:
+            DataError: it was written to.
+        """
+        if self._file is not None:
+            self._file.require_unchanged()
+
+    def rows(self, chosen: np.ndarray) -> np.ndarray:
+        """Return some rows, ``[n, D]``; those of a memory map are read from its file.
+
+        Through the map, each row would come with up to a huge page around it, and scattered rows with the whole file.
+
+        Args:
+            chosen: row numbers, int64 ``[n]``.
+
+        Raises:
+            DataError: the file was written to since it was loaded.
+        """
+        vectors: Any = self.vectors
+        if self._file is None or not vectors.flags.c_contiguous or not hasattr(os, "preadv"):
+            taken: np.ndarray = vectors[chosen]
+            return taken
+        found = np.empty((len(chosen), vectors.shape[1]), dtype=vectors.dtype)
+        self._file.read_rows(found, chosen, vectors.offset)
+        return found
 
     def release(self) -> None:
         """Give back the memory of the pages read so far, where the vectors are a memory map; reading goes on as before.
@@ -125,7 +153,7 @@ class SemanticEmbedding:
             DataError: the vectors are not a finite float16 or float32 ``[n, D]`` with n and D of at least 1, or the
                 tokens are not n different, non-empty ids without line breaks.
         """
-        _ = self.stamp
+        self.require_unchanged()
         self._check_vectors()
         self._check_tokens()
         self._check_finite()
@@ -341,11 +369,15 @@ class JoinedEmbedding:
         """Yield the vectors of all covered ids, some at a time: ids, int64 ``[n]``, and vectors, ``[n, D]``.
 
         A memory map is read from front to back, and its pages are given back.
+
+        Raises:
+            DataError: the file was written to since it was loaded.
         """
         vectors = self.embedding.vectors
         ids = np.flatnonzero(self.covered)
         ids = ids[np.argsort(self.rows[ids])]
         for block in _blocks(len(ids), vectors[:1].nbytes):
+            self.embedding.require_unchanged()  # to read a map beyond the end of its file would end the process
             yield ids[block], vectors[self.rows[ids[block]]]
             self.embedding.release()
 
@@ -359,7 +391,7 @@ class JoinedEmbedding:
         taken = np.zeros((len(ids), self.embedding.dimension), dtype=np.float32)
         covered = np.flatnonzero(rows >= 0)
         covered = covered[np.argsort(rows[covered])]  # in file order, as far as the disk is concerned
-        taken[covered] = _read_rows(self.embedding, rows[covered])
+        taken[covered] = self.embedding.rows(rows[covered])
         return taken
 
 
@@ -408,36 +440,32 @@ def _blocks(n_rows: int, row_bytes: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
-    """Return what differs once a file is replaced or written to."""
-    return status.st_ino, status.st_size, status.st_mtime_ns
+class _OpenFile:
+    """A file that is open, and its state when it was opened."""
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._file = open(name, "rb")  # noqa: SIM115 - as long as the table lives
+        self._state = self._current()
 
-def _read_rows(embedding: SemanticEmbedding, rows: np.ndarray) -> np.ndarray:
-    """Return some rows; those of a memory map are read from its file.
+    def _current(self) -> tuple[int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
 
-    Through the map, each row would come with up to a huge page around it, and scattered rows with the whole file.
+    def require_unchanged(self) -> None:
+        """Raise a DataError if the file was written to."""
+        if self._current() != self._state:
+            raise DataError(
+                f"{self.name} was written to since it was loaded, and its rows may be those of other ids: start again. "
+                "build-semantics and SemanticEmbedding.save put a new file in its place, which does no harm."
+            )
 
-    Raises:
-        DataError: the file is another than when it was loaded: its rows may be those of other ids.
-    """
-    vectors = embedding.vectors
-    if not isinstance(vectors, np.memmap) or not vectors.flags.c_contiguous or not hasattr(os, "preadv"):
-        return vectors[rows]
-    found = np.empty((len(rows), vectors.shape[1]), dtype=vectors.dtype)
-    changed = f"{vectors.filename} was removed or written again since it was loaded: restore it and start again."
-    try:
-        with open(str(vectors.filename), "rb") as file:
-            for row, target in zip(rows.tolist(), found):
-                n_read = os.preadv(file.fileno(), [target], vectors.offset + row * target.nbytes)
-                if n_read != target.nbytes:
-                    raise DataError(
-                        f"{vectors.filename} ends before row {row}, which it had when it was loaded. It was written "
-                        "again or cut short meanwhile: restore it and start again."
-                    )
-            stamp = _stamp(os.fstat(file.fileno()))
-    except FileNotFoundError as error:
-        raise DataError(changed) from error
-    if stamp != embedding.stamp:
-        raise DataError(changed)
-    return found
+    def read_rows(self, found: np.ndarray, rows: np.ndarray, offset: int) -> None:
+        """Read rows into an array, ``[n, D]``, from where they begin in the file."""
+        for row, target in zip(rows.tolist(), found):
+            if os.preadv(self._file.fileno(), [target], offset + row * target.nbytes) != target.nbytes:
+                raise DataError(
+                    f"{self.name} ends before row {row}, which it had when it was loaded. It was written again or cut "
+                    "short meanwhile: restore it and start again."
+                )
+        self.require_unchanged()

@@ -127,15 +127,32 @@ def test_all_users_as_negatives_cannot_be_read_from_disk(world: World) -> None:
         world.model("LightGCN_RLMRecCon", semantic_storage="memory_map", alignment_negatives="all")
 
 
+@pytest.mark.parametrize("in_memory", [False, True])
 @pytest.mark.parametrize("is_removed", [False, True])
-def test_a_file_replaced_meanwhile_is_an_error(tmp_path: Path, is_removed: bool) -> None:
-    """Its rows may be those of other ids."""
-    joined, _ = sides(tmp_path, memory_map=True)
-    table = SemanticTable(joined, in_memory=False)
+def test_a_file_replaced_meanwhile_is_read_as_it_was(tmp_path: Path, is_removed: bool, in_memory: bool) -> None:
+    """A new file is of the next run: it may have the rows of other ids. Also where a table is filled again."""
+    joined, expected = sides(tmp_path, memory_map=True)
+    hashes = [side.sha256() for side in joined]
     path = tmp_path / "tiny.useremb.npy"
     np.save(tmp_path / "new.npy", np.load(path)[::-1])
     os.replace(tmp_path / "new.npy", path)
     if is_removed:
         path.unlink()
-    with pytest.raises(DataError, match=r"tiny.useremb.npy was removed or written again since it was loaded"):
-        table(torch.arange(20))
+    table = SemanticTable(joined, in_memory=in_memory)
+    np.testing.assert_array_equal(table(torch.arange(20)).numpy(), expected[:20])
+    assert [side.sha256() for side in joined] == hashes
+
+
+@pytest.mark.parametrize("cut", [0, 40])
+def test_a_file_written_to_meanwhile_is_an_error(tmp_path: Path, cut: int) -> None:
+    """And no crash, though a map of it ends before its rows."""
+    joined, _ = sides(tmp_path, memory_map=True)
+    path = tmp_path / "tiny.useremb.npy"
+    content = path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(content[::-1])
+        file.truncate(len(content) - cut)
+    os.utime(path, ns=(0, 10**18))
+    for read in (lambda: SemanticTable(joined), lambda: joined[0].take(np.array([1]))):
+        with pytest.raises(DataError, match=r"tiny.useremb.npy was written to since it was loaded"):
+            read()
