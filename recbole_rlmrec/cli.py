@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -71,6 +72,9 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         status: int = known.run(known)
     except RLMRecError as error:
         return _fail(error)
+    except BrokenPipeError:  # whoever read the output has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         return _fail(
             f"{error}. Logs go to log/ and log_tensorboard/ in the working directory, checkpoints to checkpoint_dir: "

@@ -425,8 +425,10 @@ def _log_what_it_is_worth(
         _logger.warning(
             f"{config['model']} validates no better than its base, {kept.model}: the base is kept. Its texts may be "
             "few, poor or of other items (recbole-rlmrec check says more), or what they say is in the interactions "
-            "already. The test result and the checkpoint of this run are the base's."
+            "already. The test result of this run is the base's, and so are the weights of its checkpoint."
         )
+    if kept.checkpoint:
+        _logger.info(f"Checkpoint of this run: {kept.checkpoint}")
     if kept.plateau:
         _logger.warning(kept.plateau)
 

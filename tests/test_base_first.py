@@ -53,10 +53,14 @@ def test_both_trainings_are_bit_for_bit_their_own(world: World, model: str, monk
     assert both.base["test"] == base.test_result and both.test_result == alone.test_result
 
 
-def test_a_base_that_is_kept_has_a_checkpoint_of_the_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_is_kept_has_a_checkpoint_of_the_model(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     base = train(world, "LightGCN", checkpoint_dir="base")
     forced(monkeypatch, aligned_is_better=False)
-    result = train(world, "LightGCN_RLMRecCon", result_file="result.json")
+    with caplog.at_level("INFO"):
+        result = train(world, "LightGCN_RLMRecCon", result_file="result.json")
+    assert result.checkpoint.endswith("-base.pth") and f"Checkpoint of this run: {result.checkpoint}\n" in caplog.text
     assert result.kept == "base" and json.loads(Path("result.json").read_text())["kept"] == "base"
     assert result.test_result == base.test_result and result.best_epoch == base.best_epoch
     assert result.aligned is not None and result.aligned["model"] == "LightGCN_RLMRecCon"

@@ -387,3 +387,13 @@ def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "contrast_layer = 1: a whole number at least 1\n    XSimGCL: layer that" in capsys.readouterr().out
     assert main(["settings", "--markdown"]) == 0
     assert "| `text_domain` | general | one of general, books, businesses, games, movies |" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
+    """As `recbole-rlmrec settings | head -1`."""
+    command = [sys.executable, "-c", "import sys; from recbole_rlmrec.cli import main; sys.exit(main(['settings']))"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert "error" not in process.stderr.read().lower()
+    assert process.returncode == 141

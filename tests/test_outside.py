@@ -282,6 +282,12 @@ print(*(note for _, note in RLMRecConfig("Mine", "tiny").notes))
     assert done.stdout == "True\n" and "Mine is left out: " in done.stderr
 
 
+def test_settings_of_other_parts_are_listed(tmp_path: Path) -> None:
+    """An encoder's, which no model reads, with its default."""
+    done = outside("-c", COMMAND, "settings", cwd=tmp_path)
+    assert "\nhash_columns = 16: a whole number at least 1\n" in done.stdout, done.stderr
+
+
 def test_an_entry_point_that_fails_leaves_the_others_alone(world: World, tmp_path: Path) -> None:
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()

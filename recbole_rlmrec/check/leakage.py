@@ -38,6 +38,7 @@ class LeakReport:
         other_split: what was made from another training split and may show held-out interactions; sentences.
         harmless_split: what was made from another training split but shows nothing held out; sentences.
         mentions: user -> titles of held-out items in the user's profile that are no titles of training items.
+        titles: items with a title, which alone can be looked for.
         stale: the records of embeddings that were made from other profiles than there are now.
         unknown: sides whose profiles or embeddings may be made from anything, as far as is recorded.
     """
@@ -51,6 +52,7 @@ class LeakReport:
     other_split: tuple[str, ...] = ()
     harmless_split: tuple[str, ...] = ()
     mentions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    titles: int = 0
     stale: tuple[Path, ...] = ()
     unknown: tuple[Side, ...] = ()
 
@@ -86,8 +88,13 @@ class LeakReport:
             )
             for user, titles in islice(self.mentions.items(), N_EXAMPLES):
                 lines.append(f"    user {user}: {'; '.join(titles[:N_EXAMPLES])}")
-        else:
+        elif self.titles:
             lines.append("  titles of held-out items in user profiles: none found")
+        else:
+            lines.append(
+                "  titles of held-out items in user profiles: not looked for, since no title is known; they come from "
+                "items.jsonl or from --item_title_field"
+            )
         return "\n".join([*lines, self._verdict()])
 
     def _verdict(self) -> str:
@@ -148,6 +155,7 @@ def check_leaks(
         other_split=other_split,
         harmless_split=harmless_split,
         mentions=_mentions(corpus, used["user"]),
+        titles=sum(bool(known_title(item.title)) for item in corpus.items.values()),
         stale=tuple(stale),
         unknown=tuple(
             side for side in SIDES if _is_unknown(used[side].values(), embedded.get(side), stale=bool(stale))

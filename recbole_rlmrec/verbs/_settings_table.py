@@ -8,10 +8,12 @@ from collections import Counter
 from typing import Any
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.encoder.base import ENCODERS
+from recbole_rlmrec.errors import RLMRecError, SettingError
 from recbole_rlmrec.model.registry import names
+from recbole_rlmrec.profile.writer import WRITERS
 from recbole_rlmrec.run_settings import RUN_SETTINGS
-from recbole_rlmrec.settings import SETTINGS
+from recbole_rlmrec.settings import SETTINGS, Settings, defaults_of
 
 #: A dataset without settings of its own.
 _NO_DATASET = "no-such-dataset"
@@ -34,16 +36,25 @@ def markdown_table() -> str:
 
 
 def _rows() -> list[tuple[str, str, str, str]]:
-    """Return name, default, values and meaning of each setting, the models' before the run's."""
+    """Return name, default, values and meaning of each setting, those of models and other parts before the run's."""
     configs = {}
     for name in names():
         try:
             configs[name] = RLMRecConfig(name, _NO_DATASET)
         except SettingError as error:  # of a model from outside
             _logger.warning(f"{name} is left out: {error}")
+    parts = {}
+    for registry in (ENCODERS, WRITERS):
+        for name in registry:
+            try:
+                parts[name] = registry[name].settings_class
+            except RLMRecError as error:
+                _logger.warning(f"{name} is left out: {error}")
+    of_parts = {name: defaults_of(settings) for name, settings in parts.items() if issubclass(settings, Settings)}
     rows = []
     for name in sorted(SETTINGS, key=RUN_SETTINGS.__contains__):
         values = {model: config[name] for model, config in configs.items() if name in config.internal_config_dict}
+        values.update({part: defaults[name] for part, defaults in of_parts.items() if name in defaults})
         rows.append((name, _default(values), str(SETTINGS[name].allowed), SETTINGS[name].meaning))
     return rows
 

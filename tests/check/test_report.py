@@ -432,3 +432,11 @@ def test_empty_files_are_nothing_to_check(tmp_path: Path) -> None:
         (tmp_path / f"tiny.{side}prf.jsonl").touch()
     with pytest.raises(DataError, match=r"nothing to check.*recbole-rlmrec build-semantics --dataset tiny"):
         check_corpus(CORPUS, [tmp_path], SETTINGS)
+
+
+def test_without_titles_none_are_looked_for(tmp_path: Path) -> None:
+    """A clean verdict about titles needs titles."""
+    untitled = replace(CORPUS, items={token: replace(item, title="") for token, item in CORPUS.items.items()})
+    text = str(checked(tmp_path, [user("u")], (item("a"),), untitled))
+    assert "titles of held-out items in user profiles: not looked for, since no title is known; they come from" in text
+    assert "not looked for" not in str(checked(tmp_path, [user("u")], (item("a"),)))
