@@ -23,7 +23,7 @@ FLOORS = (
     ("model",),
     ("text", "encoder"),
     ("data",),
-    ("ops", "registry"),
+    ("ops", "parts"),
     ("run_settings",),
     ("settings", "openai_client"),
     ("sides", "recbole_names", "known_datasets", "resources", "compat", "wording", "files", "version"),

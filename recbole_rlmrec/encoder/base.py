@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from recbole_rlmrec.errors import ContractError, ServiceError, SettingError
-from recbole_rlmrec.registry import Registry, checked_class
+from recbole_rlmrec.parts import Registry, checked_class
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
-from recbole_rlmrec.registry import register_entry_points
+from recbole_rlmrec.parts import register_entry_points
 from recbole_rlmrec.run_settings import RUN_CLASSES
 from recbole_rlmrec.settings import ALIGNMENT_WEIGHTS, declare
 

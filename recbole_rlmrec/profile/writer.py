@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from recbole_rlmrec.errors import ContractError
+from recbole_rlmrec.parts import Registry, checked_class
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings, canonical_sha256
 from recbole_rlmrec.profile.record import Profile, ProfileLog, failures_path, profiles_path
-from recbole_rlmrec.registry import Registry, checked_class
 from recbole_rlmrec.settings import Settings
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.text.corpus import Corpus

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.errors import ContractError, DataError
-from recbole_rlmrec.registry import Registry, checked_name
+from recbole_rlmrec.parts import Registry, checked_name
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, require_text
 from recbole_rlmrec.wording import listed

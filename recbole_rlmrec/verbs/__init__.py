@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from recbole_rlmrec.errors import ContractError
-from recbole_rlmrec.registry import Registry, checked_name
+from recbole_rlmrec.parts import Registry, checked_name
 
 
 def _name(module: str) -> str:

@@ -15,8 +15,8 @@ from recbole_rlmrec.encoder.base import ENCODERS, Encoder, EncoderSettings, make
 from recbole_rlmrec.encoder.lsa import LSAEncoder
 from recbole_rlmrec.errors import ContractError, SettingError
 from recbole_rlmrec.extension import register
+from recbole_rlmrec.parts import Registry
 from recbole_rlmrec.profile.writer import WRITERS, RuleWriter, Writer
-from recbole_rlmrec.registry import Registry
 from recbole_rlmrec.settings import SETTINGS, Range, Settings, completed, setting
 from recbole_rlmrec.sources.raw_dump import AMAZON, SOURCES
 from recbole_rlmrec.verbs import VERBS
