@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
+import hashlib
+import itertools
 import json
 import os
+import platform
+import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,25 +22,123 @@ try:
 except ImportError:  # Windows, where nothing keeps two processes apart
     fcntl = None  # type: ignore[assignment]
 
+# A name holds the machine, the process and a number: nobody else's file has it, and that of a killed process is known.
+_TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>[1-9][0-9]*)-[0-9]+\.tmp(\.[^.]*)?", re.DOTALL)
+_numbers = itertools.count()
+_being_written: set[str] = set()
+#: Whether a process of another machine still runs is not to be seen from here; none takes so long over one file.
+_SECONDS_TO_FOREIGN_STALE = 7 * 24 * 3600
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` on success, remove it on any error.
 
-    A reader therefore sees the old file or the whole new one, never a part. The temporary name keeps the
-    suffix of ``path``, because ``np.save`` and pandas choose their format by it.
+    A reader therefore sees the old file or the whole new one, never a part.
 
     Args:
         path: the file to write; missing parent folders are made.
+
+    Raises:
+        OSError: see :func:`temporary_path`.
+    """
+    with temporary_path(path) as temporary:
+        yield temporary
+        os.replace(temporary, path)
+
+
+@contextmanager
+def temporary_path(path: str | Path) -> Iterator[Path]:
+    """Make an empty file beside ``path``, yield its path, and remove it if it is still there.
+
+    Its name keeps the suffix of ``path``, because ``np.save`` and pandas choose their format by it. It is always a new
+    file: a link that somebody put there is not followed. Files of this kind that killed processes left in the folder
+    are removed on the way.
+
+    Args:
+        path: the file to write; missing parent folders are made.
+
+    Raises:
+        OSError: ``path`` is a folder, or nothing can be written beside it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    _remove_stale(target.parent)
+    temporary = _new_file_beside(target)
     try:
         yield temporary
-        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+        _being_written.discard(temporary.name)
+
+
+def require_writable(path: str | Path) -> None:
+    """Check that a file could be written, and leave nothing behind.
+
+    Raises:
+        OSError: see :func:`temporary_path`.
+    """
+    with temporary_path(path):
+        pass
+
+
+def _new_file_beside(target: Path) -> Path:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        name = f".{target.stem}.{_machine()}-{os.getpid()}-{next(_numbers)}.tmp{target.suffix}"
+        _being_written.add(name)  # before it is there, or another thread would take it for one of a killed process
+        try:
+            os.close(os.open(target.with_name(name), flags, 0o666))
+        except FileExistsError:
+            _being_written.discard(name)
+        except OSError:
+            _being_written.discard(name)
+            raise
+        else:
+            return target.with_name(name)
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a name of this machine, and of the space that its process numbers count in, of eight characters."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")  # each container counts processes from 1
+    return hashlib.blake2b(f"{platform.node()} {space}".encode(), digest_size=4).hexdigest()
+
+
+def _remove_stale(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        with os.scandir(folder) as entries:
+            stale = [entry.path for entry in entries if _is_stale(entry)]
+        for path in stale:
+            os.unlink(path)
+
+
+def _is_stale(entry: os.DirEntry[str]) -> bool:
+    """Return whether a file is one of :func:`temporary_path` whose process has ended."""
+    found = _TEMPORARY.fullmatch(entry.name)
+    if found is None or entry.name in _being_written or not entry.is_file(follow_symlinks=False):
+        return False
+    if found["machine"] != _machine():
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _SECONDS_TO_FOREIGN_STALE
+    process = int(found["process"])
+    return process == os.getpid() or not _is_running(process)
+
+
+def _is_running(process: int) -> bool:
+    """Return whether there is a process of this number; True also where that cannot be asked."""
+    if os.name != "posix":
+        return True  # there, the question would end the process
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
+from recbole_rlmrec.data.file_set import require_whole
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
     SemanticEmbedding,
@@ -84,6 +85,7 @@ class RLMRecDataset(Dataset):
         names = [f"{token}.inter"]
         if self.benchmark_filename_list is not None:
             names = [f"{token}.{part}.inter" for part in self.benchmark_filename_list]
+        require_whole(Path(dataset_path), token, [*names, f"{token}.user", f"{token}.item"])
         missing = [name for name in names if not (Path(dataset_path) / name).is_file()]
         if missing and (token in DATASET_RELEASES or Path(dataset_path).exists()):
             raise DataError(_missing_dataset_message(token, dataset_path, missing))

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -35,9 +35,9 @@ from recbole_rlmrec.data.embedding_files import (
     stem_of,
     to_float32,
 )
+from recbole_rlmrec.data.file_set import FileSet, require_whole
 from recbole_rlmrec.data.join_report import Join, report_join
 from recbole_rlmrec.errors import DataError
-from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.recbole_names import PAD_TOKEN
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.wording import count, examples
@@ -241,7 +241,8 @@ class SemanticEmbedding:
             seq_separator: RecBole's ``seq_separator``, between the values of a vector in an atomic file.
 
         Raises:
-            DataError: nothing was found, only half a pair was found, or what was found is malformed.
+            DataError: nothing was found, only half a pair was found, what was found is malformed, or what replaced it
+                was stopped in between.
             ValueError: ``side`` is not one of ``SIDES``.
         """
         stem = stem_of(dataset, side)
@@ -249,6 +250,7 @@ class SemanticEmbedding:
         for folder in folders:
             vectors_path, tokens_path = folder / f"{stem}.npy", folder / f"{stem}.tokens"
             atomic_file = folder / stem
+            require_whole(folder, dataset, (vectors_path.name, tokens_path.name, stem))
             if vectors_path.is_file() and tokens_path.is_file():
                 tokens, vectors = read_tokens(tokens_path), read_vectors(vectors_path, memory_map=memory_map)
                 return cls._checked(tokens, vectors, str(vectors_path), side)
@@ -276,16 +278,18 @@ class SemanticEmbedding:
             side: ``"user"`` or ``"item"``.
 
         Raises:
-            DataError: the table is malformed (see ``check``); nothing is written then.
+            DataError: the table is malformed (see ``check``) or cannot be written; nothing is changed then, or what is
+                left is refused by ``load``.
             ValueError: ``side`` is not one of ``SIDES``.
         """
         stem = stem_of(dataset, side)
         self.check()
-        folder = Path(directory)
+        kind: Literal["useremb", "itememb"] = "useremb" if side == "user" else "itememb"
+        vectors, tokens = f"{stem}.npy", f"{stem}.tokens"
         # Both files are whole before either takes its name, so a crash while writing leaves the old pair.
-        with atomic_path(folder / f"{stem}.npy") as vectors_path, atomic_path(folder / f"{stem}.tokens") as tokens_path:
-            np.save(vectors_path, np.asarray(self.vectors), allow_pickle=False)
-            tokens_path.write_bytes("".join(f"{token}\n" for token in self.tokens.tolist()).encode("utf-8"))
+        with FileSet(Path(directory), dataset, kind, (vectors, tokens)).replaced() as paths:
+            np.save(paths[vectors], np.asarray(self.vectors), allow_pickle=False)
+            paths[tokens].write_bytes("".join(f"{token}\n" for token in self.tokens.tolist()).encode("utf-8"))
 
     def join(self, id_tokens: Sequence[str] | np.ndarray) -> JoinedEmbedding:
         """Find the row of every internal id, by token, and log how many ids are covered.

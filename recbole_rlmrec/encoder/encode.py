@@ -62,8 +62,10 @@ def encode_texts(
     dtype = np.dtype(np.float16 if float16 else np.float32)
     job = Job(Path(folder), dataset, sides, encoder, description, dtype, texts_sha256)
     with job.locked():
+        job.files.overtaken()  # what was stopped there is said before anything is paid for
         state = job.read_state()
-        if state is None or not state.replacing:  # otherwise the files are half replaced, with leave
+        # Otherwise the files are half replaced, with leave, and nobody else has replaced them since.
+        if state is None or not (state.replacing and job.files.is_unfinished):
             made = job.made_summary(overwrite=overwrite)
             if made is not None:
                 return made

@@ -26,12 +26,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from recbole_rlmrec.data.embedding_files import read_metadata
+from recbole_rlmrec.data.file_access import open_no_link, sync
+from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
 from recbole_rlmrec.encoder.summary import EncodeSummary
@@ -135,6 +137,8 @@ class Job:
         self.state_path = folder / f".{dataset}.encode.json"
         self.lock_path = folder / f".{dataset}.encode.lock"
         self.metadata_path = folder / f"{dataset}.semantic.json"
+        tables = (self.target(side, suffix).name for side in SIDES for suffix in (".npy", ".tokens"))
+        self.files = FileSet(folder, dataset, "build-semantics", (*tables, self.metadata_path.name))
         self._kept: dict[Side, KeptRows] = {}
         self._resumed, self._taken, self._encoded, self._seconds = 0, 0, 0, 0.0
 
@@ -168,7 +172,7 @@ class Job:
         """Lock the lock file until the stack is closed; False where it cannot be made."""
         while True:
             try:
-                lock = stack.enter_context(self.lock_path.open("ab"))
+                lock = stack.enter_context(_opened(self.lock_path, "ab"))
             except OSError:
                 if self.lock_path.exists() or os.access(self.folder, os.W_OK):
                     raise
@@ -303,7 +307,7 @@ class Job:
         """Encode what is not done yet, and make both sides whole."""
         with ExitStack() as stack:
             with self._written(0):
-                parts = {side: stack.enter_context(self.part(side, ".npy").open("a+b", buffering=0)) for side in SIDES}
+                parts = {side: stack.enter_context(_opened(self.part(side, ".npy"), "a+b")) for side in SIDES}
             state = self._resume(parts)
             if self._kept and state.dimension not in (None, self._kept["user"].vectors.shape[1]):
                 self._kept.clear()  # this job began without them
@@ -460,21 +464,21 @@ class Job:
             header, {"shape": (n_rows, state.dimension), "fortran_order": False, "descr": self.dtype.str}
         )
         # Files opened to append write at their end, wherever they stand; the header's room is at the beginning.
-        with self.part(side, ".npy").open("r+b", buffering=0) as file:
+        with _opened(self.part(side, ".npy"), "r+b") as file:
             _write(file, header.getvalue())
         left_out = set(state.zero[side])
         positions = [position for position in range(len(self.sides[side].tokens)) if position not in left_out]
         tokens = "".join(f"{self.sides[side].tokens[position]}\n" for position in positions)
-        with self.part(side, ".tokens").open("wb", buffering=0) as file:
+        with _opened(self.part(side, ".tokens"), "wb") as file:
             _write(file, tokens.encode("utf-8"))
         vectors = np.load(self.part(side, ".npy"), mmap_mode="r")
         digests = [self._digest(self.sides[side].texts[position], row) for position, row in zip(positions, vectors)]
-        with self.part(side, ".texts").open("wb", buffering=0) as file:
+        with _opened(self.part(side, ".texts"), "wb") as file:
             _write(file, b"".join(digests))
 
     def replace_files(self, state: State) -> None:
         """Give both sides' files their names, and write how they were made; may be called again after a crash."""
-        with self._written(sum(state.done.values())):
+        with self._written(sum(state.done.values())), self.files.unfinished():
             self.metadata_path.unlink(missing_ok=True)  # it must not stand beside vectors that it does not describe
             for side in SIDES:
                 targets = {suffix: self.target(side, suffix) for suffix in (".npy", ".tokens")}
@@ -483,6 +487,8 @@ class Job:
                     if self.part(side, suffix).exists():  # else it was renamed before a crash
                         os.replace(self.part(side, suffix), target)
             self._write_metadata(state.dimension)
+            sync(self.metadata_path)
+        with suppress(OSError):  # one that stays is that of a job without its parts, which begins afresh
             self.state_path.unlink()
 
     def _write_metadata(self, dimension: int | None) -> None:
@@ -533,6 +539,11 @@ def _require_unicode(side: Side, token: str, text: str) -> None:
             f"The {side} {token!r} has an id or a text that is no valid Unicode ({error.reason}): it holds half of a "
             "character. Write it again."
         ) from None
+
+
+def _opened(path: Path, mode: Literal["ab", "a+b", "r+b", "wb"]) -> FileIO:
+    """Open a hidden file of a job, unless a link to another file has its name."""
+    return open(path, mode, buffering=0, opener=open_no_link)
 
 
 def _write(file: FileIO, content: bytes) -> None:

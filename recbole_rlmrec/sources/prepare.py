@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,9 +18,9 @@ from typing import IO
 import numpy as np
 
 from recbole_rlmrec.data.atomic_file import check_dataset_name, quoted, repair_tokens
+from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.data.split import SPLIT_NAMES, random_split
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.sources.raw_dump import SOURCES, Source
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, item_line, review_line
@@ -156,7 +156,8 @@ def prepare(
     Raises:
         SettingError: a setting cannot be used.
         DataError: a file is missing, unreadable or too malformed, nothing is left, or the output cannot be written.
-            Files of before stay as they were then.
+            Files of before stay as they were then; if it happens while the files take their names, the message says
+            so, and no training reads them until this is done again.
     """
     kind = SOURCES.find(source)
     min_rating = _checked_rating(kind, min_rating)
@@ -191,27 +192,16 @@ def prepare(
             f"and item in training: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test. Take more "
             "data or other --shares."
         )
-    target = Path(output) / dataset
     names = (f"{dataset}.inter", f"{dataset}.item", ITEMS_FILE, REVIEWS_FILE)
-    try:
-        with ExitStack() as stack:
-            # No file takes its name before all are whole.
-            paths = [stack.enter_context(atomic_path(target / name)) for name in names]
-            with ExitStack() as opened:
-                inter, item, item_texts, review_texts = (opened.enter_context(path.open("wb")) for path in paths)
-                no_entry, no_text = _write_items(kind, item_file, items_kept, item, item_texts)
-                _write_interactions(kind, review_file, kept, users, items_kept, codes, inter, review_texts)
-    except OSError as error:
-        with suppress(OSError):
-            target.rmdir()  # where nothing was in it before
-        raise DataError(
-            f"Cannot write in {target}: {error}. Nothing there was changed. Free some space, or choose another folder "
-            "with --output DIR."
-        ) from error
+    files = FileSet(Path(output) / dataset, dataset, "prepare", names)
+    with files.replaced() as paths, ExitStack() as opened:
+        inter, item, item_texts, review_texts = (opened.enter_context(paths[name].open("wb")) for name in names)
+        no_entry, no_text = _write_items(kind, item_file, items_kept, item, item_texts)
+        _write_interactions(kind, review_file, kept, users, items_kept, codes, inter, review_texts)
     return PrepareSummary(
         dataset=dataset,
         source=source,
-        folder=target,
+        folder=files.folder,
         reviews=review_file,
         items=item_file,
         rated=found.n_rated,
@@ -228,7 +218,7 @@ def prepare(
         items_without_entry=no_entry,
         items_without_text=no_text,
         renamed={**users.renamed, **items_kept.renamed},
-        files=tuple(target / name for name in names),
+        files=tuple(files.folder / name for name in names),
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from recbole_rlmrec.data.atomic_file import check_dataset_name, is_unicode, quoted, repair_tokens, token_fault
+from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_NAMES, RELEASE_URL
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.sources.array_pickle import load_array, load_matrix, load_plain
@@ -155,7 +154,7 @@ def import_release(
     target = Path(output) / dataset
     contents = {f"{dataset}.{ending}": content for ending, content in _contents(splits, users, items, metadata).items()}
     warnings = [*_split_warnings(splits), *users.warnings, *items.warnings, *_left_over(target, dataset, contents)]
-    _write(target, contents)
+    _write(target, dataset, contents)
     return _summary(dataset, target, splits, users, items, metadata, warnings, [target / name for name in contents])
 
 
@@ -521,18 +520,14 @@ def _left_over(folder: Path, dataset: str, contents: Mapping[str, _Content]) -> 
     return [f"{', '.join(old)} in {folder} stay as they were, as the release has none; delete them if they do not fit."]
 
 
-def _write(folder: Path, contents: Mapping[str, _Content]) -> None:
+def _write(folder: Path, dataset: str, contents: Mapping[str, _Content]) -> None:
     """Write all files; none takes its name before all are whole."""
-    try:
-        with ExitStack() as stack:
-            for name, content in contents.items():
-                path = stack.enter_context(atomic_path(folder / name))
-                if isinstance(content, str):
-                    path.write_bytes(content.encode("utf-8"))
-                else:
-                    np.save(path, content, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"Cannot write in {folder}: {error}. Choose another folder with --output DIR.") from error
+    with FileSet(folder, dataset, "import-release", tuple(contents)).replaced() as paths:
+        for name, content in contents.items():
+            if isinstance(content, str):
+                paths[name].write_bytes(content.encode("utf-8"))
+            else:
+                np.save(paths[name], content, allow_pickle=False)
 
 
 def _summary(

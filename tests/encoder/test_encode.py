@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killed import killed_at_rename
 
 from recbole_rlmrec.data.embedding_files import read_metadata
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding, check_metadata
@@ -242,7 +244,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_encode import NAME, Letters, encode_profiles
 
 class Killed(Letters):
@@ -277,6 +279,41 @@ def test_killed_process_goes_on(folder: Path, whole: dict[str, bytes], moment: s
     assert sum(summary.rows.values()) == 13
     assert output_bytes(folder) == whole
     assert leftovers(folder) == RECORDS
+
+
+def test_half_replaced_tables_are_not_read(folder: Path, whole: dict[str, bytes]) -> None:
+    # Before the marker, the progress file takes its name at each of five blocks and when both sides are whole.
+    killed_at_rename(10, lambda: encoded(folder, Letters()))
+    for side in SIDES:
+        with pytest.raises(DataError, match=f"Run the same `recbole-rlmrec build-semantics --dataset {NAME}"):
+            SemanticEmbedding.load([folder], NAME, side)
+    encoded(folder, Letters())
+    assert output_bytes(folder) == whole
+
+
+def test_tables_that_somebody_else_replaced_meanwhile_are_not_mixed(folder: Path, tmp_path: Path) -> None:
+    """The rest of a stopped job would stand beside another's: it is encoded again."""
+    killed_at_rename(10, lambda: encoded(folder, Letters()))
+    assert (folder / f"{NAME}.useremb.npy").exists() and not (folder / f"{NAME}.itememb.npy").exists()
+    with pytest.raises(DataError, match="stopped in between"):
+        SemanticEmbedding.from_arrays(["u0"], [[1.0]]).save(folder, NAME, "user")
+    (folder / f".{NAME}.build-semantics.unfinished.json").unlink()  # as the message says
+    for side in SIDES:
+        SemanticEmbedding.from_arrays([f"{side[0]}0"], [[1.0]]).save(folder, NAME, side)
+    with pytest.raises(DataError, match="They may have been shipped or paid for, so they are kept"):
+        encoded(folder, Letters())
+    encoded(folder, Letters(), overwrite=True)
+    assert SemanticEmbedding.load([folder], NAME, "user").dimension == 5
+
+
+@pytest.mark.parametrize("name", ["itememb.part.npy", "useremb.part.tokens", "useremb.part.texts", "encode.lock"])
+def test_a_link_that_is_named_like_a_part_is_not_written_through(folder: Path, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (folder / f".{NAME}.{name}").symlink_to(mine)
+    with pytest.raises(DataError, match=rf"{name}' is a link, or no file: remove it"):
+        encoded(folder, Letters())
+    assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -379,14 +416,14 @@ def test_embeddings_in_a_folder_without_leave_to_write_are_up_to_date(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded(folder, Letters())
-    opened = Path.open
+    opened = os.open
 
-    def refuse(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
-        if "r" not in mode:
+    def refuse(path: str, flags: int, *rest: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
             raise PermissionError(13, "Permission denied")
-        return opened(path, mode, *rest, **options)
+        return opened(path, flags, *rest)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     monkeypatch.setattr(module.os, "access", lambda path, mode: False)
     assert encoded(folder, Letters()).up_to_date
     with pytest.raises(DataError, match="Permission denied"):

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killed import killed_at_rename
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.atomic_file import repair_tokens
+from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources import prepare as module
 from recbole_rlmrec.sources.prepare import k_core_rows, prepare
@@ -379,6 +381,24 @@ def test_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match="Cannot write in"):
         prepare("amazon", raw, "other", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["shop"]
+
+
+@pytest.mark.parametrize("rename", range(1, 6))
+def test_killed_while_it_replaces_is_refused_until_it_is_repeated(tmp_path: Path, rename: int) -> None:
+    raw = write_dump(tmp_path / "raw", block(10, 10))
+    prepare("amazon", raw, "shop", tmp_path / "out")
+    config = RLMRecConfig("LightGCN", "shop", config_dict={"data_path": str(tmp_path / "out"), "state": "ERROR"})
+    killed_at_rename(rename, lambda: prepare("amazon", raw, "shop", tmp_path / "out", seed=1))
+    for read in (create_dataset, load_corpus):
+        if rename == 1:  # before there is a marker
+            read(config)
+        else:
+            with pytest.raises(DataError, match="Run the same `recbole-rlmrec prepare --dataset shop"):
+                read(config)
+    prepare("amazon", raw, "shop", tmp_path / "out", seed=1)
+    prepare("amazon", raw, "shop", tmp_path / "whole", seed=1)
+    assert bytes_of(tmp_path / "out/shop") == bytes_of(tmp_path / "whole/shop")
+    create_dataset(config)
 
 
 def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

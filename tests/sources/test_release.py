@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from killed import killed_at_rename
 from pickles import (
     ITEM_PROFILES,
     N_ITEMS,
@@ -26,7 +27,10 @@ from pickles import (
     unit_rows,
 )
 
+from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
+from recbole_rlmrec.data.preparation import create_dataset
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources import release
 from recbole_rlmrec.sources.release import ReleaseSummary, import_release
@@ -204,6 +208,30 @@ def test_a_failing_write_leaves_the_earlier_import(
     monkeypatch.setattr(np, "save", full_disk)
     with pytest.raises(DataError, match="No space left on device"):
         run()
+    assert written(tmp_path) == before
+
+
+@pytest.mark.parametrize("rename", range(1, 12))
+def test_an_import_that_is_killed_while_it_replaces_is_refused_until_it_is_repeated(
+    run: Callable[..., ReleaseSummary], tmp_path: Path, rename: int
+) -> None:
+    assert len(run().files) == 10  # beside the marker, which takes its name first
+    before = written(tmp_path)
+    config = RLMRecConfig(
+        "LightGCN",
+        "amazon-book",
+        config_dict={"data_path": str(tmp_path / "out"), "benchmark_filename": ["train", "valid", "test"]},
+    )
+    killed_at_rename(rename, run)
+    if rename == 1:
+        create_dataset(config)
+    else:
+        with pytest.raises(DataError, match="Run the same `recbole-rlmrec import-release --dataset amazon-book"):
+            create_dataset(config)
+        with pytest.raises(DataError, match="Run the same `recbole-rlmrec import-release --dataset amazon-book"):
+            SemanticEmbedding.load([tmp_path / "out/amazon-book"], "amazon-book", "item")
+    run()
+    create_dataset(config)
     assert written(tmp_path) == before
 
 
