@@ -24,7 +24,7 @@ from recbole.evaluator.register import metrics_dict
 
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.quick_start import load_model
-from recbole_rlmrec.training.evaluation import hits_and_counts
+from recbole_rlmrec.training.evaluation import ScoreCheck, hits_and_counts
 
 #: Metrics whose value for a user follows from hits and the number of items to be found.
 _METRICS = ("recall", "ndcg", "map")
@@ -37,9 +37,14 @@ def ranked_items(scores: torch.Tensor, history: Any, k: int) -> torch.Tensor:
         scores: ``[users, items]``; overwritten.
         history: index of the scores that the protocol leaves out.
         k: how many.
+
+    Raises:
+        TrainingError: a score is NaN or infinite.
     """
+    check = ScoreCheck()
+    check.full_sort(lambda batch: (None, scores), (None, history))
+    check.require_finite("this model", "in this block")
     scores[:, 0] = -np.inf
-    scores[history] = -np.inf
     return scores.topk(k, dim=1).indices
 
 

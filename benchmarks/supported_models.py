@@ -24,6 +24,7 @@ from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.registry import ALIGNMENTS, BACKBONES, endings_of, get_model
+from recbole_rlmrec.training.machine import machine_fault
 from recbole_rlmrec.training.trainer import trainer_class
 
 DATASET = "generated"
@@ -75,6 +76,8 @@ def tried(name: str, train: Callable[[str], None]) -> str | None:
     try:
         train(name)
     except RLMRecError as error:
+        if machine_fault(error) is not None:
+            raise  # a full disk says nothing of the model
         return str(error)
     return None
 

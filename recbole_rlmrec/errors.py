@@ -25,5 +25,9 @@ class TrainingError(RLMRecError, RuntimeError):
     """A training went wrong: a loss that is no number, or a process that died."""
 
 
+class MachineError(RLMRecError, OSError):
+    """The machine ran out of something, such as disk or memory: it says nothing of what was computed."""
+
+
 class ContractError(RLMRecError, TypeError):
     """A class from outside, or another part, returns or declares something else than the contract of its kind asks."""

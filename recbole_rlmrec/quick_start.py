@@ -21,14 +21,15 @@ from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
-from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.errors import RLMRecError, SettingError
+from recbole_rlmrec.files import atomic_path, require_writable
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
 from recbole_rlmrec.training.launch import Processes, run_in_processes
+from recbole_rlmrec.training.machine import LESS_MEMORY, let_logs_fail, machine_faults_named
 from recbole_rlmrec.training.trainer import trainer_class
 
 _logger = logging.getLogger(__name__)
@@ -165,19 +166,23 @@ def _run(
 ) -> Result:
     """Do the run of this process, which ``join`` makes one of a group."""
     config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
-    with join(config):
+    # What writes says by itself how to go on.
+    with join(config), machine_faults_named(lambda: LESS_MEMORY, unless=(OSError, RLMRecError)):
         return _run_configured(config, saved=saved, own_log=own_log)
 
 
 def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Result:
     is_first = this_shard().rank == 0
     if config["result_file"] and is_first:
-        _check_writable(Path(config["result_file"]))
+        _check_writable("result_file", Path(config["result_file"]))
+    if saved and is_first:
+        _check_writable("checkpoint_dir", Path(config["checkpoint_dir"]), "checkpoint.pth")
     init_seed(config["seed"], config["reproducibility"])
     # RecBole makes folders that are not there a moment before; of runs that begin together all but one would fail.
     if is_first and own_log:
         Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
         init_logger(config)
+        let_logs_fail()
     _logger.info(sys.argv)
     _logger.info(config)
     config.log_notes()
@@ -497,13 +502,9 @@ def _floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
     return None if metrics is None else {name: float(value) for name, value in metrics.items()}
 
 
-def _check_writable(path: Path) -> None:
-    """Find out before the training, not after it, that a result cannot be written."""
+def _check_writable(key: str, path: Path, name: str = "") -> None:
+    """Find out before the training, not after it, that a file, or ``name`` in a folder, cannot be written."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(f"'{path}' is a folder")
-        with atomic_path(path.with_name(f"{path.name}.probe")) as temporary:
-            temporary.touch()
-        path.with_name(f"{path.name}.probe").unlink()
+        require_writable(path / name if name else path)
     except OSError as error:
-        raise SettingError(f"result_file='{path}' cannot be written: {error}.") from error
+        raise SettingError(f"{key}='{path}' cannot be written: {error}.") from error

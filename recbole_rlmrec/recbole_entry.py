@@ -24,7 +24,8 @@ from recbole_rlmrec.model import registry
 from recbole_rlmrec.quick_start import load_model, run
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.training.checkpoint import load_checkpoint
-from recbole_rlmrec.training.trainer import trainer_class, trainer_over
+from recbole_rlmrec.training.evaluation import ScoreCheck
+from recbole_rlmrec.training.trainer import SafeTrainerMixin, trainer_class, trainer_over
 
 _logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ def register_with_recbole() -> None:
     compat.reroute_method(Config, "__init__", _config)
     compat.reroute_method(Trainer, "__init__", _trainer)
     compat.reroute_method(Trainer, "evaluate", _evaluate)
+    compat.reroute_method(Trainer, "_full_sort_batch_eval", _full_sort_batch_eval)
+    compat.reroute_method(Trainer, "_neg_sample_batch_eval", _neg_sample_batch_eval)
     compat.reroute_method(Trainer, "resume_checkpoint", _resume_checkpoint)
     for function, route in (
         (utils.get_model, _get_model),
@@ -181,9 +184,26 @@ def _evaluate(
     model_file: Any = None,
     show_progress: bool = False,
 ) -> Any:
-    """Let RecBole's trainers read the best epoch that they wrote, with any torch."""
+    """Let RecBole's trainers read the best epoch that they wrote, with any torch, and rank by numbers only."""
+    if not isinstance(self, SafeTrainerMixin):
+        self.rlmrec_scores = ScoreCheck(self.device)
     with compat.recboles_checkpoint(model_file or self.saved_model_file, type(self.model)):
-        return theirs(self, eval_data, load_best_model, model_file, show_progress)
+        result = theirs(self, eval_data, load_best_model, model_file, show_progress)
+    if not isinstance(self, SafeTrainerMixin):
+        self.rlmrec_scores.require_finite(type(self.model).__name__, "in this evaluation")
+    return result
+
+
+def _full_sort_batch_eval(theirs: Any, self: Any, batch: Any) -> Any:
+    if isinstance(self, SafeTrainerMixin):
+        return theirs(self, batch)  # which checks them itself
+    return self.rlmrec_scores.full_sort(functools.partial(theirs, self), batch)
+
+
+def _neg_sample_batch_eval(theirs: Any, self: Any, batch: Any) -> Any:
+    if isinstance(self, SafeTrainerMixin):
+        return theirs(self, batch)
+    return self.rlmrec_scores.sampled(functools.partial(theirs, self), batch, self.config["ITEM_ID_FIELD"])
 
 
 def _resume_checkpoint(theirs: Any, self: Any, resume_file: Any) -> None:

@@ -178,6 +178,36 @@ print(json.dumps([[[each.best_valid_result, each.test_result] for each in expect
     assert len({json.dumps(each) for each in found[0]}) == len(found[0])
 
 
+def test_scores_that_are_no_numbers_are_not_ranked_by_recboles_trainer_either(settings: dict[str, Any]) -> None:
+    found = ran(
+        f"""
+{LINE}
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.trainer import Trainer
+from recbole.utils import get_model
+found = []
+for model, mode in [("BPR", "full"), ("BPR", "uni5"), ("LightGCN_RLMRecCon", "full")]:
+    config = Config(model, "tiny", config_dict={{**SETTINGS, "eval_args": {{"mode": mode}}}})
+    train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
+    model = get_model(model)(config, train_data.dataset)
+    trainer = Trainer(config, model)
+    trainer.eval_collector.data_collect(train_data)
+    trainer.evaluate(test_data, load_best_model=False)
+    model.user_embedding.weight.data.fill_(float("nan"))
+    try:
+        trainer.evaluate(test_data, load_best_model=False)
+    except Exception as error:
+        found.append([type(trainer).__module__, type(error).__name__, str(error)])
+print(json.dumps(found))
+""",
+        settings=settings,
+    )
+    assert [module for module, *_ in found] == ["recbole.trainer.trainer"] * 2 + ["recbole_rlmrec.training.trainer"]
+    for (_, kind, said), model in zip(found, ("BPR", "BPR", "LightGCN_RLMRecCon")):
+        assert kind == "TrainingError" and said.startswith(f"The scores of {model} ") and "are not finite" in said
+
+
 def test_classes_by_name(settings: dict[str, Any]) -> None:
     """``get_model`` and ``get_trainer`` by name, as in RecBole's own functions; special trainers stay."""
     found = ran(

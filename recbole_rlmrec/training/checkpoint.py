@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import scipy.sparse
 import torch
 
 from recbole_rlmrec.errors import CheckpointError
+from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.training.machine import machine_faults_named
 
 CHECKPOINT_FORMAT = 1
 _CHECKPOINT_KEYS = (
@@ -60,6 +65,42 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
             f"'{path}' has checkpoint format {checkpoint['format']}; this version reads format {CHECKPOINT_FORMAT}."
         )
     return checkpoint
+
+
+def write_checkpoint(state: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint; one that is there stays as it is until the new one is whole.
+
+    Args:
+        state: tensors and plain values.
+        path: the file.
+
+    Raises:
+        MachineError: it cannot be written, as when the disk is full.
+    """
+
+    def remark() -> str:
+        free = ""
+        with suppress(OSError):
+            free = f", and the disk has {shutil.disk_usage(Path(path).parent).free:,} left"
+        return (
+            f"The checkpoint '{path}' was not written: it needs about {sum(_sizes(state)):,} bytes{free}. Make room, "
+            "within the quota if there is one, or give another folder with --checkpoint_dir."
+        )
+
+    with machine_faults_named(remark), atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _sizes(value: Any) -> Iterator[int]:
+    """Yield the bytes of each tensor in plain values."""
+    if isinstance(value, torch.Tensor):
+        yield value.numel() * value.element_size()
+    elif isinstance(value, dict):
+        for entry in value.values():
+            yield from _sizes(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _sizes(entry)
 
 
 def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: str | Path) -> None:

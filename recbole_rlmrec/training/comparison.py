@@ -62,6 +62,13 @@ def write_record(outcome: Outcome, settings: Mapping[str, Any], data: Mapping[st
         _logger.warning(f"The record of {outcome.checkpoint} was not written: {error}. Nothing else depends on it.")
 
 
+def drop_record(checkpoint: str | Path) -> None:
+    """Remove the record of a checkpoint's training, and nothing else that has its name."""
+    path = record_path(checkpoint)
+    if {"outcome", "settings", "data"} <= _read(path).keys():
+        path.unlink(missing_ok=True)
+
+
 def record_path(checkpoint: str | Path) -> Path:
     """Return where the record of a checkpoint's training lies."""
     return Path(checkpoint).with_suffix(".json")

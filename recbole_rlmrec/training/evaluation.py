@@ -1,16 +1,108 @@
-"""What evaluation keeps of each block of scores."""
+"""What evaluation checks, and what it keeps, of each block of scores."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from recbole.evaluator.collector import Collector, DataStruct
 
+from recbole_rlmrec.errors import TrainingError
 from recbole_rlmrec.ops.distributed import gather_rows
 
 #: What is collected block by block and starts again with each evaluation.
 _OF_ONE_EVALUATION = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
+
+
+#: What helps a training whose loss or scores are no numbers.
+DIVERGED_REMEDY = "Lower learning_rate, or the weight of the term; with enable_amp on a GPU, set enable_scaler as well."
+
+
+class ScoreCheck:
+    """Counts the scores of an evaluation that are NaN or infinite where no mask put them.
+
+    Args:
+        device: of the model; processes that share the users tell each other there what they found.
+        is_shared: whether each of several processes evaluates its own users only.
+    """
+
+    def __init__(self, device: Any = "cpu", *, is_shared: bool = False) -> None:
+        self._device, self._is_shared = device, is_shared
+        self._n_scores = self._n_users = 0
+        self._found: torch.Tensor | None = None
+
+    def full_sort(self, evaluate: Callable[[Any], Any], batch: Any) -> Any:
+        """Return what RecBole's trainer makes of a block of users, checked before the items to leave out are masked.
+
+        Args:
+            evaluate: its ``_full_sort_batch_eval``, or what else returns the scores, ``[B, items]``, second.
+            batch: users, index of the scores to mask (or None), and the items to be found.
+        """
+        users, history, *sought = batch
+        users, scores, *sought = evaluate((users, None, *sought))
+        ranked = scores[:, 1:]  # [PAD] is masked in any case
+        self._n_users += len(ranked)
+        self._n_scores += ranked.numel() - (0 if history is None else len(history[0]))
+        # One pass, and no copy. A sum beyond the largest number is not finite either: then all are looked at. A GPU
+        # looks at them at once, since reading the sum would make the host wait for it.
+        if scores.device.type != "cpu" or not torch.isfinite(ranked.sum()):
+            bad = ~torch.isfinite(scores)
+            bad[:, 0] = False
+            if history is not None:
+                bad[history] = False
+            self._add(bad.sum(), bad.any(dim=1).sum())
+        if history is not None:
+            scores[history] = -np.inf
+        return users, scores, *sought
+
+    def sampled(self, evaluate: Callable[[Any], Any], batch: Any, item_field: str) -> Any:
+        """Return what RecBole's trainer makes of a block of users and some items of each.
+
+        Args:
+            evaluate: its ``_neg_sample_batch_eval``.
+            batch: pairs of users and items, ``[B]``; the row of each pair's user, ``[B]``; and the items to be found.
+            item_field: name of the items' ids.
+        """
+        pairs, rows, *_ = batch
+        evaluated = evaluate(batch)
+        scores = evaluated[1]
+        if scores.ndim == 2:  # in a table of all items, where the others are masked
+            scores = scores[rows, pairs[item_field]]
+        rows = torch.as_tensor(rows)
+        self._n_users += len(rows.unique())
+        self._n_scores += len(scores)
+        bad = ~torch.isfinite(scores)
+        if bad.any():
+            self._add(bad.sum(), rows.to(bad.device)[bad].unique().numel())
+        return evaluated
+
+    def _add(self, n_scores: torch.Tensor, n_users: torch.Tensor | int) -> None:
+        found = torch.stack([n_scores, torch.as_tensor(n_users, device=n_scores.device)])
+        self._found = found if self._found is None else self._found + found
+
+    def require_finite(self, model: str, when: str) -> None:
+        """Check that all scores so far were numbers; by all processes at once, where they share the users.
+
+        Args:
+            model: class name, for the message.
+            when: which weights it had, for the message.
+
+        Raises:
+            TrainingError: some were not.
+        """
+        found = [0, 0] if self._found is None else self._found.tolist()
+        counts = torch.tensor([[*found, self._n_scores, self._n_users]], device=self._device)
+        if self._is_shared:
+            counts = gather_rows(counts)
+        bad_scores, bad_users, n_scores, n_users = counts.sum(0).tolist()
+        if bad_scores:
+            raise TrainingError(
+                f"The scores of {model} {when} are not finite: {bad_scores:,} of {n_scores:,} scores, of "
+                f"{bad_users:,} of {n_users:,} users, are NaN or infinite, and nothing can be ranked by them. "
+                f"{DIVERGED_REMEDY} Where the weights are those of a checkpoint, train it again."
+            )
 
 
 class TopKCollector(Collector):
@@ -24,6 +116,7 @@ class TopKCollector(Collector):
 
     Attributes:
         is_shared: whether each of several processes collects for its own users only; the results are then gathered.
+        before_metrics: is called when an evaluation has all its scores, before a metric is computed.
         latest_hits: of the latest evaluation, ``[users, k + 1]`` from :func:`hits_and_counts`; None without such a
             metric.
     """
@@ -31,6 +124,7 @@ class TopKCollector(Collector):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.is_shared = False
+        self.before_metrics: Callable[[], None] | None = None
         self.latest_hits: torch.Tensor | None = None
         self.data_struct = _BlockStruct()
         self._needs_items, self._needs_hits = (self._take_over(name) for name in ("rec.items", "rec.topk"))
@@ -62,6 +156,12 @@ class TopKCollector(Collector):
                     "rec.topk", hits_and_counts(ranked, positive_u, positive_i, scores_tensor.shape[1])
                 )
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+
+    def model_collect(self, model: Any) -> None:
+        """Keep what the metrics need of a model, which RecBole asks for after the last block."""
+        if self.before_metrics is not None:
+            self.before_metrics()
+        super().model_collect(model)
 
     def get_data_struct(self) -> DataStruct:
         """Return what was collected, of all processes, on the CPU, and start again."""

@@ -27,7 +27,6 @@ from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
-from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import missing_package
 from recbole_rlmrec.ops.distributed import agreed, sum_gradients, this_shard
@@ -41,9 +40,11 @@ from recbole_rlmrec.training.checkpoint import (
     load_weights,
     pack,
     unpack,
+    write_checkpoint,
 )
-from recbole_rlmrec.training.comparison import Outcome, record_path
-from recbole_rlmrec.training.evaluation import TopKCollector
+from recbole_rlmrec.training.comparison import Outcome, drop_record
+from recbole_rlmrec.training.evaluation import DIVERGED_REMEDY, ScoreCheck, TopKCollector
+from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.training.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
 from recbole_rlmrec.training.stopping import EarlyStopping, Margin
 
@@ -105,10 +106,15 @@ class SafeTrainerMixin:
         super().__init__(config, model)  # type: ignore[call-arg]
         if type(self.eval_collector) is Collector:
             self.eval_collector = TopKCollector(config)
+            self.eval_collector.before_metrics = self._require_finite_scores
+        self._scores = ScoreCheck()
+        self._weights = ""
         # RecBole's trainer of Pop, ItemKNN, ... sets the only epoch after this, and would validate in none.
         self.eval_step = min(self.eval_step, self.epochs)
         self.fingerprint: dict[str, str] = {}
         self._latest_valid_result: dict[str, float] | None = None
+        self._written_epoch = -1
+        self._written_result: dict[str, float] | None = None
         self._stopping: EarlyStopping | None = None
         self._restored: tuple[dict[str, Any], float] | None = None
         self._popularity: PopularityRanking | None = None
@@ -146,9 +152,10 @@ class SafeTrainerMixin:
             # NCL clusters every so many epochs; one that goes on in between would have no clusters.
             self.model.e_step()
         try:
-            result: tuple[float, dict[str, float] | None] = super().fit(  # type: ignore[misc]
-                train_data, valid_data, verbose, saved, show_progress, remember
-            )
+            with machine_faults_named(lambda: self._what_is_kept(saved=saved)):
+                result: tuple[float, dict[str, float] | None] = super().fit(  # type: ignore[misc]
+                    train_data, valid_data, verbose, saved, show_progress, remember
+                )
         except KeyboardInterrupt:
             if saved and Path(self.saved_model_file).is_file():
                 self.logger.warning(
@@ -160,6 +167,16 @@ class SafeTrainerMixin:
         # A training that goes on where nothing is left to train ended before it began.
         self._say_how_it_ended(ended[-1] if ended else self.start_epoch - 1 if self.best_valid_result else None)
         return result
+
+    def _what_is_kept(self, *, saved: bool) -> str:
+        """Say what there is of a training that the machine ended."""
+        if not saved or self._written_epoch < 0 or not Path(self.saved_model_file).is_file():
+            return "Nothing is kept of this training."
+        found = f" ({self._written_result})" if self._written_result else ""
+        return (
+            f"The best epoch so far, {self._written_epoch}{found}, is kept: go on with "
+            f"--resume_from={self.saved_model_file}"
+        )
 
     # ------------------------------------------------------------------ early stopping and the popularity ranking
 
@@ -292,8 +309,8 @@ class SafeTrainerMixin:
             "margin": asdict(self._margin) if self._margin is not None else None,
             "base": self.base_record,
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        write_checkpoint(state, path)
+        self._written_epoch, self._written_result = epoch, self._latest_valid_result
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
@@ -330,7 +347,8 @@ class SafeTrainerMixin:
         self.cur_step = checkpoint["cur_step"]
         self.best_valid_score = checkpoint["best_valid_score"]
         self.best_valid_result = self._latest_valid_result = checkpoint["best_valid_result"]
-        self.best_epoch = checkpoint["epoch"]
+        self.best_epoch = self._written_epoch = checkpoint["epoch"]
+        self._written_result = checkpoint["best_valid_result"]
         # Checkpoints of version 0.1 know neither of patience in steps nor of the popularity ranking nor of a base.
         if checkpoint.get("stopping") is not None:
             score = self.best_valid_score if self.valid_metric_bigger else -self.best_valid_score
@@ -340,7 +358,7 @@ class SafeTrainerMixin:
         self.saved_model_file = str(resume_file)
         if this_shard().rank == 0:
             # It speaks of weights that will not be there any more.
-            record_path(resume_file).unlink(missing_ok=True)
+            drop_record(resume_file)
         self.logger.info(f"Training goes on from epoch {self.start_epoch} with {resume_file}.")
 
     def keep_base(self, base: Outcome) -> str:
@@ -361,8 +379,7 @@ class SafeTrainerMixin:
             **{name: {**own[name], **stored[name]} for name in ("state_dict", "other_parameter")},
             "aligned": self.saved_model_file,
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        write_checkpoint(state, path)
         return path
 
     def _check_settings(self, stored: dict[str, Any], path: str | Path) -> None:
@@ -382,16 +399,39 @@ class SafeTrainerMixin:
         model_file: str | None = None,
         show_progress: bool = False,
     ) -> Any:
-        """Evaluate as RecBole's trainer does, with the best weights read safely where asked for."""
+        """Evaluate as RecBole's trainer does, with the best weights read safely where asked for.
+
+        Raises:
+            TrainingError: scores are NaN or infinite.
+        """
+        self._weights = f"after epoch {max(self.train_loss_dict)}" if self.train_loss_dict else "with its weights"
         if load_best_model and eval_data:
             path = model_file or self.saved_model_file
+            self._weights = f"with the weights of '{path}'"
             if this_shard().rank == 0:
-                load_weights(self.model, load_checkpoint(path, self.device), path)
+                checkpoint = load_checkpoint(path, self.device)
+                load_weights(self.model, checkpoint, path)
+                self._weights += f", epoch {checkpoint['epoch']},"
                 self.logger.info(f"Best weights from {path}")
             _copy_from_first_process(self.model)
+        is_shared = isinstance(eval_data, FullSortLoader)
+        self._scores = ScoreCheck(self.device, is_shared=is_shared)
         if isinstance(self.eval_collector, TopKCollector):
-            self.eval_collector.is_shared = isinstance(eval_data, FullSortLoader)
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)  # type: ignore[misc]
+            self.eval_collector.is_shared = is_shared
+        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)  # type: ignore[misc]
+        if not isinstance(self.eval_collector, TopKCollector):
+            self._require_finite_scores()
+        return result
+
+    def _require_finite_scores(self) -> None:
+        self._scores.require_finite(type(self.model).__name__, self._weights)
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        return self._scores.full_sort(super()._full_sort_batch_eval, batched_data)  # type: ignore[misc]
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        evaluate = super()._neg_sample_batch_eval  # type: ignore[misc]
+        return self._scores.sampled(evaluate, batched_data, self.config["ITEM_ID_FIELD"])
 
     def _loss_names(self, losses: Any) -> tuple[str, ...]:
         names = tuple(getattr(self.model, "loss_names", ()))
@@ -553,10 +593,7 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
             return
         labels = names or tuple(f"loss {number}" for number in range(1, len(sums) + 1))
         found = ", ".join(f"{label} = {value}" for label, value in zip(labels, sums))
-        raise TrainingError(
-            f"The training loss of epoch {epoch} is not finite ({found}). Lower learning_rate, or the weight of the "
-            "term; with enable_amp on a GPU, set enable_scaler as well."
-        )
+        raise TrainingError(f"The training loss of epoch {epoch} is not finite ({found}). {DIVERGED_REMEDY}")
 
 
 class UntrainedTrainer(Trainer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,18 @@ from recbole.evaluator import Collector, Evaluator
 from recbole.sampler import Sampler
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import init_seed
+from trainings import train
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.data.sampler import PairSampler
+from recbole_rlmrec.errors import TrainingError
 from recbole_rlmrec.ops.distributed import Shard
-from recbole_rlmrec.training.evaluation import TopKCollector, hits_and_counts
+from recbole_rlmrec.quick_start import load_model
+from recbole_rlmrec.training import evaluation as module
+from recbole_rlmrec.training.checkpoint import load_checkpoint
+from recbole_rlmrec.training.evaluation import ScoreCheck, TopKCollector, hits_and_counts
 from recbole_rlmrec.training.trainer import trainer_class
 
 PHASES = ["train", "valid", "test"]
@@ -240,6 +245,137 @@ def test_one_user_is_evaluated(world: World) -> None:
         trainer.tensorboard.close()
     parts = [loader._dataset for loader in (train_data, train_data, test_data)]
     assert result == pytest.approx(recboles_result(config, model, parts, "test", train_data), abs=1e-6)
+
+
+# ---------------------------------------------------------------------- scores that are no numbers
+
+
+def evaluated(world: World, change: Callable[[Any], None], *, sampled: bool = False, **settings: Any) -> Any:
+    """Change the weights of a BPR and evaluate it on the test split."""
+    if sampled:
+        settings["eval_args"] = {"mode": {"valid": "uni5", "test": "uni5"}}
+    config = world.config("BPR", **settings)
+    _, train_data, _, test_data = world.loaders(config)
+    model = config.model_class(config, train_data._dataset)
+    with torch.no_grad():
+        change(model)
+    trainer = trainer_class(config)(config, model)
+    try:
+        return trainer.evaluate(test_data, load_best_model=False)
+    finally:
+        trainer.tensorboard.close()
+
+
+def set_rows(model: Any, table: str, rows: Any, value: float) -> None:
+    getattr(model, f"{table}_embedding").weight[rows] = value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_scores_that_are_no_numbers_are_not_ranked(world: World, value: float, sampled: bool) -> None:
+    """Every score is such a one: 28 users of the test, with 30 items less those that are masked."""
+    with pytest.raises(
+        TrainingError, match=r"scores of BPR with its weights are not finite: .*learning_rate"
+    ) as raised:
+        evaluated(
+            world,
+            lambda model: [set_rows(model, table, slice(None), value) for table in ("user", "item")],
+            sampled=sampled,
+        )
+    masked = len(world.train[np.isin(world.train[:, 0], world.test[:, 0])]) + len(
+        world.valid[np.isin(world.valid[:, 0], world.test[:, 0])]
+    )
+    n = len(world.test) * 6 if sampled else 28 * 30 - masked
+    assert f"{n:,} of {n:,} scores, of 28 of 28 users" in str(raised.value)
+
+
+def test_only_scores_that_no_mask_covers_count(world: World) -> None:
+    """An item whose vector is NaN spoils the users to whom it may be recommended, and these alone are counted."""
+    users = {user for user, _ in world.test.tolist()}
+    item = world.test[0, 1]
+    known = {user for part in (world.train, world.valid) for user, other in part.tolist() if other == item}
+
+    def spoil(model: Any) -> None:
+        set_rows(model, "item", ids[item], float("nan"))
+
+    config = world.config("BPR")
+    ids = create_dataset(config).build()[0].field2token_id["item_id"]
+    n_spoilt = len(users - known)
+    assert 0 < n_spoilt < len(users)
+    with pytest.raises(TrainingError, match=f": {n_spoilt} of [0-9]+ scores, of {n_spoilt} of 28 users"):
+        evaluated(world, spoil)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_padding_may_score_anything_and_sums_may_overflow(world: World, sampled: bool) -> None:
+    def pad(model: Any) -> None:
+        set_rows(model, "item", 0, float("nan"))
+
+    expected = evaluated(world, lambda model: None, sampled=sampled)
+    assert evaluated(world, pad, sampled=sampled) == expected
+
+    def large(model: Any) -> None:
+        for table in ("user", "item"):
+            getattr(model, f"{table}_embedding").weight.fill_(6e18)  # scores of 2.9e38, which the sum of two is not
+
+    evaluated(world, large, sampled=sampled)
+
+
+def test_blocks_are_added_up(world: World) -> None:
+    for eval_batch_size in (31, 31 * 5, 31 * 100):
+        with pytest.raises(TrainingError, match=r"of 28 of 28 users"):
+            evaluated(
+                world, lambda model: set_rows(model, "user", slice(None), float("nan")), eval_batch_size=eval_batch_size
+            )
+
+
+def test_processes_that_share_the_users_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one without users learns of it, or it would wait for the others for ever."""
+    monkeypatch.setattr(module, "gather_rows", lambda counts: torch.cat([counts, torch.tensor([[3, 2, 9, 4]])]))
+    with pytest.raises(TrainingError, match="3 of 9 scores, of 2 of 4 users"):
+        ScoreCheck(is_shared=True).require_finite("BPR", "here")
+    ScoreCheck().require_finite("BPR", "here")
+
+
+def test_a_collector_of_ones_own_is_no_way_around(world: World) -> None:
+    class Mine(Collector):
+        pass
+
+    config = world.config("BPR")
+    train_data, _, test_data = data_preparation(config, create_dataset(config))
+    model = config.model_class(config, train_data._dataset)
+    with torch.no_grad():
+        set_rows(model, "user", slice(None), float("nan"))
+    trainer = trainer_class(config)(config, model)
+    trainer.eval_collector = Mine(config)
+    try:
+        with pytest.raises(TrainingError, match="are not finite"):
+            trainer.evaluate(test_data, load_best_model=False)
+    finally:
+        trainer.tensorboard.close()
+
+
+def test_a_training_whose_scores_become_infinite_says_after_which_epoch(world: World) -> None:
+    """One step: its loss is finite, and the weights that it leaves are not worth a ranking."""
+    with pytest.raises(TrainingError, match=r"scores of LightGCN after epoch 0 are not finite"):
+        train(world, "LightGCN", learning_rate=1e30, train_batch_size=10_000)
+
+
+def test_a_checkpoint_of_nan_says_which(world: World) -> None:
+    checkpoint = train(world, "BPR").checkpoint
+    stored = load_checkpoint(checkpoint)
+    stored["state_dict"]["user_embedding.weight"].fill_(float("nan"))
+    torch.save(stored, checkpoint)
+    config, model, _, _, valid_data, test_data = load_model(checkpoint)
+    trainer = trainer_class(config)(config, model)
+    try:
+        for data in (valid_data, test_data):
+            with pytest.raises(TrainingError, match="scores of BPR with its weights are not finite"):
+                trainer.evaluate(data, load_best_model=False)
+            with pytest.raises(TrainingError, match=rf"with the weights of '{checkpoint}', epoch {stored['epoch']},"):
+                trainer.evaluate(data, model_file=checkpoint)
+    finally:
+        trainer.tensorboard.close()
 
 
 def test_a_metric_that_needs_the_number_of_items(world: World) -> None:

@@ -17,10 +17,10 @@ import torch
 from conftest import World
 from trainings import all_scores, train
 
-from recbole_rlmrec.errors import CheckpointError
+from recbole_rlmrec.errors import CheckpointError, MachineError, SettingError
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.quick_start import load_model
-from recbole_rlmrec.training.checkpoint import load_checkpoint
+from recbole_rlmrec.training.checkpoint import load_checkpoint, write_checkpoint
 from recbole_rlmrec.training.trainer import Trainer, trainer_class
 
 
@@ -190,6 +190,75 @@ def test_interrupted_save_keeps_the_old_checkpoint(world: World, monkeypatch: py
         train(world, "LightGCN", resume_from=str(checkpoint), epochs=50)
     assert checkpoint.read_bytes() == before
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_a_checkpoint_that_finds_no_room_says_how_much_it_needs_and_what_is_kept(world: World) -> None:
+    resource = pytest.importorskip("resource")
+    checkpoint = Path("saved/a.pth")
+    write_checkpoint({"weights": torch.zeros(10)}, checkpoint)
+    before = checkpoint.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(
+            MachineError, match=r"'saved/a\.pth' was not written: it needs about 400,012 bytes, and the"
+        ):
+            write_checkpoint({"weights": torch.zeros(1000, 100), "more": [torch.ones(3)]}, checkpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoint.read_bytes() == before
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def failing_save(monkeypatch: pytest.MonkeyPatch, at: int) -> list[Any]:
+    """Let the n-th checkpoint find a full disk, as torch says it; the epochs of those before are returned."""
+    save, epochs = torch.save, []
+
+    def until_full(state: Any, path: Any) -> None:
+        if len(epochs) == at - 1:
+            raise RuntimeError("[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed writing file")
+        epochs.append(state["epoch"])
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", until_full)
+    return epochs
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_full_disk_ends_a_training_with_its_result_up_to_then(
+    world: World, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    epochs = failing_save(monkeypatch, at)
+    with pytest.raises(MachineError, match="PytorchStreamWriter failed writing file") as raised:
+        train(world, "LightGCN", epochs=20, learning_rate=0.01)
+    kept = list(Path("saved").iterdir())
+    if at == 1:
+        assert str(raised.value).endswith("Nothing is kept of this training.") and not kept
+        return
+    [checkpoint] = kept
+    stored = load_checkpoint(checkpoint)
+    assert [stored["epoch"]] == epochs
+    assert str(raised.value).endswith(
+        f"The best epoch so far, {stored['epoch']} ({stored['best_valid_result']}), is kept: go on with "
+        f"--resume_from={checkpoint}"
+    )
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_written_is_found_before_training(world: World) -> None:
+    Path("file").write_text("")
+    for folder in ("file", "/proc/none"):
+        with pytest.raises(SettingError, match=f"checkpoint_dir='{folder}' cannot be written"):
+            train(world, "LightGCN", checkpoint_dir=folder)
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.pth.probe"])
+def test_files_beside_a_checkpoint_that_is_gone_on_from_stay(world: World, name: str) -> None:
+    first = train(world, "LightGCN", result_file="saved/mine.json")
+    Path(first.checkpoint).rename("saved/mine.pth")
+    Path("saved/mine.pth.probe").write_text("mine")
+    before = Path("saved", name).read_bytes()
+    train(world, "LightGCN", resume_from="saved/mine.pth", epochs=3, result_file="other.json")
+    assert Path("saved", name).read_bytes() == before
 
 
 @pytest.mark.parametrize(
