@@ -13,9 +13,13 @@ from typing import Any
 
 import yaml
 
+from recbole_rlmrec.data.file_access import open_no_link
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path, try_lock
 from recbole_rlmrec.tuning.space import key_of
+
+#: Of the trials that run; whatever is in a folder of this name is this package's, and is removed in the end.
+_CHECKPOINTS = ".checkpoints-of-trials"
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class Journal:
     def opened(self) -> Iterator[None]:
         """Hold the folder while the context lasts, with the trials recorded before in ``trials``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
+        # Not emptied: whatever is in a file of this name stays.
+        with open(self.folder / "lock", "a", opener=open_no_link) as lock:
             if not try_lock(lock.fileno()):
                 raise SettingError(f"Another search is running in '{self.folder}'. Give --tune_output=FOLDER.")
             self._check_conditions()
@@ -104,7 +109,7 @@ class Journal:
 
     def checkpoint_folder(self, number: int) -> Path:
         """Return where a trial leaves its checkpoint."""
-        return self.folder / "checkpoints" / str(number)
+        return self.folder / _CHECKPOINTS / str(number)
 
     def add(self, trial: Trial, checkpoint: str | None = None) -> None:
         """Record a finished trial; keep its checkpoint if it is the best, and drop it if not."""
@@ -121,7 +126,7 @@ class Journal:
 
     def drop_leftovers(self) -> None:
         """Remove the checkpoints of trials that never ended."""
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(self.folder / _CHECKPOINTS, ignore_errors=True)
 
     def write_best(self, comments: list[str]) -> Path:
         """Write the best trial's settings as YAML under comments, and return the file."""

@@ -16,6 +16,8 @@ from ray._private import ray_constants
 from ray.tune.search import Searcher
 
 from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.errors import MachineError
+from recbole_rlmrec.training.machine import machine_fault
 from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import Proposals
 from recbole_rlmrec.tuning.trial import Task
@@ -31,6 +33,10 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+
+
+#: Of Ray's files while it runs; whatever is in a folder of this name is removed in the end.
+_FOLDER = ".ray-of-trials"
 
 
 class Search(Protocol):
@@ -56,7 +62,7 @@ def run_with_ray(search: Search) -> None:
     os.environ.update(_ENVIRONMENT)
     ray_constants.ENABLE_RAY_CLUSTER = False  # this process may have read the first of them before
     is_gpu = search.config["device"].type == "cuda"
-    folder = (search.journal.folder / "ray").resolve()
+    folder = search.journal.folder.resolve() / _FOLDER
     task, here, checkpoints = search.task, os.getcwd(), search.journal.checkpoint_folder
 
     def trainable(config: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def run_with_ray(search: Search) -> None:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
     if proposing.fatal is not None:
-        raise OSError(proposing.fatal)
+        raise MachineError(proposing.fatal)
 
 
 def _run_in_worker(task: Task, number: int, parameters: dict[str, Any], checkpoint_folder: Path) -> dict[str, Any]:
@@ -102,8 +108,11 @@ def _run_in_worker(task: Task, number: int, parameters: dict[str, Any], checkpoi
         task = replace(task, command_line={**task.command_line, "gpu_id": visible})
     try:
         trial, checkpoint = task.run(number, parameters, checkpoint_folder)
-    except OSError as error:
-        return {"fatal": str(error)}
+    except Exception as error:
+        reason = machine_fault(error)
+        if reason is None:
+            raise
+        return {"fatal": reason}
     # As text: Ray would make one level of all mappings.
     return {"trial": json.dumps(asdict(trial)), "checkpoint": checkpoint}
 
@@ -134,14 +143,16 @@ class _Proposing(Searcher):
         return {"number": number, "parameters": parameters}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record a trial; a worker that died is a trial that failed."""
+        """Record a trial; a worker that died says nothing of its settings, for it is mostly memory that ends one."""
         number, parameters = self._running.pop(trial_id)
         found = result or {}
         if "fatal" in found:
             self.fatal = found["fatal"]
         elif error or "trial" not in found:
-            message = "the process of this trial died, perhaps for want of memory; --jobs sets how many run at a time"
-            self._search.record(Trial(number, parameters, 0.0, {}, error=message), None)
+            self.fatal = (
+                f"The process of trial {number} ({parameters}) died, perhaps for want of memory; --jobs sets how many "
+                "run at a time"
+            )
         else:
             self._search.record(Trial(**json.loads(found["trial"])), found["checkpoint"])
 

@@ -22,6 +22,7 @@ from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError, TrainingError
 from recbole_rlmrec.settings import Choice, Range, inert
+from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import ALGORITHMS, Algorithm, Proposals, trial_doc
 from recbole_rlmrec.tuning.space import Space, find_space
@@ -115,6 +116,7 @@ def tune(
     Raises:
         SettingError: an argument, the space or a setting is wrong, or a package is missing.
         TrainingError: all trials of a model failed.
+        MachineError: the machine ran out of something, such as disk or memory; the next call goes on.
     """
     _check_arguments(tool, algorithm, max_evals, jobs)
     names = [models] if isinstance(models, (str, type)) else list(models)
@@ -190,8 +192,9 @@ class Search:
         Raises:
             SettingError: the folder belongs to another search, or to one with more trials.
             TrainingError: all trials failed.
+            MachineError: the machine ran out of something; the trials that ran are not recorded.
         """
-        with self.journal.opened():
+        with machine_faults_named(self._what_is_kept), self.journal.opened():
             self._check_budget()
             self._say_what_is_searched()
             if len(self.journal.trials) < self.budget:
@@ -214,6 +217,14 @@ class Search:
             round(sum(trial.seconds for trial in trials), 2),
             self.journal.folder / "best.yaml",
             self.journal.folder / "best.pth",
+        )
+
+    def _what_is_kept(self) -> str:
+        """Say what becomes of a search that the machine ended."""
+        return (
+            f"The search has stopped, with {len(self.journal.trials)} of {self.budget} trials recorded: this is the "
+            "machine's fault, not that of the settings that were tried. Make room, and the same command tries them "
+            "again and goes on; settings that always need more than there is have to be taken out of the space."
         )
 
     def _run_tool(self) -> None:

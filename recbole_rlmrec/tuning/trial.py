@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from recbole.utils.logger import RemoveColorFilter
 
 from recbole_rlmrec.errors import RLMRecError
 from recbole_rlmrec.quick_start import run
+from recbole_rlmrec.training.machine import machine_fault
 from recbole_rlmrec.tuning.journal import Trial
 
 _logger = logging.getLogger(__name__)
@@ -48,8 +50,8 @@ class Task:
     def run(self, number: int, parameters: Mapping[str, Any], checkpoint_folder: Path) -> tuple[Trial, str | None]:
         """Train with the parameters of a trial, and test the best epoch.
 
-        A training that fails is a result, too: the search goes on. What no other trial could survive, such as a full
-        disk or an interrupt, is raised.
+        A training that fails is a result, too: the search goes on. What says nothing of the parameters is raised: an
+        interrupt, and faults of the machine, such as a full disk.
 
         Returns:
             The trial, and the checkpoint it left; None if it failed.
@@ -68,9 +70,12 @@ class Task:
                 settings = result.settings
                 if result.best_valid_score is None:
                     raise RLMRecError("nothing was validated")
-            except OSError:
-                raise
-            except Exception as error:  # whatever these parameters led to
+                if not math.isfinite(result.best_valid_score):
+                    raise RLMRecError(f"the valid_metric is {result.best_valid_score}")
+            except Exception as error:
+                if machine_fault(error) is not None:
+                    raise
+                # Whatever these parameters led to.
                 _logger.info("This trial failed.", exc_info=True)
                 text = str(error) if isinstance(error, RLMRecError) else f"{type(error).__name__}: {error}"
                 return Trial(number, dict(parameters), round(perf_counter() - started, 2), settings, error=text), None
@@ -81,10 +86,25 @@ class Task:
             settings,
             result.best_valid_score,
             result.best_epoch,
-            result.best_valid_result,
-            result.test_result,
+            _numbers(result.best_valid_result),
+            _numbers(result.test_result),
         )
         return trial, result.checkpoint
+
+
+def _numbers(metrics: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Return the metrics that are numbers, which a record can hold."""
+    return None if metrics is None else {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+class _TrialLog(logging.FileHandler):
+    """A trial's log file; a disk that takes no more of it ends the trial instead of printing at each message."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Raise what went wrong if it is the disk's fault."""
+        if isinstance(sys.exc_info()[1], OSError):
+            raise
+        super().handleError(record)
 
 
 @contextlib.contextmanager
@@ -93,7 +113,8 @@ def _logged_to(path: Path, console_level: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
-    file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    path.unlink(missing_ok=True)  # a link of that name would be written through
+    file = _TrialLog(path, mode="w", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s"))
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(console_level)
@@ -106,4 +127,5 @@ def _logged_to(path: Path, console_level: str) -> Iterator[None]:
     finally:
         root.handlers = handlers
         root.setLevel(level)
-        file.close()
+        with contextlib.suppress(OSError):  # of a full disk was said what is to be said
+            file.close()

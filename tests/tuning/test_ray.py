@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ from conftest import World
 from test_search import recorded, search
 
 from recbole_rlmrec.quick_start import run
-from recbole_rlmrec.tuning.space import key_of
+from recbole_rlmrec.tuning.journal import Journal, Trial
+from recbole_rlmrec.tuning.proposal import Proposals
+from recbole_rlmrec.tuning.space import key_of, read_space
+from recbole_rlmrec.tuning.trial import Task
 
 
 def observed(function: Callable[[], None], addresses: set[str]) -> Callable[[], None]:
@@ -55,8 +61,65 @@ def test_ray_tries_the_same_and_finds_the_same(world: World, one_thread: None, m
     assert by_parameters == {key_of(trial["parameters"]): {**trial, "number": None} for trial in expected}
     assert (found.n_trials, found.n_failed) == (5, 1)
     assert sorted(path.name for path in Path("two").rglob("*.pth")) == ["best.pth"]
-    assert not list(Path("two").rglob("ray"))
+    assert not list(Path("two").rglob(".ray-of-trials"))
 
     again = run(found.model, found.dataset, [found.settings_file], {"use_gpu": False})
     assert again is not None and again.best_valid_score == found.best.score
     assert again.test_result == found.best.test_result
+
+
+class _Searching:
+    """As much of a search as Ray's view of it needs."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "a.hyper").write_text("x choice [1, 2, 3, 4]\n")
+        self.budget = 4
+        self.journal = Journal(folder, {})
+        self.proposals = Proposals(read_space(folder / "a.hyper"), "exhaustive", 1)
+        self.recorded: list[Trial] = []
+
+    def record(self, trial: Trial, checkpoint: str | None) -> None:
+        self.recorded.append(trial)
+        self.journal.add(trial, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (None, r"process of trial 1 \(\{'x': 1\}\) died, perhaps for want of memory"),
+        ({"fatal": "OSError: [Errno 28] No space left on device"}, "No space left on device"),
+    ],
+)
+def test_what_the_machine_ended_is_not_recorded(tmp_path: Path, result: Any, said: str) -> None:
+    """No trial begins after it; those that run are recorded; the next search repeats it."""
+    from recbole_rlmrec.tuning import ray_tool
+
+    searching: Any = _Searching(tmp_path)
+    proposing = ray_tool._Proposing(searching)
+    first, second = proposing.suggest("a"), proposing.suggest("b")
+    proposing.on_trial_complete("a", result, error=result is None)
+    assert proposing.fatal is not None and re.search(said, proposing.fatal)
+    assert proposing.suggest("c") == ray_tool.Searcher.FINISHED
+    done = Trial(second["number"], second["parameters"], 1.0, {}, 0.5)
+    proposing.on_trial_complete("b", {"trial": json.dumps(asdict(done)), "checkpoint": None})
+    assert searching.recorded == [done]
+    assert ray_tool._Proposing(searching).suggest("d") == first
+
+
+def test_a_worker_tells_faults_of_the_machine_from_failed_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole_rlmrec.tuning import ray_tool
+
+    task = Task("LightGCN", "tiny", (), {}, {}, tmp_path, "ERROR", 1)
+    raised: Any = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    def run(*_: Any, **__: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr("recbole_rlmrec.tuning.trial.run", run)
+    found = ray_tool._run_in_worker(task, 1, {"x": 1}, tmp_path / "checkpoints")
+    assert found == {"fatal": f"RuntimeError: {raised}"}
+    raised = RuntimeError("shapes differ")
+    found = ray_tool._run_in_worker(task, 1, {"x": 1}, tmp_path / "checkpoints")
+    assert json.loads(found["trial"])["error"] == "RuntimeError: shapes differ"

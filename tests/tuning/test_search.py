@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import World
 from trainings import all_scores
 
 from recbole_rlmrec.cli import main, train_main
-from recbole_rlmrec.errors import DataError, SettingError, TrainingError
+from recbole_rlmrec.errors import DataError, MachineError, SettingError, TrainingError
 from recbole_rlmrec.quick_start import Result, load_model, run
 from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import Proposals
@@ -183,7 +184,7 @@ def test_killed_and_begun_again(world: World, one_thread: None) -> None:
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert f"6 trials (random), {n_before} of them done." in finished.stdout
-    assert not Path("saved/tune/tiny/LightGCN/checkpoints").exists()
+    assert not Path("saved/tune/tiny/LightGCN/.checkpoints-of-trials").exists()
     assert recorded() == recorded(output="whole")
     assert len({key_of(trial["parameters"]) for trial in recorded()}) == len(recorded()) == 6
 
@@ -467,16 +468,98 @@ def test_a_trial_without_a_score_is_a_failed_one(world: World, trainings: Callab
     ]
 
 
-def test_a_full_disk_ends_the_search(world: World, trainings: Callable[..., Trainings]) -> None:
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+FAULTS = (
+    OSError("No space left on device"),
+    OSError(24, "Too many open files"),
+    MemoryError("No space"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed writing file data/0"),
+    caused(DataError("cannot be read"), OSError(5, "Input/output error")),
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_fault_of_the_machine_ends_the_search_and_its_trial_is_repeated(
+    world: World, trainings: Callable[..., Trainings], fault: Exception
+) -> None:
     def score(settings: dict[str, Any]) -> float:
         if len(made.tried) == 3:
-            raise OSError("No space left on device")
-        return 0.5
+            raise fault
+        return settings["n_layers"] / 10
 
     made = trainings(score)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(MachineError, match="with 2 of 6 trials recorded: this is the machine's fault") as raised:
         search(world, LAYERS)
+    assert str(fault) in str(raised.value)
     assert len(recorded()) == 2
+    [found] = search(world, LAYERS)
+    assert (found.n_trials, found.n_failed, found.best.parameters) == (6, 0, {"n_layers": 6})
+    trainings(lambda settings: settings["n_layers"] / 10)
+    search(world, LAYERS, output="whole")
+    assert recorded() == recorded(output="whole")
+
+
+def test_a_full_disk_while_trials_are_recorded_ends_the_search(
+    world: World, trainings: Callable[..., Trainings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings(lambda settings: 0.5)
+
+    def full(self: Any, comments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write_best", full)
+        with pytest.raises(MachineError, match=r"No space left on device.*1 of 6 trials recorded"):
+            search(world, LAYERS)
+    [found] = search(world, LAYERS)
+    assert found.n_trials == 6
+
+
+def test_too_large_for_a_gpu_is_the_trial_s_own_fault(world: World, trainings: Callable[..., Trainings]) -> None:
+    def score(settings: dict[str, Any]) -> float:
+        if settings["n_layers"] == 6:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return 0.5
+
+    trainings(score)
+    [found] = search(world, LAYERS)
+    assert (found.n_trials, found.n_failed) == (6, 1)
+
+
+def test_scores_that_are_no_numbers_fail_a_trial(world: World) -> None:
+    """In one step: the loss is a number, and the weights that the step leaves rank nothing."""
+    space = "learning_rate choice [0.01, 1e30]\n"
+    [found] = search(world, space, settings={"train_batch_size": 10_000, "epochs": 1})
+    assert (found.n_trials, found.n_failed, found.best.parameters) == (2, 1, {"learning_rate": 0.01})
+    [failed] = [trial for trial in recorded() if trial["error"]]
+    assert failed["parameters"] == {"learning_rate": 1e30}
+    assert failed["error"].startswith("The scores of LightGCN after epoch 0 are not finite")
+
+
+def test_a_metric_that_is_no_number(world: World, trainings: Callable[..., Trainings]) -> None:
+    trainings(lambda settings: float("nan") if settings["n_layers"] == 6 else 0.5)
+    [found] = search(world, LAYERS)
+    assert (found.n_trials, found.n_failed) == (6, 1)
+    assert [trial["error"] for trial in recorded() if trial["error"]] == ["the valid_metric is nan"]
+
+
+def test_nothing_of_the_user_s_is_removed_or_emptied(world: World, trainings: Callable[..., Trainings]) -> None:
+    folder = Path("saved/tune/tiny/LightGCN")
+    (folder / "log").mkdir(parents=True)
+    mine = [folder / name for name in ("checkpoints/mine.pth", "checkpoints/1/mine.pth", "ray/mine", "lock")]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    Path("mine.txt").write_text("mine")
+    (folder / "log/LightGCN-tiny-trial-1.log").symlink_to(Path("mine.txt").resolve())
+    trainings(lambda settings: 0.5)
+    search(world, LAYERS)
+    assert {path.read_text() for path in [*mine, Path("mine.txt")]} == {"mine"}
 
 
 def test_recbole_s_own_attributes_are_filled(world: World, trainings: Callable[..., Trainings]) -> None:
