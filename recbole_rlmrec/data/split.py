@@ -214,6 +214,53 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
     return aligned
 
 
+def time_split(users: np.ndarray, items: np.ndarray, times: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Split interactions by time: the earliest are for training, the latest for the test.
+
+    Args:
+        users: ``[N]``, numbers in the order of the tokens; of interactions at the same time, the pair decides.
+        items: ``[N]``, such numbers.
+        times: ``[N]``.
+        shares: of training, validation and test, in any unit.
+
+    Returns:
+        ``[N]`` int8, positions in ``SPLIT_NAMES``.
+
+    >>> time_split(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([4.0, 1.0, 2.0, 3.0]), (2, 1, 1)).tolist()
+    [2, 0, 0, 1]
+    """
+    codes = np.empty(len(users), dtype=np.int8)
+    codes[np.lexsort((items, users, times))] = np.repeat(
+        np.arange(len(shares), dtype=np.int8), _share_sizes(len(users), shares)
+    )
+    return codes
+
+
+def leave_one_out_split(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Split off each user's last interaction for the test, and the last but one for validation.
+
+    Of two interactions one is for the test; a single one is for training.
+
+    Args:
+        users: ``[N]``, numbers.
+        items: ``[N]``, numbers in the order of the tokens; of a user's interactions at the same time, the item decides.
+        times: ``[N]``.
+
+    Returns:
+        ``[N]`` int8, positions in ``SPLIT_NAMES``.
+
+    >>> leave_one_out_split(np.array([0, 0, 0, 1]), np.array([0, 1, 2, 0]), np.array([3.0, 1.0, 2.0, 3.0])).tolist()
+    [2, 0, 1, 0]
+    """
+    order = np.lexsort((items, times, users))
+    sizes = np.bincount(users)
+    from_end = np.cumsum(sizes)[users[order]] - np.arange(len(order))
+    size = sizes[users[order]]
+    codes = np.empty(len(users), dtype=np.int8)
+    codes[order] = np.where((from_end == 1) & (size > 1), 2, np.where((from_end == 2) & (size > 2), 1, 0))
+    return codes
+
+
 class _Column:
     """One token for each interaction, as a number: a string for each of many millions would be gigabytes.
 

@@ -116,7 +116,7 @@ def test_reviews_of_every_format(tmp_path: Path, spelling: str, is_gzipped: bool
         path = tmp_path / name  # gzipped or not is seen in the bytes, not in the name
         content = (FORMATS[spelling](record) + "\n").encode()
         path.write_bytes(gzip.compress(content) if is_gzipped else content)
-        file = JsonLines(path, parse_json_or_literal)
+        file = JsonLines(path, parse=parse_json_or_literal)
         assert list(file.records(SOURCES[name].review)) == [(1, expected[name])]
         assert (file.n_lines, file.n_malformed) == (1, 0)
 
@@ -200,7 +200,7 @@ def test_malformed_lines_are_counted_shown_and_skipped(tmp_path: Path) -> None:
     lines[2:2] = ["", "   "]  # blank ones count as none
     path = tmp_path / "Books.json"
     path.write_text("\n".join(lines))
-    file = JsonLines(path, parse_json_or_literal, max_malformed=0.25)
+    file = JsonLines(path, parse=parse_json_or_literal, max_malformed=0.25)
     read = list(file.records(SOURCES["amazon"].review))
     assert len(read) == 23 and {review for _, review in read} == {AMAZON_REVIEW_READ}
     assert [number for number, _ in read] == [1, 5, *range(12, 33)]
@@ -249,7 +249,7 @@ def test_long_lines_cost_no_memory(tmp_path: Path) -> None:
         '{"n": 1}\n' + "x" * 500 + '\n{"n": 2}\n{"text": "' + "y" * 40 + "\"}\n{'text': '" + "y" * 40 + "'}"
     )
     parse = partial(parse_json_or_literal, longest_literal=40)
-    file = JsonLines(path, parse, max_malformed=0.5, limits=Limits(block=8, longest_line=64))
+    file = JsonLines(path, parse=parse, max_malformed=0.5, limits=Limits(block=8, longest_line=64))
     assert [number for number, _ in file.records(dict)] == [1, 3, 4]
     assert file.n_malformed == 2 and "too long for a Python literal" in file.examples[1]
     assert max(len(line) for _, line in file.lines()) <= 64 + 2 * 8
@@ -258,7 +258,7 @@ def test_long_lines_cost_no_memory(tmp_path: Path) -> None:
 def test_line_ends_byte_order_mark_and_encodings(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(b'\xef\xbb\xbf{"n": "\xc3\xa9"}\r\n\r\n{"n": "\xff"}\r\n{"n": "\xe2\x80\xa8"}')
-    file = JsonLines(path, parse_json, max_malformed=0.5)
+    file = JsonLines(path, parse=parse_json, max_malformed=0.5)
     assert list(file.records(dict)) == [(1, {"n": "é"}), (4, {"n": "\u2028"})]
     assert "line 3 is not UTF-8 (invalid start byte at byte 8)" in file.examples[0]
 
