@@ -191,7 +191,7 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
        stay exact, as long as there are such.
 
     Args:
-        users: ``[N]``, user tokens, or numbers in the order of the tokens, which give the same split.
+        users: ``[N]``, user tokens, or numbers from 0 in the order of the tokens, which give the same split.
         items: ``[N]``, item tokens, or such numbers.
         seed: seed of the PCG64 generator.
         shares: of training, validation and test, in any unit.
@@ -202,9 +202,10 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
     >>> random_split(["anna"] * 5, ["i1", "i2", "i3", "i3", "i3"], seed=2020).tolist()
     [0, 0, 2, 1, 0]
     """
-    ranks = [_ranks(np.asarray(column)) for column in (users, items)]
+    ranks = [column if column.dtype.kind in "iu" else _ranks(column) for column in map(np.asarray, (users, items))]
     order = _shuffled(np.lexsort(ranks[::-1]), seed)
     ends = [column[order] for column in ranks]
+    del ranks
     codes = np.repeat(np.arange(len(shares), dtype=np.int8), _share_sizes(len(order), shares))
     train_counts = [np.bincount(nodes[codes == _TRAIN], minlength=nodes.max(initial=-1) + 1) for nodes in ends]
     moved = _cover_every_node(codes, ends, train_counts)
@@ -330,7 +331,9 @@ def _shuffled(order: np.ndarray, seed: int) -> np.ndarray:
     """Put the rows, given in the order of their pairs, into the order of the numbers they draw."""
     # Doubles and a sort, not Generator.permutation, whose algorithm NumPy may change.
     draws = np.random.Generator(np.random.PCG64(seed)).random(len(order))
-    return order[np.argsort(draws, kind="stable")]
+    places = np.argsort(draws, kind="stable")
+    del draws  # 8 bytes an interaction, of which there may be many millions
+    return order[places]
 
 
 def _share_sizes(n_interactions: int, shares: Sequence[float]) -> list[int]:

@@ -173,7 +173,7 @@ def _open(tables: Tables, choice: Choice, max_malformed: float, *, show_progress
         return user_id_of(record), item_id_of(record), rating, seconds_of(record)
 
     def text(record: Mapping[str, Any]) -> str:
-        return _plain(record.get(tables.review)) if tables.review else ""
+        return _plain(record.get(tables.review or ""))
 
     layouts: tuple[Layout, ...] = (layout,)
     items: Records[Any] | None = None
@@ -183,7 +183,7 @@ def _open(tables: Tables, choice: Choice, max_malformed: float, *, show_progress
         item_layout, items = opened(tables.items, list(names))
         layouts = (layout, item_layout)
         item = _item_reader(tables, item_id, _first(items))
-    source = Source("csv", "", "", "", choice.min_rating, interaction, text, item)
+    source = Source("csv", "", "", "", choice.min_rating, interaction, text if tables.review else None, item)
     return _Opened(source, layouts, interactions, items)
 
 

@@ -243,6 +243,7 @@ def write_dataset(
         found.keep(core)
     del core
     users_kept, items_kept = _Side.of(found.user_ids, found.users), _Side.of(found.item_ids, found.items)
+    found.users = found.items = np.empty(0, dtype=np.int32)  # the sides have their numbers from here on
     codes = _split(users_kept.codes, items_kept.codes, found.times, choice)
     sizes = np.bincount(codes, minlength=len(SPLIT_NAMES)).tolist()
     if not all(sizes):
@@ -251,15 +252,17 @@ def write_dataset(
             f"{sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test. Take more data or other --shares."
         )
     target = Path(output) / dataset
-    names = (f"{dataset}.inter", f"{dataset}.item", ITEMS_FILE, REVIEWS_FILE)
+    names = [f"{dataset}.inter", f"{dataset}.item", ITEMS_FILE, *([REVIEWS_FILE] if source.text else [])]
     try:
         with ExitStack() as stack:
             # No file takes its name before all are whole.
             paths = [stack.enter_context(atomic_path(target / name)) for name in names]
             with ExitStack() as opened:
-                inter, item, item_texts, review_texts = (opened.enter_context(path.open("wb")) for path in paths)
+                inter, item, item_texts, *review_texts = (opened.enter_context(path.open("wb")) for path in paths)
                 no_entry, no_text = _write_items(source, items, items_kept, item, item_texts)
-                _write_interactions(source, reviews, found, users_kept, items_kept, codes, inter, review_texts)
+                _write_interactions(source, reviews, found, users_kept, items_kept, codes, inter, *review_texts)
+            if not source.text:  # what is there is of another import
+                (target / REVIEWS_FILE).unlink(missing_ok=True)
     except OSError as error:
         with suppress(OSError):
             target.rmdir()  # where nothing was in it before
@@ -548,9 +551,9 @@ def _write_interactions(
     items: _Side,
     codes: np.ndarray,
     atomic: IO[bytes],
-    texts: IO[bytes],
+    texts: IO[bytes] | None = None,
 ) -> None:
-    """Write the interactions kept, in the order of the dump: RecBole's file and their texts."""
+    """Write the interactions kept, in the order of the dump: RecBole's file and, where there are some, their texts."""
     has_rating, has_time = bool(kept.rated.any()), bool(np.isfinite(kept.times).any())
     columns = ["user_id:token", "item_id:token"]
     columns += ["rating:float"] * has_rating + ["timestamp:float"] * has_time + ["split:token"]
@@ -560,9 +563,10 @@ def _write_interactions(
     for (line, review), (user, item, code) in zip(file.chosen(map(int, kept.lines), source.review), rows):
         if (review.user, review.item) != (users.originals[user], items.originals[item]):
             raise file.changed(line)
-        renamed = Review(users.tokens[user], items.tokens[item], review.text, review.rating, review.timestamp)
-        texts.write(review_line(renamed))
-        cells = [quoted(renamed.user), quoted(renamed.item)]
+        user_token, item_token = users.tokens[user], items.tokens[item]
+        if texts is not None:
+            texts.write(review_line(Review(user_token, item_token, review.text, review.rating, review.timestamp)))
+        cells = [quoted(user_token), quoted(item_token)]
         cells += [_number(review.rating)] * has_rating + [_number(review.timestamp)] * has_time
         cells.append(SPLIT_NAMES[code])
         atomic.write(("\t".join(cells) + "\n").encode("utf-8"))

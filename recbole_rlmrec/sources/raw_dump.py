@@ -40,7 +40,7 @@ class Source:
         usual: these names in words, for messages.
         min_rating: the least rating that counts as an interaction; None where there are no ratings.
         interaction: reads a line of the reviews without its text.
-        text: reads the text of such a line.
+        text: reads the text of such a line; None where there are no texts.
         item: reads a line of the items.
     """
 
@@ -50,7 +50,7 @@ class Source:
     usual: str
     min_rating: float | None
     interaction: Callable[[Mapping[str, Any]], Interaction]
-    text: Callable[[Mapping[str, Any]], str]
+    text: Callable[[Mapping[str, Any]], str] | None
     item: Callable[[Mapping[str, Any]], Item]
 
     @property
@@ -64,7 +64,7 @@ class Source:
     def review(self, record: Mapping[str, Any]) -> Review:
         """Read a line of the reviews."""
         user, item, rating, timestamp = self.interaction(record)
-        return Review(user, item, self.text(record), rating, timestamp)
+        return Review(user, item, self.text(record) if self.text else "", rating, timestamp)
 
     def find_files(
         self, folder: str | Path, reviews: str | Path | None = None, items: str | Path | None = None
@@ -300,7 +300,7 @@ def _checked(part: Any) -> str:
     """
     if not isinstance(part, Source):
         raise ContractError(f"{part!r} is no source: expected an object of {Source.__module__}.Source.")
-    for name in ("interaction", "text", "item"):
+    for name in ("interaction", *(["text"] if part.text is not None else []), "item"):
         if not callable(getattr(part, name)):
             raise ContractError(f"Source.{name} = {getattr(part, name)!r}: expected a function of one line's object.")
     least = part.min_rating
