@@ -24,7 +24,7 @@ from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.sources.raw_dump import SOURCES, Source
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, item_line, review_line
-from recbole_rlmrec.text.json_lines import MAX_MALFORMED, JsonLines, Records, parse_json_or_literal
+from recbole_rlmrec.text.json_lines import MAX_MALFORMED, Records
 
 K_CORE = 10
 SEED = 2023
@@ -195,7 +195,7 @@ def prepare(
     check_choice(dataset, choice, max_malformed)
     remedy = "Correct these lines, or allow more with --max-malformed."
     review_file, item_file = (
-        JsonLines(path, max_malformed, show_progress, remedy, parse=parse_json_or_literal)
+        kind.open(path, max_malformed, remedy, show_progress=show_progress)
         for path in kind.find_files(raw, reviews, items)
     )
     return write_dataset(kind, f"a raw dump of {kind.name}", review_file, item_file, dataset, output, choice)
