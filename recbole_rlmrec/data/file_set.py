@@ -21,7 +21,7 @@ from recbole_rlmrec.files import atomic_path, temporary_path
 from recbole_rlmrec.wording import listed
 
 #: What writes a set: a verb, or ``SemanticEmbedding.save`` for one side.
-Kind = Literal["import-release", "prepare", "build-semantics", "useremb", "itememb"]
+Kind = Literal["import-release", "import-csv", "prepare", "build-semantics", "useremb", "itememb"]
 _SAVED = ("useremb", "itememb")
 
 

@@ -191,7 +191,7 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
        stay exact, as long as there are such.
 
     Args:
-        users: ``[N]``, user tokens, or numbers in the order of the tokens, which give the same split.
+        users: ``[N]``, user tokens, or numbers from 0 in the order of the tokens, which give the same split.
         items: ``[N]``, item tokens, or such numbers.
         seed: seed of the PCG64 generator.
         shares: of training, validation and test, in any unit.
@@ -202,9 +202,10 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
     >>> random_split(["anna"] * 5, ["i1", "i2", "i3", "i3", "i3"], seed=2020).tolist()
     [0, 0, 2, 1, 0]
     """
-    ranks = [_ranks(np.asarray(column)) for column in (users, items)]
+    ranks = [column if column.dtype.kind in "iu" else _ranks(column) for column in map(np.asarray, (users, items))]
     order = _shuffled(np.lexsort(ranks[::-1]), seed)
     ends = [column[order] for column in ranks]
+    del ranks
     codes = np.repeat(np.arange(len(shares), dtype=np.int8), _share_sizes(len(order), shares))
     train_counts = [np.bincount(nodes[codes == _TRAIN], minlength=nodes.max(initial=-1) + 1) for nodes in ends]
     moved = _cover_every_node(codes, ends, train_counts)
@@ -212,6 +213,53 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
     aligned = np.empty_like(codes)
     aligned[order] = codes
     return aligned
+
+
+def time_split(users: np.ndarray, items: np.ndarray, times: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Split interactions by time: the earliest are for training, the latest for the test.
+
+    Args:
+        users: ``[N]``, numbers in the order of the tokens; of interactions at the same time, the pair decides.
+        items: ``[N]``, such numbers.
+        times: ``[N]``.
+        shares: of training, validation and test, in any unit.
+
+    Returns:
+        ``[N]`` int8, positions in ``SPLIT_NAMES``.
+
+    >>> time_split(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([4.0, 1.0, 2.0, 3.0]), (2, 1, 1)).tolist()
+    [2, 0, 0, 1]
+    """
+    codes = np.empty(len(users), dtype=np.int8)
+    codes[np.lexsort((items, users, times))] = np.repeat(
+        np.arange(len(shares), dtype=np.int8), _share_sizes(len(users), shares)
+    )
+    return codes
+
+
+def leave_one_out_split(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Split off each user's last interaction for the test, and the last but one for validation.
+
+    Of two interactions one is for the test; a single one is for training.
+
+    Args:
+        users: ``[N]``, numbers.
+        items: ``[N]``, numbers in the order of the tokens; of a user's interactions at the same time, the item decides.
+        times: ``[N]``.
+
+    Returns:
+        ``[N]`` int8, positions in ``SPLIT_NAMES``.
+
+    >>> leave_one_out_split(np.array([0, 0, 0, 1]), np.array([0, 1, 2, 0]), np.array([3.0, 1.0, 2.0, 3.0])).tolist()
+    [2, 0, 1, 0]
+    """
+    order = np.lexsort((items, times, users))
+    sizes = np.bincount(users)
+    from_end = np.cumsum(sizes)[users[order]] - np.arange(len(order))
+    size = sizes[users[order]]
+    codes = np.empty(len(users), dtype=np.int8)
+    codes[order] = np.where((from_end == 1) & (size > 1), 2, np.where((from_end == 2) & (size > 2), 1, 0))
+    return codes
 
 
 class _Column:
@@ -283,7 +331,9 @@ def _shuffled(order: np.ndarray, seed: int) -> np.ndarray:
     """Put the rows, given in the order of their pairs, into the order of the numbers they draw."""
     # Doubles and a sort, not Generator.permutation, whose algorithm NumPy may change.
     draws = np.random.Generator(np.random.PCG64(seed)).random(len(order))
-    return order[np.argsort(draws, kind="stable")]
+    places = np.argsort(draws, kind="stable")
+    del draws  # 8 bytes an interaction, of which there may be many millions
+    return order[places]
 
 
 def _share_sizes(n_interactions: int, shares: Sequence[float]) -> list[int]:

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from recbole_rlmrec.data.atomic_file import check_dataset_name, quoted, repair_tokens
-from recbole_rlmrec.data.file_set import FileSet
-from recbole_rlmrec.data.split import SPLIT_NAMES, random_split
+from recbole_rlmrec.data.file_set import FileSet, Kind
+from recbole_rlmrec.data.split import SPLIT_NAMES, leave_one_out_split, random_split, time_split
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources.raw_dump import SOURCES, Source
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, item_line, review_line
-from recbole_rlmrec.text.json_lines import MAX_MALFORMED, JsonLines, parse_json_or_literal
+from recbole_rlmrec.text.json_lines import MAX_MALFORMED, Records
 
 K_CORE = 10
 SEED = 2023
@@ -34,6 +34,32 @@ SHARES = (3.0, 1.0, 1.0)
 # RecBole's reader refuses fields of more than 131,072 characters; items.jsonl has the whole title.
 _LONGEST_TITLE = 1000
 
+# The interactions are sorted in so many parts.
+_N_PARTS = 16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of the interactions are kept, and how they are split.
+
+    Attributes:
+        k_core: interactions that each user and each item has at least.
+        seed: of the sample of users and of the split.
+        user_fraction: share of the users to take, each by a hash of its id.
+        min_rating: the least rating that counts; None where there are none, or all count.
+        shares: of training, validation and test, in any unit.
+        split: ``random``, ``time`` or ``leave-one-out``.
+        require_text: whether items without text are left out, before the k-core.
+    """
+
+    k_core: int = K_CORE
+    seed: int = SEED
+    user_fraction: float = 1.0
+    min_rating: float | None = None
+    shares: Sequence[float] = SHARES
+    split: str = "random"
+    require_text: bool = False
+
 
 @dataclass(frozen=True)
 class PrepareSummary:
@@ -41,17 +67,15 @@ class PrepareSummary:
 
     Attributes:
         dataset: RecBole's dataset name.
-        source: kind of the raw dump.
+        origin: what it was made from.
         folder: folder of the files written.
-        reviews: the file of reviews, with its counts of lines.
-        items: the file of items, with its counts of lines.
+        reviews: the file of interactions, with its counts of lines.
+        items: the file of items, with its counts of lines; None where there is none.
+        choice: what was kept, and how it is split.
         rated: interactions whose rating is high enough; all, where there are no ratings.
-        min_rating: the least rating kept; None where there are none.
         sampled: those of the users taken.
-        user_fraction: the share of the users taken.
         distinct: those with each (user, item) pair counted once.
         with_text: those whose item has text; None where that was not asked for.
-        k_core: interactions that each user and each item has at least.
         rounds: how often users and items were removed until all had as many.
         n_users: users kept.
         n_items: items kept.
@@ -63,17 +87,15 @@ class PrepareSummary:
     """
 
     dataset: str
-    source: str
+    origin: str
     folder: Path
-    reviews: JsonLines
-    items: JsonLines
+    reviews: Records[Any]
+    items: Records[Any] | None
+    choice: Choice
     rated: int
-    min_rating: float | None
     sampled: int
-    user_fraction: float
     distinct: int
     with_text: int | None
-    k_core: int
     rounds: int
     n_users: int
     n_items: int
@@ -84,25 +106,30 @@ class PrepareSummary:
     files: tuple[Path, ...]
 
     def __str__(self) -> str:
+        choice = self.choice
         steps = [f"{self.reviews.n_lines - self.reviews.n_malformed:,} in all"]
-        if self.min_rating is not None:
-            steps.append(f"{self.rated:,} with a rating of at least {self.min_rating:g}")
-        if self.user_fraction < 1:
-            steps.append(f"{self.sampled:,} of the {100 * self.user_fraction:g} % of the users taken")
+        if choice.min_rating is not None:
+            steps.append(f"{self.rated:,} with a rating of at least {choice.min_rating:g}")
+        if choice.user_fraction < 1:
+            steps.append(f"{self.sampled:,} of the {100 * choice.user_fraction:g} % of the users taken")
         steps.append(f"{self.distinct:,} with each pair counted once")
         if self.with_text is not None:
             steps.append(f"{self.with_text:,} of items with text")
         parts = ", ".join(f"{count:,} {name}" for count, name in zip(self.split, SPLIT_NAMES))
+        way = {"random": "at random", "time": "by time", "leave-one-out": "the last of each user"}[choice.split]
         lines = [
-            f"{self.dataset}, from a raw dump of {self.source}",
-            *(_lines_read(file) for file in (self.reviews, self.items)),
+            f"{self.dataset}, from {self.origin}",
+            *(_lines_read(file) for file in (self.reviews, self.items) if file is not None),
             f"interactions: {'; '.join(steps)}",
-            f"{self.k_core}-core, in {self.rounds:,} rounds of removal: {self.n_users:,} users, "
+            f"{choice.k_core}-core, in {self.rounds:,} rounds of removal: {self.n_users:,} users, "
             f"{self.n_items:,} items, {sum(self.split):,} interactions",
-            f"split: {parts}",
-            f"items without text: {self.items_without_text:,}, of which {self.items_without_entry:,} are not in "
-            f"{self.items.path.name}",
+            f"split: {parts}, {way}",
         ]
+        if self.items is not None:
+            lines.append(
+                f"items without text: {self.items_without_text:,}, of which {self.items_without_entry:,} are not in "
+                f"{self.items.path.name}"
+            )
         if self.renamed:
             some = ", ".join(f"{old!r} to {new!r}" for old, new in list(self.renamed.items())[:3])
             lines.append(f"renamed ids, which RecBole's files cannot hold: {len(self.renamed):,}, such as {some}")
@@ -110,9 +137,13 @@ class PrepareSummary:
         return "\n".join(lines)
 
 
-def _lines_read(file: JsonLines) -> str:
+def _lines_read(file: Records[Any]) -> str:
     malformed = f"{file.n_malformed:,} malformed" + (f", the first: {file.examples[0]}" if file.examples else "")
     return f"{file.path.name}: {file.n_lines:,} lines, {malformed}"
+
+
+def _ratio(shares: Sequence[float]) -> str:
+    return ":".join(f"{share:g}" for share in shares)
 
 
 def prepare(
@@ -160,64 +191,95 @@ def prepare(
             so, and no training reads them until this is done again.
     """
     kind = SOURCES.find(source)
-    min_rating = _checked_rating(kind, min_rating)
-    _check_settings(dataset, k_core, seed, user_fraction, shares, max_malformed)
-    review_path, item_path = kind.find_files(raw, reviews, items)
+    rating = _checked_rating(kind, min_rating)
+    choice = Choice(k_core, seed, user_fraction, rating, shares, require_text=require_text)
+    check_choice(dataset, choice, max_malformed)
     remedy = "Correct these lines, or allow more with --max-malformed."
     review_file, item_file = (
-        JsonLines(path, parse_json_or_literal, max_malformed, show_progress, remedy)
-        for path in (review_path, item_path)
+        kind.open(path, max_malformed, remedy, show_progress=show_progress)
+        for path in kind.find_files(raw, reviews, items)
     )
-    found = _collect(kind, review_file, min_rating, user_fraction, seed)
-    kept = found.rows(_latest(found))
-    n_distinct, n_with_text = len(kept.lines), None
-    if require_text:
-        has_text = _items_with_text(kind, item_file, kept.item_ids)
-        kept = kept.rows(np.flatnonzero(has_text[kept.items]))
-        n_with_text = len(kept.lines)
-    core, rounds = k_core_rows(kept.users, kept.items, k_core)
+    return write_dataset(kind, f"a raw dump of {kind.name}", review_file, item_file, dataset, output, choice)
+
+
+def write_dataset(
+    source: Source,
+    origin: str,
+    reviews: Records[Any],
+    items: Records[Any] | None,
+    dataset: str,
+    output: str | Path,
+    choice: Choice,
+    verb: Kind = "prepare",
+) -> PrepareSummary:
+    """Turn records of interactions and of items into a dataset; :func:`prepare` says how.
+
+    Args:
+        source: reads the records.
+        origin: what they are, in words.
+        reviews: the interactions.
+        items: the items, where there is a file of them.
+        dataset: RecBole's name of the dataset to write.
+        output: folder of RecBole's datasets.
+        choice: what is kept, and how it is split; checked.
+        verb: what is run again where this is stopped in between.
+
+    Raises:
+        DataError: as :func:`prepare`.
+    """
+    found = _collect(source, reviews, choice)
+    n_rated, n_sampled = found.n_rated, len(found.lines)
+    _keep_latest(found)
+    n_distinct, n_with_text = len(found.lines), None
+    if choice.require_text:
+        has_text = _items_with_text(source, items, found.item_ids)
+        found.keep(has_text[found.items])
+        n_with_text = len(found.lines)
+    core, rounds = k_core_rows(found.users, found.items, choice.k_core)
     if not len(core):
         raise DataError(
-            f"Nothing is left of '{review_path}': of {review_file.n_lines:,} lines, {found.n_rated:,} have a rating "
-            f"high enough, {n_distinct:,} are distinct pairs of the users taken, and none of them is in a "
-            f"{k_core}-core. Lower --k-core or --min-rating, or raise --user-fraction."
+            f"Nothing is left of '{reviews.path}': of {reviews.n_lines:,} lines, {n_rated:,} have a rating high "
+            f"enough, {n_distinct:,} are distinct pairs of the users taken, and none of them is in a "
+            f"{choice.k_core}-core. Lower --k-core or --min-rating, or raise --user-fraction."
         )
-    kept = kept.rows(core)
-    users, items_kept = _Side.of(kept.user_ids, kept.users), _Side.of(kept.item_ids, kept.items)
-    codes = random_split(users.codes, items_kept.codes, seed, shares)
+    if len(core) < len(found.lines):
+        found.keep(core)
+    del core
+    users_kept, items_kept = _Side.of(found.user_ids, found.users), _Side.of(found.item_ids, found.items)
+    found.users = found.items = np.empty(0, dtype=np.int32)  # the sides have their numbers from here on
+    codes = _split(users_kept.codes, items_kept.codes, found.times, choice)
     sizes = np.bincount(codes, minlength=len(SPLIT_NAMES)).tolist()
     if not all(sizes):
         raise DataError(
-            f"{len(codes):,} interactions do not split {':'.join(f'{share:g}' for share in shares)} with every user "
-            f"and item in training: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test. Take more "
-            "data or other --shares."
+            f"{len(codes):,} interactions do not split {_ratio(choice.shares)} with every user and item in training: "
+            f"{sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test. Take more data or other --shares."
         )
-    names = (f"{dataset}.inter", f"{dataset}.item", ITEMS_FILE, REVIEWS_FILE)
-    files = FileSet(Path(output) / dataset, dataset, "prepare", names)
+    names = (f"{dataset}.inter", f"{dataset}.item", ITEMS_FILE, *([REVIEWS_FILE] if source.text else []))
+    files = FileSet(Path(output) / dataset, dataset, verb, names)
     with files.replaced() as paths, ExitStack() as opened:
-        inter, item, item_texts, review_texts = (opened.enter_context(paths[name].open("wb")) for name in names)
-        no_entry, no_text = _write_items(kind, item_file, items_kept, item, item_texts)
-        _write_interactions(kind, review_file, kept, users, items_kept, codes, inter, review_texts)
+        inter, item, item_texts, *review_texts = (opened.enter_context(paths[name].open("wb")) for name in names)
+        no_entry, no_text = _write_items(source, items, items_kept, item, item_texts)
+        _write_interactions(source, reviews, found, users_kept, items_kept, codes, inter, *review_texts)
+    if not source.text:  # what is there is of another import
+        (files.folder / REVIEWS_FILE).unlink(missing_ok=True)
     return PrepareSummary(
         dataset=dataset,
-        source=source,
+        origin=origin,
         folder=files.folder,
-        reviews=review_file,
-        items=item_file,
-        rated=found.n_rated,
-        min_rating=min_rating,
-        sampled=len(found.lines),
-        user_fraction=user_fraction,
+        reviews=reviews,
+        items=items,
+        choice=choice,
+        rated=n_rated,
+        sampled=n_sampled,
         distinct=n_distinct,
         with_text=n_with_text,
-        k_core=k_core,
         rounds=rounds,
-        n_users=len(users.tokens),
+        n_users=len(users_kept.tokens),
         n_items=len(items_kept.tokens),
         split=(sizes[0], sizes[1], sizes[2]),
         items_without_entry=no_entry,
         items_without_text=no_text,
-        renamed={**users.renamed, **items_kept.renamed},
+        renamed={**users_kept.renamed, **items_kept.renamed},
         files=tuple(files.folder / name for name in names),
     )
 
@@ -257,18 +319,22 @@ def _checked_rating(source: Source, min_rating: float | None) -> float | None:
     return source.min_rating if min_rating is None else min_rating
 
 
-def _check_settings(
-    dataset: str, k_core: int, seed: int, user_fraction: float, shares: Sequence[float], max_malformed: float
-) -> None:
+def check_choice(dataset: str, choice: Choice, max_malformed: float) -> None:
+    """Check the settings of a preparation.
+
+    Raises:
+        SettingError: one of them cannot be used.
+    """
     check_dataset_name(dataset)
+    shares = choice.shares
     for name, value, is_good, expected in (
-        ("k-core", k_core, k_core >= 1, "at least 1"),
-        ("seed", seed, seed >= 0, "at least 0"),
-        ("user-fraction", user_fraction, 0 < user_fraction <= 1, "more than 0 and at most 1"),
+        ("k-core", choice.k_core, choice.k_core >= 1, "at least 1"),
+        ("seed", choice.seed, choice.seed >= 0, "at least 0"),
+        ("user-fraction", choice.user_fraction, 0 < choice.user_fraction <= 1, "more than 0 and at most 1"),
         ("max-malformed", max_malformed, 0 <= max_malformed <= 1, "0 to 1"),
         (
             "shares",
-            ":".join(f"{share:g}" for share in shares),
+            _ratio(shares),
             len(shares) == len(SPLIT_NAMES) and all(0 < share < float("inf") for share in shares),
             "three numbers above 0 such as 3:1:1",
         ),
@@ -280,9 +346,9 @@ def _check_settings(
 # ---------------------------------------------------------------------- reading
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Interactions:
-    """Interactions as numbers.
+    """Interactions as numbers, 21 bytes each.
 
     Attributes:
         user_ids: original id of each user number.
@@ -291,7 +357,7 @@ class _Interactions:
         lines: ``[N]``, the line of each interaction, ascending.
         users: ``[N]``, the number of its user.
         items: ``[N]``, the number of its item.
-        ratings: ``[N]``, NaN where there is none.
+        rated: ``[N]``, whether it has a rating.
         times: ``[N]`` seconds, NaN where unknown.
     """
 
@@ -301,36 +367,36 @@ class _Interactions:
     lines: np.ndarray
     users: np.ndarray
     items: np.ndarray
-    ratings: np.ndarray
+    rated: np.ndarray
     times: np.ndarray
 
-    def rows(self, rows: np.ndarray) -> _Interactions:
-        """Return some of the interactions."""
-        columns = (column[rows] for column in (self.lines, self.users, self.items, self.ratings, self.times))
-        return _Interactions(self.user_ids, self.item_ids, self.n_rated, *columns)
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep these rows, a column after another, so that there is never a second copy of all."""
+        for name in ("lines", "users", "items", "rated", "times"):
+            setattr(self, name, getattr(self, name)[rows])
 
 
-def _collect(
-    source: Source, file: JsonLines, min_rating: float | None, user_fraction: float, seed: int
-) -> _Interactions:
+def _collect(source: Source, file: Records[Any], choice: Choice) -> _Interactions:
     """Read who, what, rating and time of the reviews, of the users taken and rated high enough."""
     user_numbers: dict[str, int] = {}
     item_numbers: dict[str, int] = {}
-    lines, users, items, ratings, times = array("q"), array("i"), array("i"), array("d"), array("d")
+    # Lines are counted in 32 bits: 4 billion of them are past what this holds in memory.
+    lines, users, items, rated, times = array("I"), array("i"), array("i"), array("b"), array("d")
     nan = float("nan")
     n_rated = 0
+    min_rating, user_fraction = choice.min_rating, choice.user_fraction
     for line, (user, item, rating, time) in file.records(source.interaction):
         if rating is not None and min_rating is not None and rating < min_rating:
             continue
         n_rated += 1
-        if user_fraction < 1 and user not in user_numbers and not _is_taken(user, user_fraction, seed):
+        if user_fraction < 1 and user not in user_numbers and not _is_taken(user, user_fraction, choice.seed):
             continue
         lines.append(line)
         users.append(user_numbers.setdefault(user, len(user_numbers)))
         items.append(item_numbers.setdefault(item, len(item_numbers)))
-        ratings.append(nan if rating is None else rating)
+        rated.append(rating is not None)
         times.append(nan if time is None else time)
-    columns = (np.frombuffer(column, dtype=column.typecode) for column in (lines, users, items, ratings, times))
+    columns = (np.frombuffer(column, dtype=column.typecode) for column in (lines, users, items, rated, times))
     return _Interactions(list(user_numbers), list(item_numbers), n_rated, *columns)
 
 
@@ -340,24 +406,69 @@ def _is_taken(user: str, user_fraction: float, seed: int) -> bool:
     return int.from_bytes(digest, "big") < user_fraction * 2**64
 
 
-def _latest(found: _Interactions) -> np.ndarray:
-    """Return the row of each pair's last interaction by time, or by line among equals; ascending."""
-    pairs = found.users.astype(np.int64) * max(1, len(found.item_ids)) + found.items
-    # Stable, so that rows of the same time stay in the order of their lines.
-    order = np.lexsort((np.where(np.isnan(found.times), -np.inf, found.times), pairs))
-    is_last = np.ones(len(order), dtype=bool)
-    is_last[:-1] = pairs[order[1:]] != pairs[order[:-1]]
-    return np.sort(order[is_last])
+def _keep_latest(found: _Interactions) -> None:
+    """Keep each pair's last interaction by time, or by line among equals."""
+    is_last = np.zeros(len(found.users), dtype=bool)
+    n_users = len(found.user_ids)
+    for first in range(0, n_users, max(1, n_users // _N_PARTS)):  # a sort of all at once would need twice their memory
+        rows = np.flatnonzero((found.users >= first) & (found.users < first + max(1, n_users // _N_PARTS)))
+        pairs = found.users[rows].astype(np.int64) * max(1, len(found.item_ids)) + found.items[rows]
+        times = found.times[rows]
+        # Stable, so that rows of the same time stay in the order of their lines.
+        order = np.lexsort((np.where(np.isnan(times), -np.inf, times), pairs))
+        ends = np.ones(len(order), dtype=bool)
+        ends[:-1] = pairs[order[1:]] != pairs[order[:-1]]
+        is_last[rows[order[ends]]] = True
+    if not is_last.all():
+        found.keep(is_last)
 
 
-def _items_with_text(source: Source, file: JsonLines, tokens: Sequence[str]) -> np.ndarray:
+def _items_with_text(source: Source, file: Records[Any] | None, tokens: Sequence[str]) -> np.ndarray:
     """Return for each item whether its first entry in the file of items has text."""
     has_text: dict[str, bool] = {}
     wanted = set(tokens)
-    for _, item in file.records(source.item):
+    for item in _items(source, file):
         if item.token in wanted:
             has_text.setdefault(item.token, item.has_text)
     return np.array([has_text.get(token, False) for token in tokens], dtype=bool)
+
+
+def _items(source: Source, file: Records[Any] | None) -> Iterator[Item]:
+    """Yield the items of a file, where there is one."""
+    if file is not None:
+        for _, item in file.records(source.item):
+            yield item
+
+
+# ---------------------------------------------------------------------- splitting
+
+
+def _split(users: np.ndarray, items: np.ndarray, times: np.ndarray, choice: Choice) -> np.ndarray:
+    """Split interactions as asked.
+
+    Args:
+        users: ``[N]``, numbers in the order of the tokens.
+        items: ``[N]``, such numbers.
+        times: ``[N]`` seconds.
+        choice: how.
+
+    Returns:
+        ``[N]`` int8, positions in ``SPLIT_NAMES``.
+
+    Raises:
+        DataError: an interaction has no time, and the split goes by time.
+    """
+    if choice.split == "random":
+        return random_split(users, items, choice.seed, choice.shares)
+    n_unknown = int(np.isnan(times).sum())
+    if n_unknown:
+        raise DataError(
+            f"{n_unknown:,} of {len(times):,} interactions have no time, and the split {choice.split!r} goes by it. "
+            "Name the column of times, leave these rows out, or split at random."
+        )
+    if choice.split == "time":
+        return time_split(users, items, times, choice.shares)
+    return leave_one_out_split(users, items, times)
 
 
 # ---------------------------------------------------------------------- writing
@@ -396,7 +507,9 @@ class _Side:
         return cls(originals, [tokens[each] for each in order], place[numbers], renamed)
 
 
-def _write_items(source: Source, file: JsonLines, items: _Side, atomic: IO[bytes], texts: IO[bytes]) -> tuple[int, int]:
+def _write_items(
+    source: Source, file: Records[Any] | None, items: _Side, atomic: IO[bytes], texts: IO[bytes]
+) -> tuple[int, int]:
     """Write what is known of the items kept, in the order of the dump, then those it does not have.
 
     Returns:
@@ -413,7 +526,7 @@ def _write_items(source: Source, file: JsonLines, items: _Side, atomic: IO[bytes
         line = f"{quoted(item.token)}\t{quoted(item.title[:_LONGEST_TITLE])}\n"
         atomic.write(line.encode("utf-8", errors="replace"))
 
-    for _, item in file.records(source.item):
+    for item in _items(source, file):
         token = left.pop(item.token, None)
         if token is not None:
             write(Item(token, item.title, item.description, item.attributes))
@@ -424,26 +537,28 @@ def _write_items(source: Source, file: JsonLines, items: _Side, atomic: IO[bytes
 
 def _write_interactions(
     source: Source,
-    file: JsonLines,
+    file: Records[Any],
     kept: _Interactions,
     users: _Side,
     items: _Side,
     codes: np.ndarray,
     atomic: IO[bytes],
-    texts: IO[bytes],
+    texts: IO[bytes] | None = None,
 ) -> None:
-    """Write the interactions kept, in the order of the dump: RecBole's file and their texts."""
-    has_rating, has_time = (bool(np.isfinite(column).any()) for column in (kept.ratings, kept.times))
+    """Write the interactions kept, in the order of the dump: RecBole's file and, where there are some, their texts."""
+    has_rating, has_time = bool(kept.rated.any()), bool(np.isfinite(kept.times).any())
     columns = ["user_id:token", "item_id:token"]
     columns += ["rating:float"] * has_rating + ["timestamp:float"] * has_time + ["split:token"]
     atomic.write(("\t".join(columns) + "\n").encode("ascii"))
-    rows = zip(users.codes.tolist(), items.codes.tolist(), codes.tolist())
-    for (line, review), (user, item, code) in zip(file.chosen(kept.lines.tolist(), source.review), rows):
+    # map(int, ...) and no tolist(), which would make all the Python numbers at once.
+    rows = zip(users.codes, items.codes, codes)
+    for (line, review), (user, item, code) in zip(file.chosen(map(int, kept.lines), source.review), rows):
         if (review.user, review.item) != (users.originals[user], items.originals[item]):
             raise file.changed(line)
-        renamed = Review(users.tokens[user], items.tokens[item], review.text, review.rating, review.timestamp)
-        texts.write(review_line(renamed))
-        cells = [quoted(renamed.user), quoted(renamed.item)]
+        user_token, item_token = users.tokens[user], items.tokens[item]
+        if texts is not None:
+            texts.write(review_line(Review(user_token, item_token, review.text, review.rating, review.timestamp)))
+        cells = [quoted(user_token), quoted(item_token)]
         cells += [_number(review.rating)] * has_rating + [_number(review.timestamp)] * has_time
         cells.append(SPLIT_NAMES[code])
         atomic.write(("\t".join(cells) + "\n").encode("utf-8"))

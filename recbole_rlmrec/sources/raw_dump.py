@@ -1,4 +1,4 @@
-"""The public raw dumps of Amazon, Yelp and Steam, as streams of items and reviews.
+"""The public raw dumps of Amazon (2014, 2018, 2023), Yelp and Steam, as streams of items and reviews.
 
 Each dump is two files of one object a line, gzipped or not: who reviewed what, and what the items are. Amazon's old
 metadata and Steam's files hold Python literals instead of JSON; which it is, is found line by line.
@@ -13,12 +13,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from recbole_rlmrec.errors import ContractError, DataError
 from recbole_rlmrec.parts import Registry, checked_name
 from recbole_rlmrec.text.corpus import Item, Review
-from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, require_text
+from recbole_rlmrec.text.json_lines import (
+    JsonLines,
+    MalformedLineError,
+    Records,
+    optional_number,
+    parse_json_or_literal,
+    require_text,
+)
 from recbole_rlmrec.wording import listed
 
 # A tag's name is bounded, so that a lone "<" before a long word costs no time.
@@ -27,6 +34,25 @@ _UNSEEN = ("script", "style")
 
 #: Who, what, rating and time of a line; all that the first reading keeps.
 Interaction = tuple[str, str, float | None, float | None]
+
+
+class Opener(Protocol):
+    """Opens a file of a raw dump."""
+
+    def __call__(self, path: Path, max_malformed: float, remedy: str, *, show_progress: bool) -> Records[Any]:
+        """Return a file as a stream of records.
+
+        Args:
+            path: the file.
+            max_malformed: share of its records that may be malformed.
+            remedy: what to do about too many of them, for the error.
+            show_progress: whether to show the bytes read, where standard error is a terminal.
+        """
+
+
+def open_lines(path: Path, max_malformed: float, remedy: str, *, show_progress: bool) -> Records[Any]:
+    """Open a file of one object a line, in JSON or as a Python literal."""
+    return JsonLines(path, max_malformed, show_progress, remedy, parse=parse_json_or_literal)
 
 
 @dataclass(frozen=True)
@@ -40,8 +66,9 @@ class Source:
         usual: these names in words, for messages.
         min_rating: the least rating that counts as an interaction; None where there are no ratings.
         interaction: reads a line of the reviews without its text.
-        text: reads the text of such a line.
+        text: reads the text of such a line; None where there are no texts.
         item: reads a line of the items.
+        open: opens a file of either kind.
     """
 
     name: str
@@ -50,8 +77,9 @@ class Source:
     usual: str
     min_rating: float | None
     interaction: Callable[[Mapping[str, Any]], Interaction]
-    text: Callable[[Mapping[str, Any]], str]
+    text: Callable[[Mapping[str, Any]], str] | None
     item: Callable[[Mapping[str, Any]], Item]
+    open: Opener = open_lines
 
     @property
     def origin(self) -> str:
@@ -64,7 +92,7 @@ class Source:
     def review(self, record: Mapping[str, Any]) -> Review:
         """Read a line of the reviews."""
         user, item, rating, timestamp = self.interaction(record)
-        return Review(user, item, self.text(record), rating, timestamp)
+        return Review(user, item, self.text(record) if self.text else "", rating, timestamp)
 
     def find_files(
         self, folder: str | Path, reviews: str | Path | None = None, items: str | Path | None = None
@@ -136,7 +164,12 @@ def _attributes(**values: object) -> dict[str, tuple[str, ...]]:
     return {name: texts for name, texts in attributes.items() if texts}
 
 
-def _required_rating(record: Mapping[str, Any], key: str) -> float:
+def required_rating(record: Mapping[str, Any], key: str) -> float:
+    """Return a rating.
+
+    Raises:
+        MalformedLineError: it is missing, or no number.
+    """
     rating = optional_number(record, key)
     if rating is None:
         raise MalformedLineError(f"has no {key!r}, expected a rating")
@@ -161,14 +194,18 @@ def _amazon_interaction(record: Mapping[str, Any]) -> Interaction:
     return (
         require_text(record, "reviewerID"),
         require_text(record, "asin"),
-        _required_rating(record, "overall"),
+        required_rating(record, "overall"),
         optional_number(record, "unixReviewTime"),
     )
 
 
 def _amazon_text(record: Mapping[str, Any]) -> str:
-    # The summary is the review's headline, and often its most informative line.
-    headline, text = _prose(record.get("summary")), _prose(record.get("reviewText"))
+    return _headed(record.get("summary"), record.get("reviewText"))
+
+
+def _headed(title: object, body: object) -> str:
+    """Return a review with its headline, which is often its most informative line."""
+    headline, text = _prose(title), _prose(body)
     if headline and text and headline[-1] not in ".!?":
         headline += "."
     return f"{headline} {text}".strip()
@@ -183,6 +220,33 @@ def _amazon_item(record: Mapping[str, Any]) -> Item:
     )
 
 
+# ---------------------------------------------------------------------- Amazon, 2023
+
+
+def _amazon_2023_interaction(record: Mapping[str, Any]) -> Interaction:
+    milliseconds = optional_number(record, "timestamp")
+    return (
+        require_text(record, "user_id"),
+        # Colours and sizes of a product have an asin each; what describes the product goes by their parent's.
+        require_text(record, "parent_asin"),
+        required_rating(record, "rating"),
+        None if milliseconds is None else milliseconds / 1000,
+    )
+
+
+def _amazon_2023_text(record: Mapping[str, Any]) -> str:
+    return _headed(record.get("title"), record.get("text"))
+
+
+def _amazon_2023_item(record: Mapping[str, Any]) -> Item:
+    return Item(
+        require_text(record, "parent_asin"),
+        _prose(record.get("title")),
+        _prose(record.get("description"), record.get("features")),
+        _attributes(brand=record.get("store"), categories=[record.get("main_category"), record.get("categories")]),
+    )
+
+
 # ---------------------------------------------------------------------- Yelp
 
 
@@ -190,7 +254,7 @@ def _yelp_interaction(record: Mapping[str, Any]) -> Interaction:
     return (
         require_text(record, "user_id"),
         require_text(record, "business_id"),
-        _required_rating(record, "stars"),
+        required_rating(record, "stars"),
         _seconds(record, "date"),
     )
 
@@ -270,6 +334,16 @@ AMAZON = Source(
     _amazon_text,
     _amazon_item,
 )
+AMAZON_2023 = Source(
+    "amazon-2023",
+    rf"(?!meta).*{_ENDING}",
+    rf"meta.*{_ENDING}",
+    "Books.jsonl and meta_Books.jsonl, gzipped or not",
+    3.0,
+    _amazon_2023_interaction,
+    _amazon_2023_text,
+    _amazon_2023_item,
+)
 YELP = Source(
     "yelp",
     rf"(yelp_academic_dataset_)?reviews?{_ENDING}",
@@ -300,7 +374,7 @@ def _checked(part: Any) -> str:
     """
     if not isinstance(part, Source):
         raise ContractError(f"{part!r} is no source: expected an object of {Source.__module__}.Source.")
-    for name in ("interaction", "text", "item"):
+    for name in ("interaction", *(["text"] if part.text is not None else []), "item"):
         if not callable(getattr(part, name)):
             raise ContractError(f"Source.{name} = {getattr(part, name)!r}: expected a function of one line's object.")
     least = part.min_rating
@@ -321,6 +395,9 @@ SOURCES: Registry[Source] = Registry(
     "source",
     "recbole_rlmrec.sources",
     _checked,
-    {name: f"{__name__}:{name.upper()}" for name in ("amazon", "yelp", "steam")},
+    {
+        **{name: f"{__name__}:{name.upper().replace('-', '_')}" for name in ("amazon", "amazon-2023", "yelp", "steam")},
+        "movielens": "recbole_rlmrec.sources.movielens:MOVIELENS",
+    },
     origin=lambda part: part.origin,
 )

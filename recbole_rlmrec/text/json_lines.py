@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, Generic, NoReturn, TypeVar, cast
 
 from tqdm import tqdm
 
@@ -24,6 +24,8 @@ MAX_MALFORMED = 0.01
 LONGEST_LITERAL = 2**20
 
 _Made = TypeVar("_Made")
+#: A record as it lies in the file.
+_Raw = TypeVar("_Raw")
 
 
 class MalformedLineError(ValueError):
@@ -89,23 +91,21 @@ class Limits:
 
 
 @dataclass
-class JsonLines:
-    """A file of one object a line, and what its reading found; blank lines count as none.
+class Records(Generic[_Raw]):
+    """A file of one record a line, and what its reading found.
 
     Attributes:
-        path: the file, plain or gzipped, whatever its name.
-        parse: turns a line into a value, or raises :class:`MalformedLineError`.
-        max_malformed: the share of the lines that may be malformed.
+        path: the file.
+        max_malformed: the share of the records that may be malformed.
         show_progress: whether to show a bar of the bytes read, where standard error is a terminal.
-        remedy: what to do about too many malformed lines, for the error.
-        limits: of block, line and malformed lines.
-        n_lines: lines of the last whole reading.
+        remedy: what to do about too many malformed records, for the error.
+        limits: of block, line and malformed records.
+        n_lines: records of the last whole reading.
         n_malformed: malformed ones among them.
         examples: the first of these, with line number and reason.
     """
 
     path: Path
-    parse: Callable[[bytes], Any] = parse_json
     max_malformed: float = MAX_MALFORMED
     show_progress: bool = False
     remedy: str = "Correct these lines."
@@ -161,6 +161,62 @@ class JsonLines:
             "nothing writes to the file."
         )
 
+    def lines(self) -> Iterator[tuple[int, _Raw]]:
+        """Yield the records that are not blank, unread, with the ascending numbers of their lines.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        raise NotImplementedError
+
+    def _object(self, line: _Raw) -> Mapping[str, Any]:
+        """Read a record.
+
+        Raises:
+            MalformedLineError: it is none.
+        """
+        raise NotImplementedError
+
+    def _excerpt(self, line: _Raw) -> str:
+        """Return the beginning of an unread record."""
+        raise NotImplementedError
+
+    def _progress(self, total: int) -> tqdm[NoReturn]:
+        """Return the bar of the bytes read."""
+        return tqdm(
+            total=total,
+            desc=self.path.name,
+            unit="B",
+            unit_scale=True,
+            disable=None if self.show_progress else True,
+        )
+
+    def _note_malformed(self, number: int, line: _Raw, error: MalformedLineError) -> None:
+        self.n_malformed += 1
+        if len(self.examples) < N_EXAMPLES:
+            start = self._excerpt(line)
+            self.examples.append(f"line {number} {error}: {start[:60]!r}" + ("..." if len(start) > 60 else ""))
+        if self.n_malformed >= self.limits.hopeless and self.n_malformed > max(self.max_malformed, 0.5) * self.n_lines:
+            raise DataError(self._too_many(f"{self.n_malformed:,} of its first {self.n_lines:,} lines are"))
+
+    def _too_many(self, found: str) -> str:
+        examples = "".join(f"\n  {example}" for example in self.examples)
+        return (
+            f"'{self.path}': {found} malformed, expected at most {100 * self.max_malformed:g} %.{examples}\n"
+            f"Is it the right file, and whole? {self.remedy}"
+        )
+
+
+@dataclass
+class JsonLines(Records[bytes]):
+    """A file of one object a line, plain or gzipped, whatever its name; blank lines count as none.
+
+    Attributes:
+        parse: turns a line into a value, or raises :class:`MalformedLineError`.
+    """
+
+    parse: Callable[[bytes], Any] = parse_json
+
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the lines that are not blank, without their ends, with their numbers from 1.
 
@@ -200,13 +256,7 @@ class JsonLines:
                 is_gzipped = raw.read(2) == b"\x1f\x8b"
                 raw.seek(0)
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if is_gzipped else raw
-                with tqdm(
-                    total=self.path.stat().st_size,
-                    desc=self.path.name,
-                    unit="B",
-                    unit_scale=True,
-                    disable=None if self.show_progress else True,
-                ) as bar:
+                with self._progress(self.path.stat().st_size) as bar:
                     while True:
                         chunk = stream.read(self.limits.block)
                         bar.update(raw.tell() - bar.n)
@@ -226,20 +276,8 @@ class JsonLines:
             raise MalformedLineError(f"holds a {type(value).__name__}, expected an object such as {{...}}")
         return value
 
-    def _note_malformed(self, number: int, line: bytes, error: MalformedLineError) -> None:
-        self.n_malformed += 1
-        if len(self.examples) < N_EXAMPLES:
-            start = line[:60].decode("utf-8", errors="replace")
-            self.examples.append(f"line {number} {error}: {start!r}" + ("..." if len(line) > 60 else ""))
-        if self.n_malformed >= self.limits.hopeless and self.n_malformed > max(self.max_malformed, 0.5) * self.n_lines:
-            raise DataError(self._too_many(f"{self.n_malformed:,} of its first {self.n_lines:,} lines are"))
-
-    def _too_many(self, found: str) -> str:
-        examples = "".join(f"\n  {example}" for example in self.examples)
-        return (
-            f"'{self.path}': {found} malformed, expected at most {100 * self.max_malformed:g} %.{examples}\n"
-            f"Is it the right file, and whole? {self.remedy}"
-        )
+    def _excerpt(self, line: bytes) -> str:
+        return line[:100].decode("utf-8", errors="replace")
 
 
 def require_text(record: Mapping[str, Any], key: str) -> str:

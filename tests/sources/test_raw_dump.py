@@ -51,6 +51,29 @@ AMAZON_2018_ITEM = {
     "brand": "",
     "feature": ["Zebra", "Two layers"],
 }
+AMAZON_2023_REVIEW = {
+    "rating": 5.0,
+    "title": "Such a lovely scent",
+    "text": "This spray is really nice.<br />It smells good.",
+    "images": [],
+    "asin": "B00YQ6X8EO",
+    "parent_asin": "B00YQ6X8E0",
+    "user_id": "AGKHLEW2SOWHNMFQIJGBECAF7INQ",
+    "timestamp": 1588687728923,
+    "helpful_vote": 0,
+    "verified_purchase": True,
+}
+AMAZON_2023_ITEM = {
+    "main_category": "All Beauty",
+    "title": "Howard LC0008 Leather Conditioner",
+    "average_rating": 4.8,
+    "features": ["8 oz"],
+    "description": ["For furniture."],
+    "price": None,
+    "store": "Howard Products",
+    "categories": ["Care"],
+    "parent_asin": "B01CUPMQZE",
+}
 YELP_REVIEW = {
     "review_id": "r",
     "user_id": "u-1",
@@ -106,9 +129,21 @@ FORMATS: dict[str, Callable[[Any], str]] = {"json": json.dumps, "literal": repr,
 @pytest.mark.parametrize("spelling", FORMATS)
 @pytest.mark.parametrize("is_gzipped", [False, True])
 def test_reviews_of_every_format(tmp_path: Path, spelling: str, is_gzipped: bool) -> None:
-    records = {"amazon": AMAZON_REVIEW, "yelp": YELP_REVIEW, "steam": STEAM_REVIEW}
+    records = {
+        "amazon": AMAZON_REVIEW,
+        "amazon-2023": AMAZON_2023_REVIEW,
+        "yelp": YELP_REVIEW,
+        "steam": STEAM_REVIEW,
+    }
     expected = {
         "amazon": AMAZON_REVIEW_READ,
+        "amazon-2023": Review(
+            "AGKHLEW2SOWHNMFQIJGBECAF7INQ",
+            "B00YQ6X8E0",
+            "Such a lovely scent. This spray is really nice. It smells good.",
+            5.0,
+            1588687728.923,
+        ),
         "yelp": Review("u-1", "b_1", "Good. Tacos & 1 < 2", 4.0, 1392638400.0),
         "steam": Review("Chaos Syren", "725280", "This would not be acceptable.", None, 1513468800.0),
     }
@@ -116,7 +151,7 @@ def test_reviews_of_every_format(tmp_path: Path, spelling: str, is_gzipped: bool
         path = tmp_path / name  # gzipped or not is seen in the bytes, not in the name
         content = (FORMATS[spelling](record) + "\n").encode()
         path.write_bytes(gzip.compress(content) if is_gzipped else content)
-        file = JsonLines(path, parse_json_or_literal)
+        file = JsonLines(path, parse=parse_json_or_literal)
         assert list(file.records(SOURCES[name].review)) == [(1, expected[name])]
         assert (file.n_lines, file.n_malformed) == (1, 0)
 
@@ -133,6 +168,12 @@ def test_items_of_every_format() -> None:
     )
     assert read("amazon", AMAZON_2018_ITEM) == Item(
         "0000031852", "Tutu", "A tutu. Zebra Two layers", {"categories": ("Sports", "Dance")}
+    )
+    assert read("amazon-2023", AMAZON_2023_ITEM) == Item(
+        "B01CUPMQZE",
+        "Howard LC0008 Leather Conditioner",
+        "For furniture. 8 oz",
+        {"brand": ("Howard Products",), "categories": ("All Beauty", "Care")},
     )
     assert read("yelp", YELP_ITEM) == Item(
         "b_1",
@@ -200,7 +241,7 @@ def test_malformed_lines_are_counted_shown_and_skipped(tmp_path: Path) -> None:
     lines[2:2] = ["", "   "]  # blank ones count as none
     path = tmp_path / "Books.json"
     path.write_text("\n".join(lines))
-    file = JsonLines(path, parse_json_or_literal, max_malformed=0.25)
+    file = JsonLines(path, parse=parse_json_or_literal, max_malformed=0.25)
     read = list(file.records(SOURCES["amazon"].review))
     assert len(read) == 23 and {review for _, review in read} == {AMAZON_REVIEW_READ}
     assert [number for number, _ in read] == [1, 5, *range(12, 33)]
@@ -249,7 +290,7 @@ def test_long_lines_cost_no_memory(tmp_path: Path) -> None:
         '{"n": 1}\n' + "x" * 500 + '\n{"n": 2}\n{"text": "' + "y" * 40 + "\"}\n{'text': '" + "y" * 40 + "'}"
     )
     parse = partial(parse_json_or_literal, longest_literal=40)
-    file = JsonLines(path, parse, max_malformed=0.5, limits=Limits(block=8, longest_line=64))
+    file = JsonLines(path, parse=parse, max_malformed=0.5, limits=Limits(block=8, longest_line=64))
     assert [number for number, _ in file.records(dict)] == [1, 3, 4]
     assert file.n_malformed == 2 and "too long for a Python literal" in file.examples[1]
     assert max(len(line) for _, line in file.lines()) <= 64 + 2 * 8
@@ -258,7 +299,7 @@ def test_long_lines_cost_no_memory(tmp_path: Path) -> None:
 def test_line_ends_byte_order_mark_and_encodings(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(b'\xef\xbb\xbf{"n": "\xc3\xa9"}\r\n\r\n{"n": "\xff"}\r\n{"n": "\xe2\x80\xa8"}')
-    file = JsonLines(path, parse_json, max_malformed=0.5)
+    file = JsonLines(path, parse=parse_json, max_malformed=0.5)
     assert list(file.records(dict)) == [(1, {"n": "é"}), (4, {"n": "\u2028"})]
     assert "line 3 is not UTF-8 (invalid start byte at byte 8)" in file.examples[0]
 
@@ -286,6 +327,42 @@ def test_unreadable_files(tmp_path: Path) -> None:
         list(JsonLines(tmp_path / "empty.json").records(dict))
 
 
+# ---------------------------------------------------------------------- MovieLens
+
+GENRES_100K = "|".join("1" if number in (5, 16) else "0" for number in range(19))
+
+
+@pytest.mark.parametrize(
+    ("ratings", "movies"),
+    [
+        (("u.data", b"1\t2\t3\t881250949\n"), ("u.item", f"2|Am\xe9lie (2001)|1-1-2001||http://x|{GENRES_100K}\n")),
+        (("ratings.dat", b"1::2::3::881250949\n"), ("movies.dat", "2::Am\xe9lie (2001)::Comedy|Thriller\n")),
+        (
+            ("ratings.csv", b"userId,movieId,rating,timestamp\n1,2,3.0,881250949\n"),
+            ("movies.csv", 'movieId,title,genres\r\n2,"Am\xe9lie (2001)",Comedy|Thriller\r\n'),
+        ),
+    ],
+)
+def test_movielens_in_its_three_forms(tmp_path: Path, ratings: tuple[str, bytes], movies: tuple[str, str]) -> None:
+    (tmp_path / ratings[0]).write_bytes(ratings[1])
+    (tmp_path / movies[0]).write_text(movies[1], encoding="utf-8" if movies[0].endswith(".csv") else "latin-1")
+    source = SOURCES["movielens"]
+    files = [source.open(path, 0.0, "", show_progress=False) for path in source.find_files(tmp_path)]
+    assert [review for _, review in files[0].records(source.review)] == [Review("1", "2", "", 3.0, 881250949.0)]
+    expected = Item("2", "Amélie (2001)", "", {"genres": ("Comedy", "Thriller")})
+    assert [item for _, item in files[1].records(source.item)] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"), [("1::2::3\n", "has 3 fields, expected 4"), ("1::2::::5\n", "expected a number")]
+)
+def test_a_bad_line_of_movielens(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "ratings.dat"
+    path.write_text(line)
+    with pytest.raises(DataError, match=reason):
+        list(SOURCES["movielens"].open(path, 0.0, "", show_progress=False).records(SOURCES["movielens"].review))
+
+
 # ---------------------------------------------------------------------- finding the files
 
 
@@ -294,6 +371,10 @@ def test_unreadable_files(tmp_path: Path) -> None:
     [
         ("amazon", "reviews_Books_5.json.gz", "meta_Books.json.gz"),
         ("amazon", "Books.json", "meta_Books.jsonl"),
+        ("amazon-2023", "All_Beauty.jsonl.gz", "meta_All_Beauty.jsonl.gz"),
+        ("movielens", "u.data", "u.item"),
+        ("movielens", "ratings.dat", "movies.dat"),
+        ("movielens", "ratings.csv", "movies.csv"),
         ("yelp", "yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json"),
         ("steam", "steam_reviews.json.gz", "steam_games.json"),
     ],
@@ -318,5 +399,5 @@ def test_files_that_cannot_be_found(tmp_path: Path) -> None:
     assert amazon.find_files(tmp_path, reviews=given) == (given, tmp_path / "meta_Books.json")
     with pytest.raises(DataError, match=r"--items .*none.json does not exist"):
         amazon.find_files(tmp_path, given, tmp_path / "none.json")
-    with pytest.raises(SettingError, match="Expected one of amazon, yelp, steam"):
+    with pytest.raises(SettingError, match="Expected one of amazon, amazon-2023, yelp, steam, movielens"):
         SOURCES.find("netflix")

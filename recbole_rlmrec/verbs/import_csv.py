@@ -1,0 +1,86 @@
+"""Turn a shop's own tables (CSV, TSV, JSON lines, Parquet) into a dataset with texts.
+
+Columns are named as in the file's header; separator and encoding are found. Example:
+
+recbole-rlmrec import-csv --interactions orders.csv --user customer --item sku --rating stars --min-rating 4
+--time when --items products.csv --title name --text description,brand --dataset shop
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments to a parser."""
+    from recbole_rlmrec.text.json_lines import MAX_MALFORMED
+
+    add = parser.add_argument
+    add("--interactions", required=True, type=Path, metavar="FILE", help="who took what")
+    add("--user", required=True, metavar="COLUMN", help="of user ids")
+    add("--item", required=True, metavar="COLUMN", help="of item ids")
+    add("--rating", metavar="COLUMN", help="of ratings")
+    add("--min-rating", type=float, metavar="R", help="least rating that counts as liked (all count)")
+    add("--time", metavar="COLUMN", help="of dates, or of seconds or milliseconds since 1970")
+    add("--time-format", metavar="FORMAT", help="how dates are written, such as %%d/%%m/%%Y, where that cannot be seen")
+    add("--review", metavar="COLUMN", help="of the users' words")
+    add("--items", type=Path, metavar="FILE", help="what the items are")
+    add("--item-id", metavar="COLUMN", help="of item ids in the file of items (that of --item)")
+    add("--title", metavar="COLUMN", help="of the items' titles")
+    add("--text", default="", metavar="COLUMNS", help="other text about the items, columns separated by commas")
+    add("--dataset", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
+    add("--output", default="dataset", metavar="DIR", help="folder of RecBole's datasets (%(default)s)")
+    add("--split", default="random", choices=("random", "time", "leave-one-out"), help="(%(default)s)")
+    add("--ratios", default=(8.0, 1.0, 1.0), type=_ratios, metavar="A:B:C", help="of the split's parts (8:1:1)")
+    add("--seed", type=int, default=2020, help="of the split (%(default)s)")
+    add("--k-core", type=int, default=1, metavar="K", help="least interactions of each user and item (%(default)s)")
+    add("--separator", metavar="SIGN", help="of CSV files, where it cannot be found")
+    add("--encoding", metavar="NAME", help="of CSV files, where it cannot be found")
+    add("--max-malformed", type=float, default=MAX_MALFORMED, metavar="F", help="share of malformed rows (%(default)s)")
+    add("--overwrite", action="store_true", help="replace a dataset of this name")
+    add("--dry-run", action="store_true", help="show how the files would be read, and write nothing")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Import as the arguments say, and print the summary and the commands that come next.
+
+    Raises:
+        RLMRecError: see :func:`recbole_rlmrec.sources.import_csv.import_csv`.
+    """
+    from recbole_rlmrec.sources.import_csv import Tables, import_csv, preview
+    from recbole_rlmrec.sources.prepare import Choice
+
+    names = ["interactions", "user", "item", "rating", "time", "review", "items", "item_id", "title"]
+    names += ["time_format", "separator", "encoding"]
+    columns = tuple(name.strip() for name in arguments.text.split(",") if name.strip())
+    tables = Tables(text=columns, **{name: getattr(arguments, name) for name in names})
+    choice = Choice(
+        k_core=arguments.k_core,
+        seed=arguments.seed,
+        min_rating=arguments.min_rating,
+        shares=arguments.ratios,
+        split=arguments.split,
+    )
+    if arguments.dry_run:
+        print(preview(tables, choice))
+        return 0
+    summary = import_csv(
+        tables,
+        arguments.dataset,
+        arguments.output,
+        choice,
+        max_malformed=arguments.max_malformed,
+        show_progress=True,
+        overwrite=arguments.overwrite,
+    )
+    print(summary)
+    place = "" if arguments.output == "dataset" else f" --data_path={arguments.output}"
+    print(f"next: recbole-rlmrec build-semantics --dataset {arguments.dataset}{place} --encoder lsa")
+    print(f"then: recbole-rlmrec train --model=LightGCN_RLMRecCon --dataset={arguments.dataset}{place}")
+    return 0
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    """Read 8:1:1."""
+    return tuple(float(part) for part in text.split(":"))

@@ -1,0 +1,254 @@
+"""A shop's own tables become a dataset: every format gives the same files, and what is wrong in them is named."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_rlmrec.cli import main
+from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.sources.import_csv import Tables, import_csv, preview
+from recbole_rlmrec.sources.prepare import Choice
+from recbole_rlmrec.text.files import read_items
+
+#: customer, sku, stars, day of March 2024
+Order = tuple[str, str, float, int]
+ORDERS: list[Order] = [(f"c{user}", f"s{(user * 3 + k) % 7}", 1 + k % 5, 1 + k) for user in range(6) for k in range(5)]
+PROSE = 'A lamp, "the best"; made of oak | and glass.\nIt stands on three legs and gives a warm light for reading.'
+
+
+def order_rows() -> list[dict[str, Any]]:
+    return [
+        {"customer": user, "sku": item, "stars": stars, "when": f"2024-03-{day:02d} 10:00:00", "qty": 1}
+        for user, item, stars, day in ORDERS
+    ]
+
+
+def product_rows() -> list[dict[str, Any]]:
+    return [
+        {"sku": f"s{item}", "name": f"Lampe für Räume {item}", "description": PROSE, "brand": "Oak|Glass"}
+        for item in range(7)
+    ]
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]], separator: str = ",", encoding: str = "utf-8") -> Path:
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_gzipped(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_bytes(gzip.compress(write_csv(path, rows).read_bytes()))
+    return path
+
+
+def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    return path
+
+
+def tables_of(orders: Path, products: Path | None, **more: Any) -> Tables:
+    values: dict[str, Any] = {"rating": "stars", "time": "when", **more}
+    if products is not None:
+        values = {"items": products, "title": "name", "text": ("description", "brand"), **values}
+    return Tables(orders, "customer", "sku", **values)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> tuple[Path, Path]:
+    return write_csv(tmp_path / "orders.csv", order_rows()), write_csv(tmp_path / "products.csv", product_rows())
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("t.tsv", lambda path, rows: write_csv(path, rows, "\t")),
+        ("t.csv", lambda path, rows: write_csv(path, rows, ";")),
+        ("t.txt", lambda path, rows: write_csv(path, rows, "|", "utf-8-sig")),
+        ("t.csv", lambda path, rows: write_csv(path, rows, ";", "cp1252")),
+        ("t.csv", lambda path, rows: write_csv(path, rows, "\t", "utf-16")),
+        ("t.csv.gz", write_gzipped),
+        ("t.jsonl", write_jsonl),
+        ("t.parquet", write_parquet),
+    ],
+)
+def test_formats_give_the_same_files(
+    tmp_path: Path, plain: tuple[Path, Path], name: str, write: Callable[[Path, Any], Path]
+) -> None:
+    import_csv(tables_of(*plain), "shop", tmp_path / "expected")
+    orders = write(tmp_path / f"orders-{name}", order_rows())
+    products = write(tmp_path / f"products-{name}", product_rows())
+    import_csv(tables_of(orders, products), "shop", tmp_path / "found")
+    assert files_of(tmp_path / "found" / "shop") == files_of(tmp_path / "expected" / "shop")
+
+
+def test_what_is_written(tmp_path: Path, plain: tuple[Path, Path]) -> None:
+    summary = import_csv(tables_of(*plain), "shop", tmp_path / "data")
+    lines = (tmp_path / "data/shop/shop.inter").read_text(encoding="utf-8").splitlines()
+    assert lines[0].split("\t")[:4] == ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
+    # 2024-03-01 10:00:00 UTC
+    assert lines[1].split("\t")[:4] == ["c0", "s0", "1", "1709287200"] and len(lines) == 1 + len(ORDERS)
+    item = read_items(tmp_path / "data/shop/items.jsonl")["s3"]
+    assert item.title == "Lampe für Räume 3" and item.attributes == {"brand": ("Oak", "Glass")}
+    assert item.description == " ".join(PROSE.split())
+    assert summary.split == (24, 3, 3) and (summary.n_users, summary.n_items) == (6, 7)
+
+
+def test_ratings_below_the_least_are_left_out(tmp_path: Path, plain: tuple[Path, Path]) -> None:
+    choice = Choice(k_core=1, shares=(8, 1, 1), min_rating=4)
+    assert import_csv(tables_of(*plain), "shop", tmp_path / "data", choice).rated == sum(row[2] >= 4 for row in ORDERS)
+
+
+def test_duplicates_are_one_interaction_at_its_last_time(tmp_path: Path) -> None:
+    rows = [*order_rows(), {**order_rows()[0], "when": "2024-04-01", "stars": 5}, order_rows()[0]]
+    summary = import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), None), "shop", tmp_path / "data")
+    assert (summary.rated, summary.distinct) == (len(ORDERS) + 2, len(ORDERS))
+    assert "c0\ts0\t5\t1711929600\t" in (tmp_path / "data/shop/shop.inter").read_text(encoding="utf-8")
+
+
+def codes(folder: Path) -> dict[tuple[str, str], str]:
+    rows = [line.split("\t") for line in (folder / "shop.inter").read_text(encoding="utf-8").splitlines()[1:]]
+    return {(row[0], row[1]): row[-1] for row in rows}
+
+
+def test_split_by_time(tmp_path: Path, plain: tuple[Path, Path]) -> None:
+    import_csv(tables_of(*plain), "shop", tmp_path, Choice(k_core=1, shares=(3, 1, 1), split="time"))
+    day = {(user, item): day for user, item, _, day in ORDERS}
+    found = codes(tmp_path / "shop")
+    assert {day[pair] for pair in found if found[pair] == "train"} == {1, 2, 3}
+    assert {day[pair] for pair in found if found[pair] == "test"} == {5}
+
+
+def test_split_leave_one_out(tmp_path: Path, plain: tuple[Path, Path]) -> None:
+    import_csv(tables_of(*plain), "shop", tmp_path, Choice(k_core=1, split="leave-one-out"))
+    found = codes(tmp_path / "shop")
+    expected = {(user, item): {5: "test", 4: "valid"}.get(day, "train") for user, item, _, day in ORDERS}
+    assert found == expected
+
+
+@pytest.mark.parametrize("unit", [1, 1_000, 1_000_000])
+def test_times_as_numbers(tmp_path: Path, unit: int) -> None:
+    rows = [{**row, "when": (1_700_000_000 + n) * unit} for n, row in enumerate(order_rows())]
+    import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), None), "shop", tmp_path)
+    assert "c0\ts0\t1\t1700000000\t" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")
+
+
+def test_dates_of_another_form(tmp_path: Path) -> None:
+    orders = write_csv(tmp_path / "orders.csv", [{**row, "when": "03/01/2024"} for row in order_rows()])
+    with pytest.raises(DataError, match=r"nobody can read the times in 'when', such as '03/01/2024'.*--time-format"):
+        import_csv(tables_of(orders, None), "shop", tmp_path)
+    import_csv(tables_of(orders, None, time_format="%m/%d/%Y"), "shop", tmp_path)
+    assert "\t1709251200\t" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")  # 2024-03-01
+
+
+def test_whole_numbers_written_as_decimals(tmp_path: Path) -> None:
+    rows = [{**row, "sku": f"{row['sku'][1:]}.0"} for row in order_rows()]
+    products = write_csv(tmp_path / "products.csv", [{**row, "sku": row["sku"][1:]} for row in product_rows()])
+    summary = import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), products), "shop", tmp_path)
+    assert summary.items_without_entry == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "expected"),
+    [
+        (lambda text: text.replace("customer", "Customer"), {}, r"no column 'customer'. Did you mean 'Customer'\?"),
+        (lambda text: text.split("\n")[0] + "\n", {}, "has a header and no rows"),
+        (lambda text: "", {}, "is empty"),
+        (lambda text: re.sub(",s([0-4]),", r",1\1.50,", text), {}, "look like prices"),
+        (lambda text: text.replace(",s0,", ",s,0,"), {}, "line 2 has 6 fields, where the header has 5"),
+        (lambda text: text.replace(",s3", ',"s3'), {}, "quotation mark"),
+        (lambda text: text.replace("sku", "customer", 1), {"item": "customer"}, "named for two roles"),
+        (lambda text: text.replace("qty", "customer", 1), {}, "the column 'customer' more than once"),
+        (lambda text: "PK\x03\x04" + text, {}, "workbook"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, change: Callable[[str], str], options: dict[str, Any], expected: str) -> None:
+    orders = write_csv(tmp_path / "orders.csv", order_rows())
+    text = change(orders.read_text(encoding="utf-8").replace("\r\n", "\n"))
+    orders.write_text(text + ("x" * 2**20 if '"' in text else ""), encoding="utf-8")
+    tables = Tables(**{"interactions": orders, "user": "customer", "item": "sku", **options})
+    with pytest.raises((DataError, SettingError), match=expected):
+        import_csv(tables, "shop", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_mixed_encodings(tmp_path: Path) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_bytes("customer,sku\nänne,s1\n".encode() + "jörg,s2\n".encode("cp1252"))
+    with pytest.raises(DataError, match="mixes encodings: line 2 is UTF-8, line 3 is not"):
+        import_csv(Tables(orders, "customer", "sku"), "shop", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"encoding": "utf-9"}, "no such encoding"),
+        ({"separator": "::"}, "one character"),
+        ({"title": "name"}, "--items FILE"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
+    orders = write_csv(tmp_path / "orders.csv", order_rows())
+    with pytest.raises(SettingError, match=expected):
+        import_csv(Tables(orders, "customer", "sku", **options), "shop", tmp_path)
+
+
+@pytest.mark.parametrize("choice", [Choice(split="time"), Choice(min_rating=3)])
+def test_a_choice_needs_its_column(tmp_path: Path, choice: Choice) -> None:
+    orders = write_csv(tmp_path / "orders.csv", order_rows())
+    with pytest.raises(SettingError, match=r"needs --(time|rating) COLUMN"):
+        import_csv(Tables(orders, "customer", "sku"), "shop", tmp_path, choice)
+
+
+def test_a_dataset_that_exists_is_replaced_on_request_only(tmp_path: Path, plain: tuple[Path, Path]) -> None:
+    import_csv(tables_of(*plain), "shop", tmp_path)
+    with pytest.raises(DataError, match=r"exists already.*--overwrite"):
+        import_csv(tables_of(*plain), "shop", tmp_path)
+    import_csv(tables_of(*plain), "shop", tmp_path, overwrite=True)
+
+
+def test_preview_shows_rows_and_writes_nothing(tmp_path: Path, plain: tuple[Path, Path]) -> None:
+    text = preview(tables_of(*plain))
+    assert "orders.csv: CSV, separator comma, encoding utf-8" in text and "line 2: user 'c0', item 's0'" in text
+    assert "title 'Lampe für Räume 0'" in text and "brand 'Oak, Glass'" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["orders.csv", "products.csv"]
+
+
+def test_parquet_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = tmp_path / "orders.parquet"
+    orders.write_bytes(b"PAR1....PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SettingError, match="pip install pyarrow"):
+        import_csv(Tables(orders, "customer", "sku"), "shop", tmp_path)
+
+
+def test_command_line(tmp_path: Path, plain: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    orders, products = plain
+    arguments = ["import-csv", f"--interactions={orders}", "--user=customer", "--item=sku", "--rating=stars"]
+    arguments += ["--min-rating=2", "--time=when", f"--items={products}", "--title=name", "--text=description,brand"]
+    assert main([*arguments, "--dataset=shop", f"--output={tmp_path}", "--dry-run"]) == 0
+    assert main([*arguments, "--dataset=shop", f"--output={tmp_path}", "--ratios=3:1:1"]) == 0
+    out = capsys.readouterr().out
+    assert "Nothing was written." in out and "with a rating of at least 2" in out and "next: recbole-rlmrec" in out
