@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from recbole_rlmrec.data.atomic_file import check_dataset_name, quoted, repair_tokens
+from recbole_rlmrec.data.atomic_file import check_dataset_name, repair_tokens
 from recbole_rlmrec.data.split import SPLIT_NAMES, random_split
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
@@ -420,7 +420,7 @@ def _write_items(source: Source, file: JsonLines, items: _Side, atomic: IO[bytes
         nonlocal n_without_text
         n_without_text += not item.has_text
         texts.write(item_line(item))
-        line = f"{quoted(item.token)}\t{quoted(item.title[:_LONGEST_TITLE])}\n"
+        line = f"{item.token}\t{item.title[:_LONGEST_TITLE]}\n"
         atomic.write(line.encode("utf-8", errors="replace"))
 
     for _, item in file.records(source.item):
@@ -453,7 +453,7 @@ def _write_interactions(
             raise file.changed(line)
         renamed = Review(users.tokens[user], items.tokens[item], review.text, review.rating, review.timestamp)
         texts.write(review_line(renamed))
-        cells = [quoted(renamed.user), quoted(renamed.item)]
+        cells = [renamed.user, renamed.item]
         cells += [_number(review.rating)] * has_rating + [_number(review.timestamp)] * has_time
         cells.append(SPLIT_NAMES[code])
         atomic.write(("\t".join(cells) + "\n").encode("utf-8"))

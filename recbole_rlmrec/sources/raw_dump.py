@@ -18,7 +18,7 @@ from typing import Any
 from recbole_rlmrec.errors import ContractError, DataError
 from recbole_rlmrec.parts import Registry, checked_name
 from recbole_rlmrec.text.corpus import Item, Review
-from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, require_text
+from recbole_rlmrec.text.json_lines import MalformedLineError, is_finite, optional_number, require_text
 from recbole_rlmrec.wording import listed
 
 # A tag's name is bounded, so that a lone "<" before a long word costs no time.
@@ -113,13 +113,13 @@ def _find_file(folder: Path, role: str, pattern: str, usual: str, given: str | P
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield the texts in a value, however its lists are nested, as plain text without blank ones."""
+    """Yield the texts in a value, however its lists are nested, as plain text, without blanks, nulls and NaN."""
     if value is None:
         return
     if isinstance(value, (list, tuple)):
         for part in value:
             yield from _texts(part)
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool) and is_finite(value):
         text = plain_text(str(value))
         if text:
             yield text
