@@ -192,8 +192,8 @@ class TableReader(Protocol):
 def tables_read_by(reader: TableReader) -> Iterator[None]:
     """Let all of RecBole's datasets read their tables by a reader meanwhile.
 
-    RecBole opens a table for its header and again for its rows. pandas reads the second as CSV: a quotation mark that is
-    never closed swallows the rows after it, and a row with a field too many moves every column.
+    RecBole opens a table for its header and again for its rows. pandas reads the second as CSV: a quotation mark that
+    is never closed swallows the rows after it, and a row with a field too many moves every column.
     """
     import recbole.data.dataset.dataset as module
 

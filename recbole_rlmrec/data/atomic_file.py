@@ -23,13 +23,18 @@ MISSING_TOKENS = frozenset([
 ])
 # fmt: on
 
-#: An id is text that people look at and type; a longer one is something else, and RecBole gives every id the room of the
-#: longest.
+#: An id is text that people look at and type; a longer one is something else, and RecBole gives every id the room of
+#: the longest.
 LONGEST_ID = 1000
 
 #: Tabs, line breaks and other characters that are no part of a text.
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 _UNWRITABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]|^\\s+|\\s+$")
+
+
+def is_dataset_name(name: object) -> bool:
+    """Return whether a dataset's name can be that of its folder and files, and no pattern of several."""
+    return isinstance(name, str) and name.strip(" .") != "" and not re.search(r"[/\\*?\[\]\0-\x1f]|^ | $", name)
 
 
 def check_dataset_name(dataset: str) -> None:
@@ -38,8 +43,31 @@ def check_dataset_name(dataset: str) -> None:
     Raises:
         SettingError: it cannot.
     """
-    if dataset in ("", ".", "..") or re.search(r"[/\\\0]", dataset):
+    if not is_dataset_name(dataset):
         raise SettingError(f"The dataset's name is {dataset!r}, expected a plain file name such as 'amazon-book'.")
+
+
+def part_names(value: object) -> list[str] | None:
+    """Return the names of the files that a dataset's parts are in, as ``benchmark_filename`` gives them.
+
+    Args:
+        value: a list of names, or text with a comma between two; None where the dataset is one file.
+
+    Raises:
+        SettingError: it is something else.
+
+    >>> part_names("train, valid,test")
+    ['train', 'valid', 'test']
+    """
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if names is None:
+        return None
+    if not isinstance(names, (list, tuple)) or not names or not all(map(is_dataset_name, names)):
+        raise SettingError(
+            f"benchmark_filename={value!r}: expected the names between <dataset>. and .inter, such as "
+            "[train, valid, test]."
+        )
+    return list(names)
 
 
 def object_array(tokens: ArrayLike) -> np.ndarray:
@@ -68,23 +96,27 @@ def object_array(tokens: ArrayLike) -> np.ndarray:
 
 def id_fault(token: str) -> str | None:
     """Say why a token of a table cannot be an id, or None if it can."""
-    return "is read as missing" if token in MISSING_TOKENS else _unusable(token)
+    return "is read as missing" if token in MISSING_TOKENS else text_fault(token)
 
 
 def token_fault(token: str) -> str | None:
     """Say why an id from elsewhere cannot be written into a table, or None if it can; missing ones are renamed."""
-    return "begins or ends with a space" if token and token != token.strip() else _unusable(token)
+    return "begins or ends with a space" if token and token != token.strip() else text_fault(token)
 
 
-def _unusable(token: str) -> str | None:
+def text_fault(token: str) -> str | None:
+    """Say why a text cannot be an id, also where no word is read as missing, or None if it can."""
     if not token.strip():
         return "is empty"
     if token == PAD_TOKEN:
         return "is RecBole's own name of the padding id"
     if len(token) > LONGEST_ID:
         return f"is {len(token):,} characters long, of at most {LONGEST_ID:,}"
-    if CONTROL.search(token):
-        return "holds a tab, a line break or another control character"
+    control = CONTROL.search(token)
+    if control:
+        return {"\t": "holds a tab", "\n": "holds a line break", "\r": "holds a line break"}.get(
+            control[0], "holds a control character"
+        )
     return None if is_unicode(token) else "holds half a surrogate pair"
 
 

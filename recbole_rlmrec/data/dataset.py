@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
-from recbole_rlmrec.data.recbole_reader import RecBoleReader, check_ids_are_tokens
+from recbole_rlmrec.data.recbole_reader import RecBoleReader
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
     SemanticEmbedding,
@@ -97,7 +97,7 @@ class RLMRecDataset(Dataset):
                     f"'{self.uid_field}:token<TAB>{self.iid_field}:token', or set USER_ID_FIELD and ITEM_ID_FIELD to "
                     "the names of yours."
                 )
-        check_ids_are_tokens(table, (self.uid_field, self.iid_field))
+        table.require_ids((self.uid_field, self.iid_field))
 
     def _download(self) -> None:
         """Fetch one of RecBole's own datasets, or say that there is none of this name."""

@@ -175,7 +175,9 @@ def _parse_vector(field: str, seq_separator: str, where: str) -> list[float]:
     try:
         return [float(part) for part in parts]
     except ValueError as error:
-        raise DataError(f"{where}: {error}. Expected numbers separated by {seq_separator!r}, not in quotation marks.") from error
+        raise DataError(
+            f"{where}: {error}. Expected numbers separated by {seq_separator!r}, not in quotation marks."
+        ) from error
 
 
 def half_pair_message(folder: Path, dataset: str, side: Side) -> str:

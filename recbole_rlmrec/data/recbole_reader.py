@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_rlmrec.data.table import MISSING_FIELDS, Table
-from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.data.table import MISSING_FIELDS, Table, seq_separator_of
 from recbole_rlmrec.wording import count
 
 #: The settings that name a column of ids, in whichever file it is.
@@ -37,11 +36,15 @@ class RecBoleReader:
 
     Attributes:
         kept_texts: for each file of interactions, in the order of reading, its ids and the columns to keep, as text.
+
+    Raises:
+        SettingError: ``seq_separator`` cannot be used.
     """
 
     def __init__(self, config: Any, kept_columns: Collection[str] = ()) -> None:
         self._config, self._kept_columns = config, frozenset(kept_columns)
         self._id_fields = [config[setting] for setting in _ID_SETTINGS if config[setting] is not None]
+        self._seq_separator = seq_separator_of(config)
         self.kept_texts: list[pd.DataFrame] = []
 
     def first_line(self, path: str) -> str:
@@ -66,7 +69,6 @@ class RecBoleReader:
         table = Table.of(self._config, path)
         names = {column.partition(":")[0]: column for column in usecols}
         ids = [name for name in self._id_fields if name in names]
-        check_ids_are_tokens(table, ids)
         is_interactions = Path(path).suffix == ".inter"
         kept = [name for name in table.types if name in self._kept_columns and is_interactions]
         # What RecBole does not load it does not look at, and a rating that is no number is a sign of a shifted row.
@@ -114,18 +116,4 @@ class RecBoleReader:
             )
 
     def _parts(self, text: str) -> list[str]:
-        return [part for part in text.split(self._config["seq_separator"]) if part]
-
-
-def check_ids_are_tokens(table: Table, names: Sequence[str]) -> None:
-    """Check the type of columns of ids.
-
-    Raises:
-        DataError: the header gives one of them another type than ``token``.
-    """
-    for name in names:
-        if table.types[name] != "token":
-            raise DataError(
-                f"'{table.path}': the header has the column '{name}:{table.types[name]}', expected '{name}:token': an id "
-                "is text, also where it looks like a number."
-            )
+        return [part for part in text.split(self._seq_separator) if part]

@@ -45,6 +45,7 @@ from recbole_rlmrec.wording import count, examples
 # Rows are read in blocks of about this size, so that a memory map larger than memory can be checked and joined.
 BLOCK_BYTES = 4 * 2**20
 
+
 @dataclass(frozen=True, eq=False)
 class SemanticEmbedding:
     """The semantic embeddings of one side and the original ids of their rows; not to be changed once built.

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recbole_rlmrec.data.atomic_file import object_array
+from recbole_rlmrec.data.atomic_file import object_array, text_fault
 from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
@@ -483,18 +483,20 @@ def _read_table(path: Path, users: _Column, items: _Column, user_field: str, ite
 
 def _load_table(path: Path, user_field: str, item_field: str) -> pd.DataFrame:
     """Read a split table as text, columns named without their types; raise unless it has the three needed."""
+    wanted = (user_field, item_field, "split")
     expectation = f"a tab-separated table with the columns {user_field}, {item_field} and split"
     try:
         table = Table(path, typed=False)
-        missing = [name for name in (user_field, item_field, "split") if name not in table.types]
-        if missing:
-            raise DataError(
-                f"it has the columns {', '.join(table.types)}; {', '.join(missing)} missing. Name them so in the first "
-                "line, which may add RecBole's types ('split:token')."
-            )
-        return table.read({user_field, item_field, "split"}, [user_field, item_field])
+        if set(wanted) <= set(table.types):
+            # Nothing here reads a word such as NA as missing, so it is an id like others.
+            return table.read(wanted, [user_field, item_field], id_fault=text_fault)
     except DataError as error:
         raise DataError(f"'{path}' cannot be read as {expectation}: {error}") from error
+    missing = [name for name in wanted if name not in table.types]
+    raise DataError(
+        f"'{path}' has the columns {', '.join(table.types)}; {', '.join(missing)} missing. Expected "
+        f"{expectation}: name them so in the first line, which may add RecBole's types ('split:token')."
+    )
 
 
 def _name_codes(names: ArrayLike, source: str) -> np.ndarray:
@@ -505,8 +507,8 @@ def _name_codes(names: ArrayLike, source: str) -> np.ndarray:
         codes[name_array == name] = code
     unknown_rows = np.flatnonzero(codes < 0)
     if len(unknown_rows):
-        rows_of = pd.Series(unknown_rows).groupby(name_array[unknown_rows].astype(str), sort=False).first()
-        shown = [f"'{value:.80}' (row {row + 1})" for value, row in rows_of.head(_N_ROWS_SHOWN).items()]
+        first = unknown_rows[~pd.Series(name_array[unknown_rows]).duplicated().to_numpy()][:_N_ROWS_SHOWN]
+        shown = [f"'{name_array[row]!s:.80}' (row {row + 1})" for row in first]
         raise DataError(
             f"{len(unknown_rows)} values of {source} are no split: {', '.join(shown)}; row 1 is the first after the "
             f"header. Expected {', '.join(SPLIT_NAMES)}, in lower case: correct these rows."

@@ -1,7 +1,7 @@
 """Tables of text: RecBole's atomic files and the tables of splits, read as they are written, every row checked.
 
-A table is a header and rows of as many fields as it has, one a line. RecBole's format has no quoting: a quotation mark is
-part of the text, and a field holds neither the separator nor a line break. Lines end with LF or CRLF; blank ones are
+A table is a header and rows of as many fields as it has, one a line. RecBole's format has no quoting: a quotation mark
+is part of the text, and a field holds neither the separator nor a line break. Lines end with LF or CRLF; blank ones are
 skipped; a byte-order mark is left aside.
 """
 
@@ -12,7 +12,7 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -64,10 +64,9 @@ class Table:
         SettingError: the separator or the encoding cannot be used.
     """
 
-    def __init__(
-        self, path: str | Path, separator: str = "\t", encoding: str = "utf-8", *, typed: bool = True
-    ) -> None:
-        self.path, self.separator, self.encoding = Path(path), _checked_separator(separator), _checked_encoding(encoding)
+    def __init__(self, path: str | Path, separator: str = "\t", encoding: str = "utf-8", *, typed: bool = True) -> None:
+        self.path = Path(path)
+        self.separator, self.encoding = _checked_separator(separator), _checked_encoding(encoding)
         self._typed = typed
         raw = separator.encode("utf-8")
         self._byte = raw if len(raw) == 1 else _STAND_IN
@@ -78,26 +77,34 @@ class Table:
         """Open an atomic file of a configuration's dataset."""
         return cls(path, config["field_separator"], config["encoding"] or "utf-8")
 
-    def read(self, columns: Collection[str], ids: Sequence[str] = (), numeric: Sequence[str] = ()) -> pd.DataFrame:
+    def read(
+        self,
+        columns: Collection[str],
+        ids: Sequence[str] = (),
+        numeric: Sequence[str] = (),
+        id_fault: Callable[[str], str | None] = id_fault,
+    ) -> pd.DataFrame:
         """Read some columns as the text they are.
 
         Args:
             columns: their names.
             ids: those of them that hold users, items or others; each field has to be an id.
             numeric: further columns, which are not returned; each field has to be a number or missing.
+            id_fault: says why a token cannot be an id, or None if it can.
 
         Returns:
             The columns in the file's order, with a row for each line that is not blank.
 
         Raises:
-            DataError: a row has another number of fields than the header, an id is missing or cannot be one, a number is
-                none, or there is no row.
+            DataError: a row has another number of fields than the header, an id is missing or cannot be one, a number
+                is none, or there is no row.
         """
+        self.require_ids(ids)
         names = list(self.types)
         dtypes: dict[str, Any] = {name: float if name in numeric else str for name in {*columns, *numeric}}
         try:
             rows = pd.read_csv(
-                io.BufferedReader(_Blocks(self._checked_blocks()), _BLOCK),  # type: ignore[type-var]
+                io.BufferedReader(_Blocks(self._checked_blocks()), _BLOCK),
                 sep=self._byte.decode(),
                 header=None,
                 names=names,
@@ -110,18 +117,31 @@ class Table:
                 encoding="utf-8",
                 engine="c",
             )
-        except pd.errors.EmptyDataError:
-            raise DataError(f"'{self.path}' has a header and no row; expected one a line.") from None
         except ValueError as error:
             if isinstance(error, DataError) or not numeric:
                 raise
             for name, texts in self.read(numeric).items():
                 self.numbers(str(name), texts)
             raise
+        if not len(rows):
+            raise DataError(f"'{self.path}' has a header and no row, expected one a line. Write the file again.")
         rows = rows[[name for name in names if name in columns]]
-        self._check_ids(rows, ids)
+        self._check_ids(rows, ids, id_fault)
         self._warn_of_quotation_marks(rows)
         return rows
+
+    def require_ids(self, names: Sequence[str]) -> None:
+        """Check that the header gives columns of ids no other type than ``token``.
+
+        Raises:
+            DataError: it does.
+        """
+        for name in names:
+            if self.types[name] not in ("token", ""):
+                raise DataError(
+                    f"'{self.path}': the header has the column '{name}:{self.types[name]}', expected '{name}:token': "
+                    "an id is text, also where it looks like a number."
+                )
 
     def numbers(self, name: str, texts: pd.Series) -> pd.Series:
         """Return a column of numbers, float64, NaN where it is missing.
@@ -143,8 +163,8 @@ class Table:
         if len(wrong):
             self.refuse(
                 wrong,
-                f"the column '{name}' is {texts.iloc[wrong[0]]!r:.80}, expected a number. Correct the field, or leave it "
-                "empty where there is none",
+                f"the column '{name}' is {texts.iloc[wrong[0]]!r:.80}, expected a number. Correct the field, or leave "
+                "it empty where there is none",
             )
         return values
 
@@ -161,11 +181,13 @@ class Table:
     # ------------------------------------------------------------------ header
 
     def _read_header(self) -> dict[str, str]:
-        line = next(self._blocks(_HEADER_BLOCK), b"").partition(b"\n")[0].removesuffix(b"\r")
+        block = next(self._blocks(_HEADER_BLOCK), b"")
+        line = block.partition(b"\n")[0].removesuffix(b"\r")
         self._check_characters(1, line)
         header = line.decode("utf-8")
         if not header.strip():
-            raise DataError(f"'{self.path}' {'begins with a blank line' if line else 'is empty'}; {self._expected()}.")
+            found = "begins with a blank line" if block else "is empty"
+            raise DataError(f"'{self.path}' {found}; {self._expected()}.")
         columns = header.split(self.separator)
         names = [column.partition(":")[0] for column in columns]
         fault = self._header_fault(header, columns, names)
@@ -205,22 +227,26 @@ class Table:
     def _blocks(self, size: int = _BLOCK) -> Iterator[bytes]:
         """Yield the file as UTF-8, each time some whole lines, the last one ended too."""
         decoder = codecs.getincrementaldecoder(self.encoding)()
-        n_lines, rest, is_first = 0, b"", True
+        n_lines, n_open, is_first = 0, 0, True
+        open_line: list[bytes] = []
         try:
             with self.path.open("rb") as file:
                 for chunk in chain(iter(partial(file.read, size), b""), [b""]):
                     text = decoder.decode(chunk, not chunk)
-                    block = rest + (text.removeprefix("\ufeff") if is_first else text).encode("utf-8")
+                    block = (text.removeprefix("\ufeff") if is_first else text).encode("utf-8")
                     is_first = False
-                    if not chunk and block:
-                        block += b"\n" * (not block.endswith(b"\n"))
                     end = block.rfind(b"\n") + 1
-                    rest = block[end:]
                     if end:
-                        yield block[:end]
-                        n_lines += block.count(b"\n")
-                    if len(rest) > _LONGEST_LINE:
+                        whole = b"".join([*open_line, block[:end]])
+                        open_line, n_open = [], 0
+                        yield whole
+                        n_lines += whole.count(b"\n")
+                    open_line.append(block[end:])
+                    n_open += len(block) - end
+                    if n_open > _LONGEST_LINE:
                         raise self._error(n_lines + 1, f"is longer than {_LONGEST_LINE // 2**20} MiB: is it a table?")
+            if n_open:
+                yield b"".join([*open_line, b"\n"])
         except UnicodeDecodeError as error:
             raise self._undecodable(n_lines + error.object[: error.start].count(b"\n") + 1, error) from error
         except OSError as error:
@@ -308,7 +334,7 @@ class Table:
         if b"\0" in text:
             raise self._error(line, "holds a null character. Is it text, of the encoding that 'encoding' names?")
         if b"\r" in text:
-            raise self._error(line, "holds a carriage return that ends no line. Lines end with LF or CRLF: write it so.")
+            raise self._error(line, "holds a carriage return that ends no line. Write it as a blank.")
 
     def _line_of(self, row: int) -> int:
         """Return the number of the line that a row stands in, from 1."""
@@ -319,8 +345,8 @@ class Table:
 
     # ------------------------------------------------------------------ fields
 
-    def _check_ids(self, rows: pd.DataFrame, names: Sequence[str]) -> None:
-        """Refuse ids that are missing or that RecBole cannot hold."""
+    def _check_ids(self, rows: pd.DataFrame, names: Sequence[str], id_fault: Callable[[str], str | None]) -> None:
+        """Refuse ids that are missing or that cannot be one; only the distinct ones are looked at."""
         for name in names:
             faults = {token: fault for token in rows[name].unique() if (fault := id_fault(token))}
             if faults:
@@ -364,6 +390,21 @@ class _Blocks(io.RawIOBase):
         n_bytes = min(len(buffer), len(self._rest))
         buffer[:n_bytes], self._rest = self._rest[:n_bytes], self._rest[n_bytes:]
         return n_bytes
+
+
+def seq_separator_of(config: Any) -> str:
+    """Return what stands between two values of a sequence; several of it are one.
+
+    Raises:
+        SettingError: it is no text, or separates fields.
+    """
+    separator = config["seq_separator"]
+    if not isinstance(separator, str) or not separator or _checked_separator(config["field_separator"]) in separator:
+        raise SettingError(
+            f"seq_separator={separator!r}: expected what stands between two values of a sequence, such as a blank. It "
+            f"is taken literally, and is without the field_separator {config['field_separator']!r}."
+        )
+    return separator
 
 
 def _checked_separator(separator: object) -> str:

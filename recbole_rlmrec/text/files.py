@@ -11,7 +11,14 @@ from typing import Any
 from recbole_rlmrec.data.atomic_file import id_fault
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.text.corpus import Item, Review
-from recbole_rlmrec.text.json_lines import MAX_MALFORMED, JsonLines, MalformedLineError, is_finite, optional_number, require_text
+from recbole_rlmrec.text.json_lines import (
+    MAX_MALFORMED,
+    JsonLines,
+    MalformedLineError,
+    is_finite,
+    optional_number,
+    require_text,
+)
 from recbole_rlmrec.wording import examples
 
 _logger = logging.getLogger(__name__)

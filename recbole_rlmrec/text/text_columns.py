@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from recbole_rlmrec.data.table import MISSING_FIELDS, Table
+from recbole_rlmrec.data.table import MISSING_FIELDS, Table, seq_separator_of
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.text.corpus import Item, Review
 
@@ -116,7 +116,7 @@ class _Table:
     ) -> None:
         # After RLMRecConfig this is where the dataset lies, in the user's folder or in RecBole's own.
         path = Path(config["data_path"]) / name
-        self._separator = str(config["seq_separator"])
+        self._separator = seq_separator_of(config)
         if not path.is_file():
             setting, column = next((setting, column) for column, setting in wanted.items())
             raise DataError(

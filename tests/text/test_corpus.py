@@ -17,6 +17,7 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.split import pairs_sha256
+from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.text.corpus import Corpus, Item, Review
 from recbole_rlmrec.text.files import iter_reviews, read_items, write_items, write_reviews
@@ -101,8 +102,8 @@ def test_each_file_of_interactions_is_read_once(tmp_path: Path, parts: bool, mon
     for name, lines in files.items():
         (folder / name).write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     config = RLMRecConfig("BPR", "said", config_dict={"data_path": str(tmp_path), "review_field": "said"})
-    read, names = pd.read_csv, []
-    monkeypatch.setattr(pd, "read_csv", lambda path, **how: names.append(Path(path).name) or read(path, **how))
+    read, names = Table.read, []
+    monkeypatch.setattr(Table, "read", lambda table, *how: names.append(table.path.name) or read(table, *how))
     corpus = load_corpus(config)
     assert sorted(names) == sorted(files)
     assert corpus.training == (Review("u", "i", "so  good", 3.0), Review("v", "j", "", 4.0))
