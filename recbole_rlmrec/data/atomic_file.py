@@ -101,7 +101,7 @@ def id_fault(token: str) -> str | None:
 
 def token_fault(token: str) -> str | None:
     """Say why an id from elsewhere cannot be written into a table, or None if it can; missing ones are renamed."""
-    return "begins or ends with a space" if token and token != token.strip() else text_fault(token)
+    return text_fault(token) or ("begins or ends with a space" if token != token.strip() else None)
 
 
 def text_fault(token: str) -> str | None:
@@ -114,9 +114,8 @@ def text_fault(token: str) -> str | None:
         return f"is {len(token):,} characters long, of at most {LONGEST_ID:,}"
     control = CONTROL.search(token)
     if control:
-        return {"\t": "holds a tab", "\n": "holds a line break", "\r": "holds a line break"}.get(
-            control[0], "holds a control character"
-        )
+        names = {"\t": "tab", "\n": "line break", "\r": "line break", "\0": "null character"}
+        return f"holds a {names.get(control[0], 'control character')}"
     return None if is_unicode(token) else "holds half a surrogate pair"
 
 

@@ -44,6 +44,8 @@ class RecBoleReader:
     def __init__(self, config: Any, kept_columns: Collection[str] = ()) -> None:
         self._config, self._kept_columns = config, frozenset(kept_columns)
         self._id_fields = [config[setting] for setting in _ID_SETTINGS if config[setting] is not None]
+        order = (config["eval_args"] or {}).get("order")
+        self._ordered_by = config["TIME_FIELD"] if order == "TO" else None
         self._seq_separator = seq_separator_of(config)
         self.kept_texts: list[pd.DataFrame] = []
 
@@ -81,6 +83,8 @@ class RecBoleReader:
             column, kind = texts[name], table.types[name]
             if dtype[names[name]] is not str:
                 wanted[names[name]] = table.numbers(name, column)
+                if name == self._ordered_by and is_interactions:
+                    self._check_times(table, name, wanted[names[name]])
                 continue
             if kind == "float_seq":
                 self._check_numbers(table, name, column)
@@ -88,6 +92,12 @@ class RecBoleReader:
                 self._check_room(table, name, column)
             wanted[names[name]] = column if name in ids else column.mask(column.isin(MISSING_FIELDS))
         return pd.DataFrame(wanted)
+
+    def _check_times(self, table: Table, name: str, times: pd.Series) -> None:
+        """Refuse interactions without the time that they are to be ordered by: RecBole would take the mean of all."""
+        wrong = np.flatnonzero(times.isna().to_numpy())
+        if len(wrong):
+            table.refuse(wrong, f"the column '{name}' is missing, and eval_args orders by it. Write the time")
 
     def _check_numbers(self, table: Table, name: str, column: pd.Series) -> None:
         """Refuse sequences that hold something else than finite numbers."""

@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from recbole_rlmrec.data.atomic_file import check_dataset_name, repair_tokens
+from recbole_rlmrec.data.atomic_file import CONTROL, check_dataset_name, repair_tokens
 from recbole_rlmrec.data.split import SPLIT_NAMES, random_split
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path
@@ -31,7 +31,7 @@ SEED = 2023
 # Of five interactions, three are for training, one for validation and one for the test, as in the paper.
 SHARES = (3.0, 1.0, 1.0)
 
-# RecBole's reader refuses fields of more than 131,072 characters; items.jsonl has the whole title.
+# RecBole's own reader refuses fields of more than 131,072 characters; items.jsonl has the whole title.
 _LONGEST_TITLE = 1000
 
 
@@ -420,7 +420,7 @@ def _write_items(source: Source, file: JsonLines, items: _Side, atomic: IO[bytes
         nonlocal n_without_text
         n_without_text += not item.has_text
         texts.write(item_line(item))
-        line = f"{item.token}\t{item.title[:_LONGEST_TITLE]}\n"
+        line = f"{item.token}\t{CONTROL.sub(' ', item.title[:_LONGEST_TITLE])}\n"
         atomic.write(line.encode("utf-8", errors="replace"))
 
     for _, item in file.records(source.item):

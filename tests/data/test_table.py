@@ -362,6 +362,14 @@ def test_a_number_that_is_missing_is_recbole_s_to_fill(shop: Path, value: str) -
     assert [review.rating for review in read_interactions(config_of(shop), [table])] == [3, None, 5]
 
 
+def test_a_time_that_is_missing_is_named_where_it_orders(shop: Path) -> None:
+    (shop / "shop.inter").write_text(f"{IDS}\ttimestamp:float\nu1\ti1\t1\nu2\ti2\t\n")
+    settings = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    load(shop, **settings)
+    with pytest.raises(DataError, match="line 3: the column 'timestamp' is missing, and eval_args orders by it"):
+        load(shop, eval_args={"order": "TO"}, **settings)
+
+
 def test_a_sequence_that_holds_no_numbers_is_named(shop: Path) -> None:
     (shop / "shop.item").write_text("item_id:token\tvector:float_seq\ni1\t1 2\ni2\t1 x\n")
     with pytest.raises(DataError, match="line 3: the column 'vector' is '1 x', expected numbers"):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from pickles import (
     ITEM_PROFILES,
@@ -27,6 +26,7 @@ from pickles import (
 )
 
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
+from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources import release
 from recbole_rlmrec.sources.release import ReleaseSummary, import_release
@@ -594,9 +594,9 @@ def test_no_other_id_is_read_as_missing() -> None:
 
 
 def read_as_recbole(tmp_path: Path) -> list[tuple[str, str]]:
-    """Read the training file with the options of RecBole's Dataset."""
+    """Read the training file as RecBole does through this package."""
     path = tmp_path / "out" / "amazon-book" / "amazon-book.train.inter"
-    table = pd.read_csv(path, delimiter="\t", dtype=str, encoding="utf-8", engine="python")
+    table = Table(path).read(["user_id", "item_id"], ["user_id", "item_id"])
     return list(table.itertuples(index=False, name=None))
 
 

@@ -50,6 +50,43 @@ def test_reviews_come_back_as_written(tmp_path: Path) -> None:
     assert list(iter_reviews(path)) == [*reviews[:2], Review("v", "i", "half ? pair", 3.0, 1.25)]
 
 
+def test_what_is_missing_becomes_no_text(tmp_path: Path) -> None:
+    """pandas and Python write NaN where nothing is, which is no title 'nan'."""
+    path = tmp_path / "items.jsonl"
+    path.write_text(
+        '{"item_id": "a", "title": NaN, "description": null, "attributes": {"genres": ["Crime", NaN, null]}}\n'
+        '{"item_id": "b", "title": "Fargo", "attributes": {"year": NaN, "genres": null}}\n'
+    )
+    assert list(read_items(path).values()) == [Item("a", attributes={"genres": ("Crime",)}), Item("b", "Fargo")]
+    (tmp_path / "reviews.jsonl").write_text('{"user_id": "u", "item_id": "a", "text": NaN, "rating": NaN}\n')
+    assert list(iter_reviews(tmp_path / "reviews.jsonl")) == [Review("u", "a")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"item_id": "a\\tb"}', "'a\\tb', which holds a tab"),
+        ('{"item_id": "a\\nb"}', "which holds a line break"),
+        ('{"item_id": "a\\u0000"}', "which holds a null character"),
+        ('{"item_id": "  "}', "which is empty"),
+        ('{"item_id": "null"}', "which is read as missing"),
+        ('{"item_id": "[PAD]"}', "which is RecBole's own name of the padding id"),
+        ('{"item_id": "%s"}' % ("x" * 2000), "'item_id' of 2,000 characters, of at most 1,000"),
+        ('{"item_id": NaN}', "'item_id' = None, expected text"),
+        ('{"item_id": 1.5}', "'item_id' = 1.5, expected text"),
+        ('{"item_id": "a", "attributes": {"year": Infinity}}', "the attribute 'year'"),
+        ('{"item_id": "a", "attributes": {"year": [1e999]}}', "the attribute 'year'"),
+        ('{"item_id": "a", "title": Infinity}', "'title' of type float, expected text"),
+    ],
+)
+def test_an_item_that_is_none_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(f'{{"item_id": "good"}}\n{line}\n')
+    with pytest.raises(DataError) as caught:
+        read_items(path)
+    assert "line 2 has " in str(caught.value) and said in str(caught.value)
+
+
 def test_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "items.jsonl"
     write_items(path, ITEMS)
