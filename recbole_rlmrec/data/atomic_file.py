@@ -90,7 +90,7 @@ def object_array(tokens: ArrayLike) -> np.ndarray:
             f"({count(len(missing), 'such row')}). Give the rows ids, or leave them out."
         )
     texts = np.empty(given.size, dtype=object)
-    texts[:] = list(map(str, given.ravel().tolist()))
+    texts[:] = [each.decode("utf-8") if isinstance(each, bytes) else str(each) for each in given.ravel().tolist()]
     return texts.reshape(given.shape)
 
 

@@ -247,15 +247,16 @@ class Table:
                         raise self._error(n_lines + 1, f"is longer than {_LONGEST_LINE // 2**20} MiB: is it a table?")
             if n_open:
                 yield b"".join([*open_line, b"\n"])
-        except UnicodeDecodeError as error:
-            raise self._undecodable(n_lines + error.object[: error.start].count(b"\n") + 1, error) from error
+        except UnicodeError as error:
+            read = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+            raise self._undecodable(n_lines + read.count(b"\n") + 1, error) from error
         except OSError as error:
             raise DataError(f"'{self.path}' cannot be read: {error}.") from error
 
-    def _undecodable(self, line: int, error: UnicodeDecodeError) -> DataError:
+    def _undecodable(self, line: int, error: UnicodeError) -> DataError:
         with self.path.open("rb") as file:
             is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        found = "it begins as UTF-16 does" if is_utf16 else error.reason
+        found = "it begins as UTF-16 does" if is_utf16 else getattr(error, "reason", error)
         return DataError(
             f"'{self.path}' cannot be read as {self.encoding} text: line {line}, {found}. Save it as UTF-8, or set "
             "encoding to what it is."
@@ -425,7 +426,8 @@ def _checked_separator(separator: object) -> str:
 def _checked_encoding(encoding: object) -> str:
     """Return the name of an encoding; raise a ``SettingError`` if there is none of it."""
     try:
+        "".encode(str(encoding))  # an encoding of text, unlike "hex"
         codecs.getincrementaldecoder(str(encoding))
-    except LookupError:
+    except (LookupError, ValueError):
         raise SettingError(f"encoding={encoding!r}: there is no such encoding. Expected one such as utf-8.") from None
     return str(encoding)
