@@ -14,12 +14,13 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
+import io
 import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from recbole_rlmrec.errors import SettingError
 
@@ -177,20 +178,41 @@ def _search_exhaustively() -> None:
     _compile_again("recbole.trainer.hyper_tuning", _Generator)
 
 
-@contextmanager
-def tables_read_by(read: Callable[..., Any]) -> Iterator[None]:
-    """Let RecBole's datasets read their tables by ``read`` meanwhile, which is given what ``pandas.read_csv`` would be.
+class TableReader(Protocol):
+    """Reads RecBole's tables in its place."""
 
-    RecBole keeps nothing of a file but the columns that it loads, and opens it itself.
+    def first_line(self, path: str) -> str:
+        """Return a table's header, without the line's end."""
+
+    def rows(self, path: str, *, usecols: list[str], dtype: dict[str, type], **how: Any) -> Any:
+        """Return what ``pandas.read_csv`` would of these arguments: a data frame of the columns ``usecols``."""
+
+
+@contextmanager
+def tables_read_by(reader: TableReader) -> Iterator[None]:
+    """Let all of RecBole's datasets read their tables by a reader meanwhile.
+
+    RecBole opens a table for its header and again for its rows. pandas reads the second as CSV: a quotation mark that
+    is never closed swallows the rows after it, and a row with a field too many moves every column.
     """
     import recbole.data.dataset.dataset as module
 
-    pandas = module.pd
-    module.pd = types.SimpleNamespace(**{**vars(pandas), "read_csv": read})
+    pandas, load = module.pd, module.Dataset._load_feat
+
+    def load_with_reader(self: Any, filepath: str, source: Any) -> Any:
+        module.pd = types.SimpleNamespace(**{**vars(pandas), "read_csv": reader.rows})
+        module.open = lambda path, *_, **__: io.StringIO(reader.first_line(path) + "\n")
+        try:
+            return load(self, filepath, source)
+        finally:
+            module.pd = pandas
+            del module.open
+
+    module.Dataset._load_feat = load_with_reader
     try:
         yield
     finally:
-        module.pd = pandas
+        module.Dataset._load_feat = load
 
 
 def dataset_of(loader: Any) -> Any:

@@ -28,6 +28,7 @@ from recbole.utils import (
 )
 
 from recbole_rlmrec import compat
+from recbole_rlmrec.data.atomic_file import is_dataset_name, part_names
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of, settings_along
@@ -202,7 +203,7 @@ class RLMRecConfig(Config):
         return self._command_line
 
     def _get_model_and_dataset(self, model: str | type, dataset: str) -> tuple[str, type, str]:
-        if not dataset or dataset in (".", "..") or Path(dataset).name != dataset:
+        if not is_dataset_name(dataset):
             raise SettingError(f"dataset={dataset!r}: expected the name of a folder in data_path, such as ml-100k.")
         model_class = get_model(model) if isinstance(model, str) else model
         return model_class.__name__, model_class, dataset
@@ -247,6 +248,7 @@ class RLMRecConfig(Config):
         self._check_external(model, is_own=bool(own_classes))
 
     def _set_default_parameters(self) -> None:
+        self.final_config_dict["benchmark_filename"] = part_names(self.final_config_dict["benchmark_filename"])
         self.settings = {key: _plain(value) for key, value in self.final_config_dict.items() if key != "MODEL_TYPE"}
         self.settings.update(model=self.model, dataset=self.dataset)
         user_folder = Path(str(self.final_config_dict["data_path"])) / self.dataset

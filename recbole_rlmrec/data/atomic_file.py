@@ -6,11 +6,16 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.recbole_names import PAD_TOKEN
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
 
-# pandas, and so RecBole, reads these as a missing value, even in a text column and in quotes. RecBole then counts the
-# interactions of such an id as [PAD]'s.
+from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.recbole_names import PAD_TOKEN
+from recbole_rlmrec.wording import count
+
+# pandas, and so RecBole, reads these as a missing value, even in a text column. As ids they are refused, since RecBole
+# would count their interactions as [PAD]'s.
 # fmt: off
 MISSING_TOKENS = frozenset([
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
@@ -18,7 +23,18 @@ MISSING_TOKENS = frozenset([
 ])
 # fmt: on
 
-_UNWRITABLE = re.compile("[\t\r\n\0\ud800-\udfff]|^\\s+|\\s+$")
+#: An id is text that people look at and type; a longer one is something else, and RecBole gives every id the room of
+#: the longest.
+LONGEST_ID = 1000
+
+#: Tabs, line breaks and other characters that are no part of a text.
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
+_UNWRITABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]|^\\s+|\\s+$")
+
+
+def is_dataset_name(name: object) -> bool:
+    """Return whether a dataset's name can be that of its folder and files, and no pattern of several."""
+    return isinstance(name, str) and name.strip(" .") != "" and not re.search(r"[/\\*?\[\]\0-\x1f]|^ | $", name)
 
 
 def check_dataset_name(dataset: str) -> None:
@@ -27,20 +43,79 @@ def check_dataset_name(dataset: str) -> None:
     Raises:
         SettingError: it cannot.
     """
-    if dataset in ("", ".", "..") or re.search(r"[/\\\0]", dataset):
+    if not is_dataset_name(dataset):
         raise SettingError(f"The dataset's name is {dataset!r}, expected a plain file name such as 'amazon-book'.")
 
 
+def part_names(value: object) -> list[str] | None:
+    """Return the names of the files that a dataset's parts are in, as ``benchmark_filename`` gives them.
+
+    Args:
+        value: a list of names, or text with a comma between two; None where the dataset is one file.
+
+    Raises:
+        SettingError: it is something else.
+
+    >>> part_names("train, valid,test")
+    ['train', 'valid', 'test']
+    """
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if names is None:
+        return None
+    if not isinstance(names, (list, tuple)) or not names or not all(map(is_dataset_name, names)):
+        raise SettingError(
+            f"benchmark_filename={value!r}: expected the names between <dataset>. and .inter, such as "
+            "[train, valid, test]."
+        )
+    return list(names)
+
+
+def object_array(tokens: ArrayLike) -> np.ndarray:
+    """Return tokens as text, objects of the shape given: a NumPy string array gives each the room of the longest.
+
+    Args:
+        tokens: ids, text or numbers, in a list or an array.
+
+    Raises:
+        DataError: one of them is missing.
+
+    >>> object_array([12, "b"]).tolist()
+    ['12', 'b']
+    """
+    given = np.asarray(tokens, dtype=object)
+    missing = np.flatnonzero(pd.isna(given))
+    if len(missing):
+        raise DataError(
+            f"The token of row {missing[0]} is {given.ravel()[missing[0]]!r}, expected an original id "
+            f"({count(len(missing), 'such row')}). Give the rows ids, or leave them out."
+        )
+    texts = np.empty(given.size, dtype=object)
+    texts[:] = [each.decode("utf-8") if isinstance(each, bytes) else str(each) for each in given.ravel().tolist()]
+    return texts.reshape(given.shape)
+
+
+def id_fault(token: str) -> str | None:
+    """Say why a token of a table cannot be an id, or None if it can."""
+    return "is read as missing" if token in MISSING_TOKENS else text_fault(token)
+
+
 def token_fault(token: str) -> str | None:
-    """Say why a token cannot stand in a tab-separated line, or None if it can."""
-    if not token:
+    """Say why an id from elsewhere cannot be written into a table, or None if it can; missing ones are renamed."""
+    return text_fault(token) or ("begins or ends with a space" if token != token.strip() else None)
+
+
+def text_fault(token: str) -> str | None:
+    """Say why a text cannot be an id, also where no word is read as missing, or None if it can."""
+    if not token.strip():
         return "is empty"
     if token == PAD_TOKEN:
         return "is RecBole's own name of the padding id"
-    if re.search(r"[\t\r\n\0]", token):
-        return "holds a tab, a line break or a null character"
-    if token != token.strip():
-        return "begins or ends with a space"
+    if len(token) > LONGEST_ID:
+        return f"is {len(token):,} characters long, of at most {LONGEST_ID:,}"
+    control = CONTROL.search(token)
+    if control:
+        names = {"\t": "tab", "\n": "line break", "\r": "line break", "\0": "null character"}
+        return f"holds a {names.get(control[0], 'control character')}"
     return None if is_unicode(token) else "holds half a surrogate pair"
 
 
@@ -52,7 +127,7 @@ def is_unicode(text: str) -> bool:
 def repair_tokens(tokens: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Change the ids that RecBole's files cannot hold or would read as missing, such as a Steam user named "null".
 
-    Tabs, line breaks, null characters, halves of surrogate pairs and blanks at either end are percent-encoded; what
+    Control characters, halves of surrogate pairs and blanks at either end are percent-encoded; what
     RecBole would take for a missing or its padding id gets an underscore after it. No two ids become one.
 
     Args:
@@ -71,8 +146,3 @@ def repair_tokens(tokens: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             taken.add(new)
         repaired.append(new)
     return repaired, changes
-
-
-def quoted(token: str) -> str:
-    """Quote a token that begins with a quote: RecBole reads fields as CSV, where that would open a quoted field."""
-    return '"' + token.replace('"', '""') + '"' if token.startswith('"') else token

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import pandas as pd
 import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_rlmrec import compat
-from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
 from recbole_rlmrec.data.file_set import require_whole
+from recbole_rlmrec.data.recbole_reader import RecBoleReader
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
     SemanticEmbedding,
@@ -26,6 +26,7 @@ from recbole_rlmrec.data.semantic_embedding import (
     check_same_dimension,
 )
 from recbole_rlmrec.data.split import SPLIT_NAMES, numbered_pairs_sha256, read_split, split_column_codes
+from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError, RLMRecError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_URL
 from recbole_rlmrec.sides import SIDES, Side
@@ -58,8 +59,8 @@ class RLMRecDataset(Dataset):
     """
 
     def __init__(self, config: Any, kept_columns: Sequence[str] = ()) -> None:
-        self._kept_columns = frozenset(kept_columns)
-        self.kept_texts: list[pd.DataFrame] = []
+        self._reader = RecBoleReader(config, kept_columns)
+        self.kept_texts = self._reader.kept_texts
         super().__init__(config)
 
     def _get_preset(self) -> None:
@@ -71,15 +72,8 @@ class RLMRecDataset(Dataset):
     # ------------------------------------------------------------------ loading
 
     def _from_scratch(self) -> None:
-        try:
+        with reading(self.config):
             super()._from_scratch()
-        except RLMRecError:
-            raise
-        except (ValueError, KeyError) as error:
-            raise DataError(
-                f"RecBole cannot read the dataset '{self.dataset_name}' in '{self.dataset_path}': {error}. Expected "
-                "UTF-8 files with a typed header such as 'user_id:token<TAB>item_id:token' and at least one row."
-            ) from error
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         names = [f"{token}.inter"]
@@ -96,25 +90,16 @@ class RLMRecDataset(Dataset):
         super()._load_data(token, dataset_path)
 
     def _check_header(self, path: Path) -> None:
-        """Check the first line of an interaction file, which RecBole would fail on without naming the file."""
-        columns = self._columns(path)
-        if columns[0].startswith("\ufeff"):
-            raise DataError(f"'{path}' starts with a byte-order mark; save it as UTF-8 without one.")
-        wanted = f"expected a first line such as '{self.uid_field}:token<TAB>{self.iid_field}:token'"
-        for column in columns:
-            if column.count(":") != 1:
-                raise DataError(f"'{path}': the header has the column {column!r} without a type; {wanted}.")
-        names = [column.split(":")[0] for column in columns]
+        """Check that a file of interactions has users and items."""
+        table = Table.of(self.config, path)
         for field in (self.uid_field, self.iid_field):
-            if field not in names:
+            if field not in table.types:
                 raise DataError(
-                    f"'{path}' has the columns {names} and no '{field}'; {wanted}, or set USER_ID_FIELD and "
-                    "ITEM_ID_FIELD to the names of yours."
+                    f"'{path}' has the columns {list(table.types)} and no '{field}'; expected a first line such as "
+                    f"'{self.uid_field}:token<TAB>{self.iid_field}:token', or set USER_ID_FIELD and ITEM_ID_FIELD to "
+                    "the names of yours."
                 )
-
-    def _columns(self, path: Path) -> list[str]:
-        with path.open(encoding=self.config["encoding"] or "utf-8") as lines:
-            return lines.readline().rstrip("\r\n").split(self.config["field_separator"])
+        table.require_ids((self.uid_field, self.iid_field))
 
     def _download(self) -> None:
         """Fetch one of RecBole's own datasets, or say that there is none of this name."""
@@ -133,41 +118,13 @@ class RLMRecDataset(Dataset):
                 raise
 
     def _load_feat(self, filepath: str, source: Any) -> Any:
-        if source != FeatureSource.INTERACTION or not self._kept_columns:
+        with compat.tables_read_by(self._reader):
             return super()._load_feat(filepath, source)
-        with compat.tables_read_by(self._read_and_keep):
-            return super()._load_feat(filepath, source)
-
-    def _read_and_keep(self, path: str, *, usecols: list[str], dtype: Mapping[str, type], **how: Any) -> pd.DataFrame:
-        """Read a table for RecBole, as pandas would for it, and keep its ids and ``kept_columns`` as text.
-
-        Args:
-            path: the file.
-            usecols: the columns that RecBole wants, with their types, as in the header.
-            dtype: column -> ``str`` or ``numpy.float64``.
-            how: further arguments of ``pandas.read_csv``.
-        """
-        header = self._columns(Path(path))
-        kept = [column for column in header if column.partition(":")[0] in self._kept_columns]
-        ids = [column for column in usecols if column.partition(":")[0] in (self.uid_field, self.iid_field)]
-        texts = pd.read_csv(path, usecols=list({*usecols, *kept}), dtype=str, na_filter=False, **how)
-        self.kept_texts.append(texts[[*ids, *(column for column in kept if column not in ids)]])
-        self.kept_texts[-1].columns = [column.partition(":")[0] for column in self.kept_texts[-1].columns]
-        wanted = {}
-        for column in [column for column in texts.columns if column in usecols]:
-            values = texts[column].where(~texts[column].isin({"", *MISSING_TOKENS}))
-            try:
-                wanted[column] = values if dtype[column] is str else pd.to_numeric(values).astype(dtype[column])
-            except ValueError as error:
-                raise ValueError(f"column {column}: {error}") from error
-        return pd.DataFrame(wanted)
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         split_column = self._split_column(Path(dataset_path) / f"{token}.inter")
         self._extra_column = split_column
         super()._load_inter_feat(token, dataset_path)
-        if self.benchmark_filename_list is not None:
-            self._check_ids()
         codes = self._read_split_codes(split_column)
         if codes is not None:
             names = np.array([*SPLIT_NAMES, "left out"])
@@ -182,7 +139,7 @@ class RLMRecDataset(Dataset):
             return None
         if field in (self.config["unload_col"] or {}).get("inter", ()):
             return None
-        return field if field in [column.split(":")[0] for column in self._columns(path)] else None
+        return field if field in Table.of(self.config, path).types else None
 
     def _get_load_and_unload_col(self, source: Any) -> tuple[set[str] | None, set[str] | None]:
         """Return RecBole's columns to load, with the split column even where ``load_col`` does not name it."""
@@ -195,17 +152,6 @@ class RLMRecDataset(Dataset):
             if load_col is not None and self._extra_column is not None:
                 load_col = load_col | {self._extra_column}
         return load_col, unload_col
-
-    def _check_ids(self) -> None:
-        """Refuse missing ids in ready-made parts, whose rows RecBole does not filter: it would train ``[PAD]``."""
-        for field in (self.uid_field, self.iid_field):
-            rows = np.flatnonzero(self.inter_feat[field].isna())
-            if len(rows):
-                raise DataError(
-                    f"{len(rows)} interactions of '{self.dataset_name}' have no {field}, the first in row {rows[0]} of "
-                    f"{self.benchmark_filename_list} together. Empty fields and words such as NA, null or None are "
-                    "read as missing: leave the rows out or rename the ids."
-                )
 
     def _read_split_codes(self, split_column: str | None) -> np.ndarray | None:
         if split_column is not None:
@@ -339,6 +285,24 @@ class RLMRecDataset(Dataset):
                     f"{self.dataset_name}`, train on the split they were written from, or set leakage to warn."
                 )
             self.logger.warning(message)
+
+
+@contextmanager
+def reading(config: Any) -> Iterator[None]:
+    """Turn what RecBole raises while it reads a dataset into an error that names the dataset.
+
+    Raises:
+        DataError: RecBole cannot read it.
+    """
+    try:
+        yield
+    except RLMRecError:
+        raise
+    except (ValueError, KeyError) as error:
+        raise DataError(
+            f"RecBole cannot read the dataset '{config['dataset']}' in '{config['data_path']}': {error}. Expected "
+            "UTF-8 files with a typed header such as 'user_id:token<TAB>item_id:token' and at least one row."
+        ) from error
 
 
 def fingerprint(training: Any, *, with_embeddings: bool) -> dict[str, str]:

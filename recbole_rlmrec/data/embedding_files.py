@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_rlmrec.data.atomic_file import object_array
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import count, listed
@@ -63,7 +64,7 @@ def stem_of(dataset: str, side: Side) -> str:
 
 
 def read_tokens(path: Path) -> np.ndarray:
-    """Read one token per line, str ``[n]``; lines end with LF or CRLF."""
+    """Read one token per line, objects ``[n]``; lines end with LF or CRLF."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -72,7 +73,7 @@ def read_tokens(path: Path) -> np.ndarray:
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
-    return np.array([line[:-1] if line.endswith("\r") else line for line in lines], dtype=np.str_)
+    return object_array([line[:-1] if line.endswith("\r") else line for line in lines])
 
 
 def read_vectors(path: Path, *, memory_map: bool) -> np.ndarray:
@@ -114,7 +115,7 @@ def read_atomic_file(path: Path, field_separator: str, seq_separator: str) -> tu
     """Read RecBole's atomic file of one side.
 
     Returns:
-        Tokens, str ``[n]``, and vectors, float32 ``[n, D]``.
+        Tokens, objects ``[n]``, and vectors, float32 ``[n, D]``.
 
     Raises:
         DataError: the header has not one token and one float_seq column, a line does not fit the header, or a vector
@@ -136,7 +137,7 @@ def read_atomic_file(path: Path, field_separator: str, seq_separator: str) -> tu
                         f"{path}, line {number}: {count(len(fields), 'column')}, expected {len(header)} as in the "
                         f"header. Separate columns with {field_separator!r} and values with {seq_separator!r}."
                     )
-                token = _unquoted(fields[token_column])
+                token = fields[token_column]
                 vector = _parse_vector(fields[vector_column], seq_separator, f"{path}, line {number} (token {token!r})")
                 dimension = dimension or len(vector)
                 if len(vector) != dimension:
@@ -150,7 +151,7 @@ def read_atomic_file(path: Path, field_separator: str, seq_separator: str) -> tu
         raise DataError(f"{path} is not UTF-8 text ({error}). Save it again as UTF-8.") from error
     if not tokens:
         raise DataError(f"{path} has a header but no rows, expected one row per id. Write the embeddings again.")
-    return np.array(tokens, dtype=np.str_), np.frombuffer(values, dtype=np.float32).reshape(len(tokens), dimension)
+    return object_array(tokens), np.frombuffer(values, dtype=np.float32).reshape(len(tokens), dimension)
 
 
 def _atomic_columns(path: Path, header: list[str], field_separator: str) -> tuple[int, int]:
@@ -164,16 +165,9 @@ def _atomic_columns(path: Path, header: list[str], field_separator: str) -> tupl
     return kinds.index("token"), kinds.index("float_seq")
 
 
-def _unquoted(field: str) -> str:
-    """Take the quotes off a quoted field, as RecBole's reader does; so the token equals the interactions'."""
-    if len(field) >= 2 and field.startswith('"') and field.endswith('"'):
-        return field[1:-1].replace('""', '"')
-    return field
-
-
 def _parse_vector(field: str, seq_separator: str, where: str) -> list[float]:
     """Turn an atomic file's float_seq field into numbers; repeated separators count once, as in RecBole."""
-    parts = [part for part in _unquoted(field).split(seq_separator) if part]
+    parts = [part for part in field.split(seq_separator) if part]
     if not parts:
         raise DataError(
             f"{where}: the vector is empty. Encode the id again, or remove the line: the id is then a hole."
@@ -181,7 +175,9 @@ def _parse_vector(field: str, seq_separator: str, where: str) -> list[float]:
     try:
         return [float(part) for part in parts]
     except ValueError as error:
-        raise DataError(f"{where}: {error}. Expected numbers separated by {seq_separator!r}.") from error
+        raise DataError(
+            f"{where}: {error}. Expected numbers separated by {seq_separator!r}, not in quotation marks."
+        ) from error
 
 
 def half_pair_message(folder: Path, dataset: str, side: Side) -> str:

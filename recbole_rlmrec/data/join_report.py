@@ -25,9 +25,9 @@ class Join:
     Attributes:
         source: path or description of the table.
         side: ``"user"`` or ``"item"``; None where it is not known.
-        tokens: original ids of the table's rows, str ``[n]``.
+        tokens: original ids of the table's rows, text as objects ``[n]``.
         unused: rows that belong to no id, bool ``[n]``.
-        ids: original ids of the dataset, ``[PAD]`` first, str ``[n_ids]``.
+        ids: original ids of the dataset, ``[PAD]`` first, text as objects ``[n_ids]``.
         matched: ids that have a row, bool ``[n_ids]``.
         zero: ids whose row is all zero, bool ``[n_ids]``.
     """
@@ -77,14 +77,19 @@ def report_join(join: Join) -> None:
         )
     uncovered = ids[1:][~join.matched[1:]]
     if uncovered.size and join.unused.any():
-        shift = _full_shift(ids[1:], join.tokens)
-        _logger.warning(
+        shift = _better_shift(ids[1:], join.tokens, uncovered.size)
+        both = (
             f"{what}: {count(int(join.unused.sum()), 'row')} of {join.source} without {_article(who)}, e.g. "
             f"{examples(join.tokens[join.unused], 3)}, and {count(uncovered.size, who)} without a row, e.g. "
-            f"{examples(uncovered, 3)}. Both at once are typical of ids shifted by one"
-            + (f" (with {shift:+d} on every token, one side would match whole)" if shift else "")
-            + ": check that the tokens are the original ids."
+            f"{examples(uncovered, 3)}."
         )
+        if shift:
+            _logger.warning(
+                f"{both} The ids are probably shifted by one: with {shift:+d} on every token, more would match. Check "
+                "that the tokens are the original ids."
+            )
+        else:
+            _logger.info(both)
 
 
 def _no_match_message(what: str, who: str, join: Join) -> str:
@@ -136,13 +141,17 @@ def _guess_cause(ids: np.ndarray, tokens: np.ndarray) -> str | None:
     return None
 
 
-def _full_shift(ids: np.ndarray, tokens: np.ndarray) -> int | None:
-    """Find +1 or -1 that, added to integer tokens, matches the smaller side whole; None where neither does."""
+def _better_shift(ids: np.ndarray, tokens: np.ndarray, n_uncovered: int) -> int | None:
+    """Find +1 or -1 that, added to integer tokens, leaves at most half as many ids without a row; else None.
+
+    Where items are unsold and texts missing, as in every catalogue, a shift only exchanges which ids have none.
+    """
     id_numbers, token_numbers = _integers(ids), _integers(tokens)
     if id_numbers is None or token_numbers is None:
         return None
-    full = min(len(ids), len(tokens))
-    return next((shift for shift in (1, -1) if np.isin(id_numbers, token_numbers + shift).sum() == full), None)
+    left = {shift: int((~np.isin(id_numbers, token_numbers + shift)).sum()) for shift in (1, -1)}
+    shift = min(left, key=left.__getitem__)
+    return shift if left[shift] <= n_uncovered // 2 else None
 
 
 def _n_common(ids: Iterable[str], tokens: Iterable[str]) -> int:

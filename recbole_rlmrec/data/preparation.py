@@ -12,8 +12,10 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
-from recbole_rlmrec.data.dataset import RLMRecDataset
+from recbole_rlmrec import compat
+from recbole_rlmrec.data.dataset import RLMRecDataset, reading
 from recbole_rlmrec.data.loader import FullSortLoader, TrainLoader
+from recbole_rlmrec.data.recbole_reader import RecBoleReader
 from recbole_rlmrec.data.sampler import PairSampler
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.recbole_names import recbole_name
@@ -34,10 +36,16 @@ def create_dataset(config: Any) -> Any:
     """Build the dataset of a run: ours for general recommenders, RecBole's for its other kinds of model.
 
     RecBole's function of this name would also unpickle a dataset it finds in ``checkpoint_dir``.
+
+    Raises:
+        DataError: a file is missing or malformed.
     """
     own = getattr(recbole_datasets, f"{config['model']}Dataset", None)
     dataset_class = own or _OTHER_DATASETS.get(config["MODEL_TYPE"], RLMRecDataset)
-    return dataset_class(config)
+    if issubclass(dataset_class, RLMRecDataset):
+        return dataset_class(config)
+    with reading(config), compat.tables_read_by(RecBoleReader(config)):
+        return dataset_class(config)
 
 
 def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:

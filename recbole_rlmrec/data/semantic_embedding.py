@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike
 
+from recbole_rlmrec.data.atomic_file import CONTROL, LONGEST_ID, object_array, token_fault
 from recbole_rlmrec.data.embedding_files import (
     half_pair_message,
     missing_message,
@@ -45,15 +45,13 @@ from recbole_rlmrec.wording import count, examples
 # Rows are read in blocks of about this size, so that a memory map larger than memory can be checked and joined.
 BLOCK_BYTES = 4 * 2**20
 
-_LINE_BREAK = re.compile(r"[\r\n]")
-
 
 @dataclass(frozen=True, eq=False)
 class SemanticEmbedding:
     """The semantic embeddings of one side and the original ids of their rows; not to be changed once built.
 
     Attributes:
-        tokens: original ids, str ``[n]``.
+        tokens: original ids, text as objects ``[n]``.
         vectors: ``[n, D]``, float16 or float32; may be a read-only memory map.
         source: path or description, for messages.
         side: ``"user"`` or ``"item"``, for messages; None where it is not known.
@@ -82,7 +80,7 @@ class SemanticEmbedding:
         """
         table = np.asarray(vectors)
         table = table if table.dtype in (np.float16, np.float32) else to_float32(table)
-        embedding = cls(np.asarray(tokens).astype(np.str_), table, "the given vectors", side)
+        embedding = cls(object_array(tokens), table, "the given vectors", side)
         embedding.check()
         return embedding
 
@@ -151,7 +149,7 @@ class SemanticEmbedding:
 
         Raises:
             DataError: the vectors are not a finite float16 or float32 ``[n, D]`` with n and D of at least 1, or the
-                tokens are not n different, non-empty ids without line breaks.
+                tokens are not n different, non-empty ids without line breaks or other control characters.
         """
         self.require_unchanged()
         self._check_vectors()
@@ -190,11 +188,11 @@ class SemanticEmbedding:
                 f"{self.source}: the token of row {tokens.index('')} is empty, expected an original id. "
                 "Write the id, or leave the row out of both files."
             )
-        if _LINE_BREAK.search("".join(tokens)):
-            row = next(row for row, token in enumerate(tokens) if _LINE_BREAK.search(token))
+        if CONTROL.search("".join(tokens)) or len(max(tokens, key=len)) > LONGEST_ID:
+            row, fault = next((row, fault) for row, token in enumerate(tokens) if (fault := token_fault(token)))
             raise DataError(
-                f"{self.source}: the token of row {row}, {tokens[row]!r}, holds a line break, "
-                "but the tokens file has one id per line. Remove the line break from the id."
+                f"{self.source}: the token of row {row}, {tokens[row]!r:.80}, {fault}, but the tokens file has one id "
+                "per line. Correct the id."
             )
         self._check_unique(pd.Index(tokens, dtype=object))
 
@@ -304,7 +302,7 @@ class SemanticEmbedding:
             DataError: no id is covered, or a token stands on two rows.
             ValueError: ``id_tokens`` does not start with ``[PAD]`` or holds no further id.
         """
-        ids = np.asarray(id_tokens, dtype=np.str_)
+        ids = object_array(id_tokens)
         if ids.ndim != 1 or ids.size < 2 or ids[0] != PAD_TOKEN:
             raise ValueError(
                 f"id_tokens has shape {ids.shape} and starts with {examples(ids.ravel(), 2) or 'nothing'}, expected "

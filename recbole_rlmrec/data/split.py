@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import hashlib
 import json
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from recbole_rlmrec.data.atomic_file import object_array, text_fault
+from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.wording import count, example_pairs
@@ -202,7 +202,7 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
     >>> random_split(["anna"] * 5, ["i1", "i2", "i3", "i3", "i3"], seed=2020).tolist()
     [0, 0, 2, 1, 0]
     """
-    ranks = [column if column.dtype.kind in "iu" else _ranks(column) for column in map(np.asarray, (users, items))]
+    ranks = [column if column.dtype.kind in "iu" else _ranks(column) for column in (_objects(users), _objects(items))]
     order = _shuffled(np.lexsort(ranks[::-1]), seed)
     ends = [column[order] for column in ranks]
     del ranks
@@ -266,7 +266,7 @@ class _Column:
     """One token for each interaction, as a number: a string for each of many millions would be gigabytes.
 
     Attributes:
-        tokens: the distinct tokens in their order, str ``[n]``.
+        tokens: the distinct tokens in their order, text as objects ``[n]``.
         ranks: position of each interaction's token in ``tokens``, int64 ``[N]``.
     """
 
@@ -276,32 +276,38 @@ class _Column:
     @classmethod
     def of(cls, values: ArrayLike) -> _Column:
         """Return the column of some tokens, ``[N]``."""
-        array = np.asarray(values)
         # As objects, equal tokens are found by their hash and only the distinct ones are sorted.
-        numbers, found = pd.factorize(array.astype(object), use_na_sentinel=False)
+        numbers, found = pd.factorize(_objects(values), use_na_sentinel=False)
         return cls.of_numbers(found, numbers)
 
     @classmethod
     def of_numbers(cls, tokens: ArrayLike, numbers: np.ndarray) -> _Column:
         """Return the column of the tokens at some positions, ``[N]``."""
-        ordered, rank_of = np.unique(np.asarray(tokens, dtype=str), return_inverse=True)
+        ordered, rank_of = np.unique(object_array(tokens), return_inverse=True)
         return cls(ordered, rank_of.reshape(-1)[numbers])
 
     def __len__(self) -> int:
         return len(self.ranks)
 
     def at(self, rows: Any) -> np.ndarray:
-        """Return the tokens of some interactions, str ``[n]``."""
+        """Return the tokens of some interactions, objects ``[n]``."""
         return self.tokens[self.ranks[rows]]
 
     def objects(self) -> np.ndarray:
         """Return the token of each interaction, object ``[N]``: equal tokens are one object."""
-        return self.tokens.astype(object)[self.ranks]
+        return self.tokens[self.ranks]
+
+
+def _objects(values: ArrayLike) -> np.ndarray:
+    """Return text as objects, and numbers as they are: an array of text gives each the room of the longest."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
+        return values
+    return np.asarray(values, dtype=object)
 
 
 def _columns(users: ArrayLike, items: ArrayLike) -> tuple[_Column, _Column]:
     """Return both as columns; raise unless they are one-dimensional and equally long."""
-    shapes = [np.shape(values) for values in (users, items)]
+    shapes = [_objects(values).shape for values in (users, items)]
     if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
         raise DataError(
             f"An interaction is one user token and one item token, but the users have the shape {shapes[0]} "
@@ -527,43 +533,32 @@ def _read_table(path: Path, users: _Column, items: _Column, user_field: str, ite
 
 def _load_table(path: Path, user_field: str, item_field: str) -> pd.DataFrame:
     """Read a split table as text, columns named without their types; raise unless it has the three needed."""
+    wanted = (user_field, item_field, "split")
     expectation = f"a tab-separated table with the columns {user_field}, {item_field} and split"
     try:
-        with warnings.catch_warnings():
-            # pandas drops the surplus of a first row that is longer than the header, and only warns.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                path,
-                sep="\t",
-                dtype=str,
-                encoding="utf-8-sig",
-                quoting=csv.QUOTE_NONE,
-                na_filter=False,
-                index_col=False,
-            )
-    except (ValueError, pd.errors.ParserWarning) as error:
-        reason = str(error).strip()
-        raise DataError(f"'{path}' cannot be read as {expectation} ({reason}). Correct the file.") from error
-    table.columns = [name.split(":")[0] for name in table.columns]
-    missing = [name for name in (user_field, item_field, "split") if name not in table.columns]
-    if missing:
-        raise DataError(
-            f"'{path}' has the columns {', '.join(table.columns)}; {', '.join(missing)} missing. Expected "
-            f"{expectation}: name them so in the first line, which may add RecBole's types ('split:token')."
-        )
-    return table
+        table = Table(path, typed=False)
+        if set(wanted) <= set(table.types):
+            # Nothing here reads a word such as NA as missing, so it is an id like others.
+            return table.read(wanted, [user_field, item_field], id_fault=text_fault)
+    except DataError as error:
+        raise DataError(f"'{path}' cannot be read as {expectation}: {error}") from error
+    missing = [name for name in wanted if name not in table.types]
+    raise DataError(
+        f"'{path}' has the columns {', '.join(table.types)}; {', '.join(missing)} missing. Expected "
+        f"{expectation}: name them so in the first line, which may add RecBole's types ('split:token')."
+    )
 
 
 def _name_codes(names: ArrayLike, source: str) -> np.ndarray:
     """Return the code of each split name, int8; raise if a name is unknown."""
-    name_array = np.asarray(names, dtype=str)
+    name_array = np.asarray(names, dtype=object)
     codes = np.full(len(name_array), -1, dtype=np.int8)
     for code, name in enumerate(SPLIT_NAMES):
         codes[name_array == name] = code
     unknown_rows = np.flatnonzero(codes < 0)
     if len(unknown_rows):
-        values, first = np.unique(name_array[unknown_rows], return_index=True)
-        shown = [f"'{values[i]}' (row {unknown_rows[first[i]] + 1})" for i in np.argsort(first)[:_N_ROWS_SHOWN]]
+        first = unknown_rows[~pd.Series(name_array[unknown_rows]).duplicated().to_numpy()][:_N_ROWS_SHOWN]
+        shown = [f"'{name_array[row]!s:.80}' (row {row + 1})" for row in first]
         raise DataError(
             f"{len(unknown_rows)} values of {source} are no split: {', '.join(shown)}; row 1 is the first after the "
             f"header. Expected {', '.join(SPLIT_NAMES)}, in lower case: correct these rows."

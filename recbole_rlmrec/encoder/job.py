@@ -31,6 +31,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from recbole_rlmrec.data.atomic_file import object_array
 from recbole_rlmrec.data.embedding_files import read_metadata
 from recbole_rlmrec.data.file_access import open_no_link, sync
 from recbole_rlmrec.data.file_set import FileSet
@@ -70,7 +71,7 @@ class SideTexts:
             )
         for token, text in kept.items():
             _require_unicode(side, token, text)
-        tokens = np.array(list(kept), dtype=np.str_)
+        tokens = object_array(list(kept))
         # A stand-in for the vectors that takes no memory: only the tokens are of interest.
         SemanticEmbedding(tokens, np.broadcast_to(np.float32(1), (len(kept), 1)), f"the {side} texts", side).check()
         return cls(side, list(kept), list(kept.values()), tuple(token for token in table if token not in kept))

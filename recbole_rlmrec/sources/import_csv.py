@@ -108,7 +108,9 @@ def import_csv(
         )
     opened = _open(tables, choice, max_malformed, show_progress=show_progress)
     origin = " and ".join(path.name for path in (tables.interactions, tables.items) if path is not None)
-    return write_dataset(opened.source, origin, opened.interactions, opened.items, dataset, output, choice, "import-csv")
+    return write_dataset(
+        opened.source, origin, opened.interactions, opened.items, dataset, output, choice, "import-csv"
+    )
 
 
 def preview(tables: Tables, choice: Choice | None = None) -> str:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from recbole_rlmrec.data.atomic_file import check_dataset_name, quoted, repair_tokens
+from recbole_rlmrec.data.atomic_file import CONTROL, check_dataset_name, repair_tokens
 from recbole_rlmrec.data.file_set import FileSet, Kind
 from recbole_rlmrec.data.split import SPLIT_NAMES, leave_one_out_split, random_split, time_split
 from recbole_rlmrec.errors import DataError, SettingError
@@ -31,7 +31,7 @@ SEED = 2023
 # Of five interactions, three are for training, one for validation and one for the test, as in the paper.
 SHARES = (3.0, 1.0, 1.0)
 
-# RecBole's reader refuses fields of more than 131,072 characters; items.jsonl has the whole title.
+# RecBole's own reader refuses fields of more than 131,072 characters; items.jsonl has the whole title.
 _LONGEST_TITLE = 1000
 
 # The interactions are sorted in so many parts.
@@ -523,7 +523,7 @@ def _write_items(
         nonlocal n_without_text
         n_without_text += not item.has_text
         texts.write(item_line(item))
-        line = f"{quoted(item.token)}\t{quoted(item.title[:_LONGEST_TITLE])}\n"
+        line = f"{item.token}\t{CONTROL.sub(' ', item.title[:_LONGEST_TITLE])}\n"
         atomic.write(line.encode("utf-8", errors="replace"))
 
     for item in _items(source, file):
@@ -558,7 +558,7 @@ def _write_interactions(
         user_token, item_token = users.tokens[user], items.tokens[item]
         if texts is not None:
             texts.write(review_line(Review(user_token, item_token, review.text, review.rating, review.timestamp)))
-        cells = [quoted(user_token), quoted(item_token)]
+        cells = [user_token, item_token]
         cells += [_number(review.rating)] * has_rating + [_number(review.timestamp)] * has_time
         cells.append(SPLIT_NAMES[code])
         atomic.write(("\t".join(cells) + "\n").encode("utf-8"))

@@ -22,6 +22,7 @@ from recbole_rlmrec.text.json_lines import (
     JsonLines,
     MalformedLineError,
     Records,
+    is_finite,
     optional_number,
     parse_json_or_literal,
     require_text,
@@ -141,13 +142,13 @@ def _find_file(folder: Path, role: str, pattern: str, usual: str, given: str | P
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield the texts in a value, however its lists are nested, as plain text without blank ones."""
+    """Yield the texts in a value, however its lists are nested, as plain text, without blanks, nulls and NaN."""
     if value is None:
         return
     if isinstance(value, (list, tuple)):
         for part in value:
             yield from _texts(part)
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool) and is_finite(value):
         text = plain_text(str(value))
         if text:
             yield text

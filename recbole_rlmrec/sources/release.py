@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_rlmrec.data.atomic_file import check_dataset_name, is_unicode, quoted, repair_tokens, token_fault
+from recbole_rlmrec.data.atomic_file import check_dataset_name, is_unicode, repair_tokens, token_fault
 from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_NAMES, RELEASE_URL
@@ -490,9 +490,9 @@ def _contents(
 
 def _atomic_text(split: _Split, user_tokens: Sequence[str], item_tokens: Sequence[str]) -> str:
     """Write interactions as RecBole's atomic file, in the order of (user row, item row)."""
-    users, items = [quoted(token) for token in user_tokens], [quoted(token) for token in item_tokens]
     pairs = zip(split.rows.tolist(), split.columns.tolist())
-    return "user_id:token\titem_id:token\n" + "".join(f"{users[row]}\t{items[column]}\n" for row, column in pairs)
+    rows = (f"{user_tokens[row]}\t{item_tokens[column]}\n" for row, column in pairs)
+    return "user_id:token\titem_id:token\n" + "".join(rows)
 
 
 def _metadata(users: _SideData, items: _SideData) -> dict[str, Any]:

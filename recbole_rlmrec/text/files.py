@@ -8,9 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_rlmrec.data.atomic_file import id_fault
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.text.corpus import Item, Review
-from recbole_rlmrec.text.json_lines import MAX_MALFORMED, JsonLines, MalformedLineError, optional_number, require_text
+from recbole_rlmrec.text.json_lines import (
+    MAX_MALFORMED,
+    JsonLines,
+    MalformedLineError,
+    is_finite,
+    optional_number,
+    require_text,
+)
 from recbole_rlmrec.wording import examples
 
 _logger = logging.getLogger(__name__)
@@ -163,7 +171,7 @@ def _item_of(record: Mapping[str, Any]) -> Item:
         raise MalformedLineError(f"has attributes of type {type(attributes).__name__}, expected an object")
     values = {name: _values(name, value) for name, value in attributes.items()}
     return Item(
-        require_text(record, "item_id"),
+        _id(record, "item_id"),
         _optional_text(record, "title"),
         _optional_text(record, "description"),
         {name: texts for name, texts in values.items() if texts},
@@ -172,12 +180,20 @@ def _item_of(record: Mapping[str, Any]) -> Item:
 
 def _review_of(record: Mapping[str, Any]) -> Review:
     return Review(
-        require_text(record, "user_id"),
-        require_text(record, "item_id"),
+        _id(record, "user_id"),
+        _id(record, "item_id"),
         _optional_text(record, "text"),
         optional_number(record, "rating"),
         optional_number(record, "timestamp"),
     )
+
+
+def _id(record: Mapping[str, Any], key: str) -> str:
+    token = require_text(record, key)
+    fault = id_fault(token)
+    if fault:
+        raise MalformedLineError(f"has {key!r} = {token!r:.80}, which {fault}")
+    return token
 
 
 def _optional_text(record: Mapping[str, Any], key: str) -> str:
@@ -190,7 +206,7 @@ def _optional_text(record: Mapping[str, Any], key: str) -> str:
 
 
 def _values(name: str, value: object) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(each, (str, int, float)) for each in values):
+    values = [each for each in (value if isinstance(value, list) else [value]) if each is not None]
+    if not all(isinstance(each, (str, int, float)) and is_finite(each) for each in values):
         raise MalformedLineError(f"has the attribute {name!r} that is no text or list of texts")
     return tuple(str(each) for each in values if str(each).strip())

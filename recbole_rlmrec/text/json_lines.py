@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import IO, Any, Generic, NoReturn, TypeVar, cast
 
 from tqdm import tqdm
 
+from recbole_rlmrec.data.atomic_file import LONGEST_ID
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.wording import N_EXAMPLES
 
@@ -40,7 +42,7 @@ def parse_json(line: bytes) -> Any:
     """
     text = _text(line)
     try:
-        return json.loads(text)
+        return _loads(text)
     except (ValueError, RecursionError) as error:
         raise MalformedLineError(f"is not valid JSON ({error})") from error
 
@@ -56,7 +58,7 @@ def parse_json_or_literal(line: bytes, longest_literal: int = LONGEST_LITERAL) -
     """
     text = _text(line)
     try:
-        return json.loads(text)
+        return _loads(text)
     except (ValueError, RecursionError) as error:
         json_error = error
     if len(line) > longest_literal:
@@ -66,6 +68,11 @@ def parse_json_or_literal(line: bytes, longest_literal: int = LONGEST_LITERAL) -
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         reason = str(error).split("\n")[0][:100] or type(error).__name__
         raise MalformedLineError(f"is neither valid JSON ({json_error}) nor a Python literal ({reason})") from error
+
+
+def _loads(text: str) -> Any:
+    # NaN is no JSON, but pandas and Python write it for what is missing.
+    return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
 
 
 def _text(line: bytes) -> str:
@@ -280,20 +287,26 @@ class JsonLines(Records[bytes]):
         return line[:100].decode("utf-8", errors="replace")
 
 
+def is_finite(value: object) -> bool:
+    """Return whether a value is no number that is NaN or infinite, as JSON may spell (``Infinity``, ``1e999``)."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def require_text(record: Mapping[str, Any], key: str) -> str:
     """Return a value that names something: text, or a whole number as text.
 
     Raises:
-        MalformedLineError: it is missing, empty or something else.
+        MalformedLineError: it is missing, empty, longer than an id may be or something else.
 
     >>> require_text({"item_id": 12}, "item_id")
     '12'
     """
     value = record.get(key)
-    if isinstance(value, str) and value:
-        return value
-    if type(value) is int:
-        return str(value)
+    if (isinstance(value, str) and value) or type(value) is int:
+        text = str(value)
+        if len(text) > LONGEST_ID:
+            raise MalformedLineError(f"has {key!r} of {len(text):,} characters, of at most {LONGEST_ID:,}")
+        return text
     raise MalformedLineError(
         f"has {key!r} = {short_repr(value)}, expected text"
         if key in record

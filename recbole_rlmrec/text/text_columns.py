@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
+from recbole_rlmrec.data.table import MISSING_FIELDS, Table, seq_separator_of
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.text.corpus import Item, Review
 
@@ -31,10 +32,11 @@ def read_item_columns(config: Any) -> dict[str, Item]:
     # Titles and descriptions are read as they stand: RecBole would take the words of a sequence apart.
     texts = [table.texts(field) if field else [""] * len(table.tokens) for field in (title, description)]
     attributes = table.attributes(names)
-    return {
-        token: Item(token, one_title, one_description, values)
-        for token, one_title, one_description, values in zip(table.tokens, *texts, attributes)
-    }
+    items: dict[str, Item] = {}
+    for token, one_title, one_description, values in zip(table.tokens, *texts, attributes):
+        # Of an item that stands there twice RecBole takes the first row.
+        items.setdefault(token, Item(token, one_title, one_description, values))
+    return items
 
 
 def read_user_columns(config: Any) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -48,7 +50,10 @@ def read_user_columns(config: Any) -> dict[str, dict[str, tuple[str, ...]]]:
         return {}
     wanted = dict.fromkeys(names, "user_attribute_fields")
     table = _Table(config, f"{config['dataset']}.user", config["USER_ID_FIELD"], wanted)
-    return dict(zip(table.tokens, table.attributes(names)))
+    users: dict[str, dict[str, tuple[str, ...]]] = {}
+    for token, values in zip(table.tokens, table.attributes(names)):
+        users.setdefault(token, values)  # as for items
+    return users
 
 
 def columns_of_interactions(config: Any) -> list[str]:
@@ -110,79 +115,46 @@ class _Table:
         self, config: Any, name: str, key: str, wanted: dict[str, str], rows: pd.DataFrame | None = None
     ) -> None:
         # After RLMRecConfig this is where the dataset lies, in the user's folder or in RecBole's own.
-        self.path = Path(config["data_path"]) / name
-        self._separator = str(config["seq_separator"])
-        self._field_separator = str(config["field_separator"])
-        self._encoding = config["encoding"] or "utf-8"
-        if not self.path.is_file():
+        path = Path(config["data_path"]) / name
+        self._separator = seq_separator_of(config)
+        if not path.is_file():
             setting, column = next((setting, column) for column, setting in wanted.items())
             raise DataError(
-                f"There is no '{self.path}', from which {setting} wants the column '{column}'. Write the file, put "
+                f"There is no '{path}', from which {setting} wants the column '{column}'. Write the file, put "
                 f"the texts into items.jsonl beside it, or set {setting} to nothing (~)."
             )
-        self._types = self._read_header()
-        self.columns = list(self._types)
+        self._file = Table.of(config, path)
+        self.columns = list(self._file.types)
         for column, setting in {key: "the id of each row", **wanted}.items():
             self._require(column, setting)
-        self._table = self._read({key, *wanted}) if rows is None else rows
+        self._table = self._file.read({key, *wanted}, [key]) if rows is None else rows
         self.tokens = self._table[key].tolist()
 
     def texts(self, column: str) -> list[str]:
         """Return a column as it stands, without what RecBole reads as missing."""
-        return ["" if text in MISSING_TOKENS else text.strip() for text in self._table[column].tolist()]
+        return ["" if text in MISSING_FIELDS else text.strip() for text in self._table[column].tolist()]
 
     def numbers(self, column: str) -> list[float | None]:
         """Return a column of numbers, None where there is none."""
-        try:
-            values = pd.to_numeric(self._table[column].replace("", None)).tolist()
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"'{self.path}': the column '{column}' holds something else than numbers ({error})."
-            ) from error
-        return [float(value) if value is not None and value == value else None for value in values]
+        values = self._file.numbers(column, self._table[column])
+        return [None if math.isnan(value) else value for value in values.tolist()]
 
     def attributes(self, columns: list[str]) -> list[dict[str, tuple[str, ...]]]:
         """Return the values of each row by column; what is missing is left out, sequences are split."""
         found: list[dict[str, tuple[str, ...]]] = [{} for _ in self.tokens]
         for column in columns:
-            is_sequence = self._types[column].endswith("_seq")
+            is_sequence = self._file.types[column].endswith("_seq")
             for row, text in enumerate(self.texts(column)):
                 values = tuple(filter(None, text.split(self._separator))) if is_sequence else (text,) if text else ()
                 if values:
                     found[row][column] = values
         return found
 
-    def _read_header(self) -> dict[str, str]:
-        try:
-            with self.path.open(encoding=self._encoding) as lines:
-                header = lines.readline().rstrip("\r\n").split(self._field_separator)
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"'{self.path}' cannot be read as {self._encoding} text: {error}.") from error
-        return {name: kind for name, _, kind in (column.partition(":") for column in header)}
-
     def _require(self, column: str, setting: str) -> None:
-        if column in self._types:
+        if column in self.columns:
             return
         near = difflib.get_close_matches(column, self.columns, 1, 0.5)
         raise DataError(
-            f"'{self.path}' has no column '{column}' ({setting}); it has {', '.join(self.columns)}."
+            f"'{self._file.path}' has no column '{column}' ({setting}); it has {', '.join(self.columns)}."
             + (f" Did you mean '{near[0]}'?" if near else f" Correct {setting}, or set it to nothing (~).")
         )
-
-    def _read(self, columns: set[str]) -> pd.DataFrame:
-        """Read some columns as RecBole does, but leave every field the text it is."""
-        names = list(self._types)
-        try:
-            return pd.read_csv(
-                self.path,
-                sep=self._field_separator,
-                names=names,
-                header=0,
-                usecols=[name for name in names if name in columns],
-                dtype=str,
-                na_filter=False,
-                encoding=self._encoding,
-                engine="c" if len(self._field_separator) == 1 else "python",
-            )
-        except (ValueError, OSError) as error:
-            raise DataError(f"'{self.path}' cannot be read: {str(error).strip()}. Correct the file.") from error

@@ -442,7 +442,6 @@ def test_download_without_network_is_said(tmp_path: Path, monkeypatch: pytest.Mo
         "user_id:token\titem_id:token\n",
         "user_id:float\titem_id:token\nanna\tx\n",
         "user_id:token\titem_id:token\nann\udce9\tx\n",
-        "\ufeffuser_id:token\titem_id:token\na\tx\n",
         None,
     ],
 )
@@ -831,10 +830,10 @@ def test_what_is_kept_as_text_changes_nothing_that_is_loaded(tmp_path: Path) -> 
     columns = ("user_id:token", "item_id:token", "rating:float", "timestamp:float", "words:token_seq", "note:token")
     lines = [
         "u1\ti1\t3.1\t1234567890123456789\tgood  book\tNA",
-        'u1\ti2\t\t0.1\t"tab or quote ""x"""\tnone',
+        'u1\ti2\t\t0.1\t"a ""quote""\tnone',
         "u2\ti1\t1e-7\t1.7976931348623157e308\t\t 7",
-        "u2\ti3\tnan\t.1000000000000000055511\tnull\tüber",
-        "\ti3\t2\t3\tno user\tx",
+        "u2\ti3\tNA\t.1000000000000000055511\tnull\tüber",
+        "u4\ti3\t2\t3\tof another\tx",
         "u3\ti2\t4.35\t5\t #NA \tNone",
     ]
     write_inter(tmp_path, "notes", lines, "\t".join(columns))
@@ -850,13 +849,14 @@ def test_what_is_kept_as_text_changes_nothing_that_is_loaded(tmp_path: Path) -> 
             assert np.array_equal(plain.field2id_token[field], keeping.field2id_token[field])
     (kept,) = keeping.kept_texts
     assert kept["note"].tolist() == ["NA", "none", " 7", "über", "x", "None"]
-    assert kept["rating"].tolist() == ["3.1", "", "1e-7", "nan", "2", "4.35"]
-    assert list(kept.columns) == ["user_id", "item_id", "rating", "note"] and kept["user_id"].tolist()[4] == ""
+    assert kept["rating"].tolist() == ["3.1", "", "1e-7", "NA", "2", "4.35"]
+    assert list(kept.columns) == ["user_id", "item_id", "rating", "note"]
+    assert plain.inter_feat["words"].map(len).tolist() == [2, 2, 0, 0, 2, 1]
 
 
 def test_a_number_that_is_none_is_an_error_either_way(tmp_path: Path) -> None:
     write_inter(tmp_path, "odd", ["u\ti\tfive"], "user_id:token\titem_id:token\trating:float")
     config = configure(tmp_path, "odd", load_col={"inter": ["user_id", "item_id", "rating"]})
     for kept in ((), ("rating",)):
-        with pytest.raises(DataError, match=r"RecBole cannot read the dataset 'odd' in .*rating:float"):
+        with pytest.raises(DataError, match=r"odd.inter', line 2: the column 'rating' is 'five', expected a number"):
             RLMRecDataset(config, kept)

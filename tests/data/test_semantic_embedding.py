@@ -195,6 +195,9 @@ def test_random_damage_never_escapes_as_another_error(tmp_path):
         (np.ones((2, 2), np.float32), ["a", "b", ""], ["2 rows and 3 tokens (1 of them empty", "blank lines"]),
         (np.ones((3, 2), np.float32), ["a", "", "c"], ["token of row 1 is empty"]),
         (np.ones((3, 2), np.float32), ["a", "b\rc", "d"], ["row 1, 'b\\rc', holds a line break"]),
+        (np.ones((3, 2), np.float32), ["a", "b\tc", "d"], ["row 1, 'b\\tc', holds a tab"]),
+        (np.ones((3, 2), np.float32), ["a", "b\x1bc", "d"], ["row 1, 'b\\x1bc', holds a control character"]),
+        (np.ones((2, 2), np.float32), ["a", "b" * 1001], ["row 1, 'bbb", "is 1,001 characters long, of at most 1,000"]),
         (np.ones((2, 2), np.int64), "ab", ["dtype int64", "astype('float32')"]),
         (np.ones((2, 2), np.complex64), "ab", ["dtype complex64", "float16 or float32"]),
         (np.ones(2, np.float32), "ab", ["shape (2,)", "[n, D]"]),
@@ -268,7 +271,7 @@ def test_atomic_file(tmp_path, line_break):
     lines = ["uid:token\tuser_emb:float_seq", "7\t0.5 -1 2e3", '"a b"\t1  2 3 ', "", "x\t0.1 0 0"]
     write_atomic(tmp_path, line_break.join(lines))
     loaded = SemanticEmbedding.load([tmp_path], "ml", "user", memory_map=True)
-    assert loaded.tokens.tolist() == ["7", "a b", "x"]
+    assert loaded.tokens.tolist() == ["7", '"a b"', "x"]  # the format has no quoting
     assert loaded.vectors.dtype == np.float32
     np.testing.assert_array_equal(loaded.vectors, np.float32([[0.5, -1, 2000], [1, 2, 3], [0.1, 0, 0]]))
     assert loaded.source == str(tmp_path / "ml.useremb")
@@ -475,11 +478,21 @@ def test_coverage_below_half_warns(caplog):
     assert "Less than half" in warning and "the table" in warning
 
 
-def test_leftovers_on_both_sides_warn_once_with_examples(caplog):
+def test_leftovers_on_both_sides_are_said_with_examples(caplog):
+    caplog.set_level(logging.INFO)
     table("abcx").join(with_pad("abcde"))
-    (warning,) = messages(caplog, logging.WARNING)
-    assert "1 row of the table without a user, e.g. 'x', and 2 users without a row, e.g. 'd', 'e'" in warning
-    assert "shifted by one:" in warning
+    assert messages(caplog, logging.WARNING) == []
+    said = messages(caplog, logging.INFO)[-1]
+    assert "1 row of the table without a user, e.g. 'x', and 2 users without a row, e.g. 'd', 'e'" in said
+
+
+def test_unsold_items_and_missing_texts_are_no_shift(caplog):
+    """A catalogue of 200, of which every seventh has no text and every ninth was not sold."""
+    caplog.set_level(logging.INFO)
+    rows, sold = ([str(number) for number in range(200) if number % step] for step in (7, 9))
+    table(rows, side="item").join(with_pad(sold))
+    assert messages(caplog, logging.WARNING) == []
+    assert "19 rows of the table without an item" in messages(caplog, logging.INFO)[-1]
 
 
 @pytest.mark.parametrize(("first", "shift"), [(0, "+1"), (2, "-1")])

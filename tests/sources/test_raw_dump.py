@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -200,6 +201,13 @@ def test_items_of_every_format() -> None:
         },
     )
     assert not read("amazon", {"asin": 7}).has_text and read("amazon", {"asin": 7}).token == "7"
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, math.inf, [math.nan, None]])
+def test_what_is_missing_is_no_text(nothing: object) -> None:
+    item = SOURCES.find("amazon").item({"asin": "7", "title": nothing, "description": nothing, "brand": nothing})
+    assert item == Item("7")
+    assert not SOURCES.find("amazon").text({"reviewText": nothing, "summary": nothing})
 
 
 @pytest.mark.parametrize(

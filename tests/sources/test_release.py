@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from killed import killed_at_rename
 from pickles import (
@@ -31,6 +30,7 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
 from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources import release
 from recbole_rlmrec.sources.release import ReleaseSummary, import_release
@@ -622,9 +622,9 @@ def test_no_other_id_is_read_as_missing() -> None:
 
 
 def read_as_recbole(tmp_path: Path) -> list[tuple[str, str]]:
-    """Read the training file with the options of RecBole's Dataset."""
+    """Read the training file as RecBole does through this package."""
     path = tmp_path / "out" / "amazon-book" / "amazon-book.train.inter"
-    table = pd.read_csv(path, delimiter="\t", dtype=str, encoding="utf-8", engine="python")
+    table = Table(path).read(["user_id", "item_id"], ["user_id", "item_id"])
     return list(table.itertuples(index=False, name=None))
 
 

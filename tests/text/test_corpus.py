@@ -17,6 +17,7 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.split import pairs_sha256
+from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.text.corpus import Corpus, Item, Review
 from recbole_rlmrec.text.files import iter_reviews, read_items, write_items, write_reviews
@@ -47,6 +48,43 @@ def test_reviews_come_back_as_written(tmp_path: Path) -> None:
         '{"user_id": "u", "item_id": "i", "text": "Nice\\n", "rating": 4.5, "timestamp": 12}'
     )
     assert list(iter_reviews(path)) == [*reviews[:2], Review("v", "i", "half ? pair", 3.0, 1.25)]
+
+
+def test_what_is_missing_becomes_no_text(tmp_path: Path) -> None:
+    """pandas and Python write NaN where nothing is, which is no title 'nan'."""
+    path = tmp_path / "items.jsonl"
+    path.write_text(
+        '{"item_id": "a", "title": NaN, "description": null, "attributes": {"genres": ["Crime", NaN, null]}}\n'
+        '{"item_id": "b", "title": "Fargo", "attributes": {"year": NaN, "genres": null}}\n'
+    )
+    assert list(read_items(path).values()) == [Item("a", attributes={"genres": ("Crime",)}), Item("b", "Fargo")]
+    (tmp_path / "reviews.jsonl").write_text('{"user_id": "u", "item_id": "a", "text": NaN, "rating": NaN}\n')
+    assert list(iter_reviews(tmp_path / "reviews.jsonl")) == [Review("u", "a")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"item_id": "a\\tb"}', "'a\\tb', which holds a tab"),
+        ('{"item_id": "a\\nb"}', "which holds a line break"),
+        ('{"item_id": "a\\u0000"}', "which holds a null character"),
+        ('{"item_id": "  "}', "which is empty"),
+        ('{"item_id": "null"}', "which is read as missing"),
+        ('{"item_id": "[PAD]"}', "which is RecBole's own name of the padding id"),
+        ('{"item_id": "%s"}' % ("x" * 2000), "'item_id' of 2,000 characters, of at most 1,000"),
+        ('{"item_id": NaN}', "'item_id' = None, expected text"),
+        ('{"item_id": 1.5}', "'item_id' = 1.5, expected text"),
+        ('{"item_id": "a", "attributes": {"year": Infinity}}', "the attribute 'year'"),
+        ('{"item_id": "a", "attributes": {"year": [1e999]}}', "the attribute 'year'"),
+        ('{"item_id": "a", "title": Infinity}', "'title' of type float, expected text"),
+    ],
+)
+def test_an_item_that_is_none_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(f'{{"item_id": "good"}}\n{line}\n')
+    with pytest.raises(DataError) as caught:
+        read_items(path)
+    assert "line 2 has " in str(caught.value) and said in str(caught.value)
 
 
 def test_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
@@ -101,8 +139,8 @@ def test_each_file_of_interactions_is_read_once(tmp_path: Path, parts: bool, mon
     for name, lines in files.items():
         (folder / name).write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     config = RLMRecConfig("BPR", "said", config_dict={"data_path": str(tmp_path), "review_field": "said"})
-    read, names = pd.read_csv, []
-    monkeypatch.setattr(pd, "read_csv", lambda path, **how: names.append(Path(path).name) or read(path, **how))
+    read, names = Table.read, []
+    monkeypatch.setattr(Table, "read", lambda table, *how: names.append(table.path.name) or read(table, *how))
     corpus = load_corpus(config)
     assert sorted(names) == sorted(files)
     assert corpus.training == (Review("u", "i", "so  good", 3.0), Review("v", "j", "", 4.0))
