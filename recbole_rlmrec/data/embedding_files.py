@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.reading.documents import Format, parse_json
+from recbole_rlmrec.reading.shape import AtLeast, record_of
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import count, listed
 
 _logger = logging.getLogger(__name__)
 
 _SIDE_WORDS = {"user": ("user", "usr"), "item": ("item", "itm")}
-_METADATA_REMEDY = "Correct it, or delete it: the file is optional and only describes the embeddings."
+_METADATA = Format(
+    "description of embeddings",
+    "Correct it, or delete it: the file is optional and only describes the embeddings.",
+    largest=2**20,
+    allow_others=True,
+)
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """What ``<dataset>.semantic.json`` may say; further keys are passed over."""
+
+    encoder: str | None = None
+    dimension: Annotated[int, AtLeast(1)] | None = None
+    normalized: bool | None = None
+    writer: str | None = None
+    profiles_sha256: str | None = None
+    train_sha256: str | None = None
 
 
 def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
@@ -36,23 +55,17 @@ def read_metadata(directories: Sequence[Path], dataset: str) -> dict[str, Any] |
         is no such file.
 
     Raises:
-        DataError: the file is not a JSON object.
+        DataError: the file is no JSON object, or a key has another type than it should.
     """
     path = metadata_path(directories, dataset)
     if path is None:
         return None
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}. {_METADATA_REMEDY}") from error
-    if not isinstance(metadata, dict):
-        raise DataError(f"{path} holds {_json_kind(metadata)}, expected a JSON object. {_METADATA_REMEDY}")
+        metadata: dict[str, Any] = parse_json(_METADATA.content(path))
+        record_of(_Metadata, metadata, allow_others=True)
+    except ValueError as error:
+        raise _METADATA.fault(path, error) from error
     return metadata
-
-
-def _json_kind(value: Any) -> str:
-    """Name a JSON value's kind for a message."""
-    return {list: "a list", str: "a string", type(None): "null"}.get(type(value), repr(value))
 
 
 def stem_of(dataset: str, side: Side) -> str:

@@ -182,7 +182,9 @@ class Search:
             "settings": fixed_settings(config, space),
             "data": _data_of(config),
         }
-        self.journal = Journal(task.folder, conditions, is_bigger_better=is_bigger_better)
+        self.journal = Journal(
+            task.folder, conditions, is_bigger_better=is_bigger_better, check_parameters=space.check_choice
+        )
 
     def run(self) -> Outcome:
         """Search until the budget or the space is used up.

@@ -19,6 +19,7 @@ from recbole.utils import ModelType
 from recbole_rlmrec.config import OUTPUT_SETTINGS, parse_value
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.contract import flags_of
+from recbole_rlmrec.reading.shape import described
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_SETTINGS
 from recbole_rlmrec.settings import SETTINGS, check_value
@@ -28,6 +29,9 @@ _EXPECTED = (
     "`learning_rate loguniform -8,-3` (logarithms of low and high), `n_layers quniform 1,4,1` (low, high, step), "
     "`include OTHER.hyper`, or a comment after #"
 )
+
+#: Relative: a logarithm and back.
+_ROUNDING = 1e-9
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -84,6 +88,10 @@ class Dimension(ABC):
         """Return the draw that stands for a value."""
         return value
 
+    @abstractmethod
+    def __contains__(self, value: object) -> bool:
+        """Whether a setting may have a value."""
+
 
 @dataclass(frozen=True)
 class Options(Dimension):
@@ -119,6 +127,9 @@ class Options(Dimension):
         """Return the index of an option."""
         return [_key(option) for option in self.options].index(_key(value))
 
+    def __contains__(self, value: object) -> bool:
+        return any(_key(option) == _key(value) for option in self.options)
+
 
 @dataclass(frozen=True)
 class Interval(Dimension):
@@ -147,6 +158,11 @@ class Interval(Dimension):
     def decode(self, drawn: Any) -> float:
         """Return the draw as a plain number."""
         return float(drawn)
+
+    def __contains__(self, value: object) -> bool:
+        low, high = self.samples
+        slack = _ROUNDING * max(abs(low), abs(high))
+        return isinstance(value, float) and low - slack <= value <= high + slack
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,12 @@ class Steps(Dimension):
     def decode(self, drawn: Any) -> Any:
         """Return the multiple of a draw."""
         return self._multiple(min(max(round(float(drawn) / self.step), self._first), self._last))
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        factor = round(value / self.step)
+        return self._first <= factor <= self._last and _key(self._multiple(factor)) == _key(value)
 
     @property
     def _first(self) -> int:
@@ -236,6 +258,18 @@ class Space:
     def encode(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the draws that stand for settings."""
         return {name: dimension.encode(settings[name]) for name, dimension in self.dimensions.items()}
+
+    def check_choice(self, settings: Mapping[str, Any]) -> None:
+        """Check settings that are said to be chosen from the space.
+
+        Raises:
+            ValueError: they cannot be; the message is a clause.
+        """
+        if settings.keys() != self.dimensions.keys():
+            raise ValueError(f"its parameters are {', '.join(settings)}, expected {', '.join(self.dimensions)}")
+        for name, value in settings.items():
+            if value not in self.dimensions[name]:
+                raise ValueError(f"its {name} is {described(value)}, expected one of {self.dimensions[name].text}")
 
     def without(self, names: Iterable[str]) -> Space:
         """Return the space less some of its dimensions."""

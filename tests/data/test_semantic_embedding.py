@@ -582,9 +582,9 @@ def test_metadata_of_the_first_directory(tmp_path):
         (b"", "not valid JSON"),
         (b"\xff", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
-        (b"[1]", "holds a list, expected a JSON object"),
-        (b"null", "holds null, expected a JSON object"),
-        (b"3", "holds 3, expected a JSON object"),
+        (b"[1]", "it is a list ([1]), expected an object"),
+        (b"null", "it is null, expected an object"),
+        (b"3", "it is the number 3, expected an object"),
     ],
 )
 def test_malformed_metadata(tmp_path, content, expected):
