@@ -8,7 +8,10 @@ reports. Here the opcodes are followed with sizes and depths only, in memory of 
 from __future__ import annotations
 
 import mmap
+import os
 import pickletools
+import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -54,6 +57,30 @@ def scan_pickle(file: BinaryIO) -> None:
         _Scan(content).run()
 
 
+def scan_archive(file: BinaryIO) -> None:
+    """Look through a zip archive in which PyTorch saved something, and through the pickle in it.
+
+    Args:
+        file: the archive, a regular file.
+
+    Raises:
+        HostilePickleError: what is in it would be larger than the file, or the pickle is as ``scan_pickle`` refuses.
+        ValueError: it is no such archive, or damaged.
+    """
+    size = os.fstat(file.fileno()).st_size
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            # PyTorch compresses nothing: more than the file can hold is a bomb, or one part under many names.
+            if sum(member.file_size for member in members) > size:
+                raise HostilePickleError("what is in it would be larger than the file")
+            for member in members:
+                if member.filename.rpartition("/")[2] == "data.pkl":
+                    _Scan(archive.read(member)).run()
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, zlib.error) as error:
+        raise ValueError(f"it is no zip archive ({error})") from error
+
+
 @dataclass(frozen=True)
 class _Opcode:
     """What is known of an opcode.
@@ -91,7 +118,7 @@ _OPCODES = {ord(opcode.code): _Opcode.of(opcode) for opcode in pickletools.opcod
 class _Scan:
     """The state of a scan: for each object on the stack and in the memo its depth and the bytes of text in it."""
 
-    def __init__(self, content: mmap.mmap) -> None:
+    def __init__(self, content: mmap.mmap | bytes) -> None:
         self._content, self._at, self._size = content, 0, len(content)
         self._stack: list[tuple[int, int]] = []
         self._marks: list[int] = []
