@@ -14,12 +14,15 @@ import numpy as np
 
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.reading.documents import Format, parse_json
+from recbole_rlmrec.reading.regular import open_regular, require_regular
 from recbole_rlmrec.reading.shape import AtLeast, record_of
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import count, listed
 
 _logger = logging.getLogger(__name__)
 
+#: Bytes up to the header of a ``.npy`` file; and of the longest one, of which NumPy reads no longer either.
+_NPY_PREFIX, _LONGEST_HEADER = 12, 10_000
 _SIDE_WORDS = {"user": ("user", "usr"), "item": ("item", "itm")}
 _METADATA = Format(
     "description of embeddings",
@@ -78,7 +81,10 @@ def stem_of(dataset: str, side: Side) -> str:
 def read_tokens(path: Path) -> np.ndarray:
     """Read one token per line, str ``[n]``; lines end with LF or CRLF."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}. Give a file of one id per line.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}). Save it again as UTF-8, one id per line.") from error
     # Not splitlines(), which would also cut an id at form feeds and Unicode's line separators.
@@ -91,13 +97,14 @@ def read_tokens(path: Path) -> np.ndarray:
 def read_vectors(path: Path, *, memory_map: bool) -> np.ndarray:
     """Read a ``.npy`` file without unpickling anything; floats other than float16 and float32 become float32."""
     try:
+        _require_whole_array(path)
         vectors = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
     except MemoryError as error:
         raise DataError(f"{path} does not fit in memory ({error}). Load it as a memory map.") from error
     # A damaged file makes NumPy raise nearly anything: ValueError, EOFError, OSError, TokenError, BadZipFile.
     except Exception as error:
         raise DataError(
-            f"{path} cannot be read as a .npy array ({type(error).__name__}: {error}). It is probably empty, cut "
+            f"{path} cannot be read as a .npy array ({type(error).__name__}: {str(error)[:200]}). It is probably empty, cut "
             "short, pickled or not a .npy file. Pickled objects are never loaded, because they can run code. "
             "Write it again with np.save(path, vectors), where vectors is a float16 or float32 array [n, D]."
         ) from error
@@ -115,6 +122,24 @@ def read_vectors(path: Path, *, memory_map: bool) -> np.ndarray:
             "Save it as float16 or float32 to leave it on disk."
         )
     return to_float32(vectors)
+
+
+def _require_whole_array(path: Path) -> None:
+    """Check that a ``.npy`` file's header is short, and the file as long as it says, before memory is taken for it.
+
+    Raises:
+        ValueError: it is not. What does not begin as such a file is left to NumPy.
+    """
+    with open_regular(path) as file:
+        start = file.read(_NPY_PREFIX)
+        if not start.startswith(np.lib.format.MAGIC_PREFIX) or len(start) < _NPY_PREFIX:
+            return
+    length = int.from_bytes(start[8:10] if start[6] == 1 else start[8:12], "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header says that it is {length:,} bytes long")
+    # NumPy maps no more than there is, and checks the shape by it; nothing is read.
+    with np.errstate(over="raise"):
+        np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def to_float32(values: np.ndarray) -> np.ndarray:
@@ -137,6 +162,7 @@ def read_atomic_file(path: Path, field_separator: str, seq_separator: str) -> tu
     values = array("f")  # grows in place: a list of rows would have to be copied once more
     dimension = 0
     try:
+        require_regular(path)
         with path.open(encoding="utf-8-sig") as file:
             header = next(file, "").rstrip("\n").split(field_separator)
             token_column, vector_column = _atomic_columns(path, header, field_separator)

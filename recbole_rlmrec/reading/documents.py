@@ -11,11 +11,10 @@ from typing import Any, NoReturn, TypeVar
 from recbole_rlmrec.errors import DataError, RLMRecError
 from recbole_rlmrec.reading.regular import bounded_lines, open_regular, read_bounded
 from recbole_rlmrec.reading.shape import record_of
-from recbole_rlmrec.reading.tree import check_tree, nested_parts
+from recbole_rlmrec.reading.tree import DEEPEST_JSON, check_depth
 
 _Record = TypeVar("_Record")
 _MIB = 2**20
-_DEEPEST, _MOST_LISTS = 64, 10**7
 #: Digits of 64-bit whole numbers.
 _MOST_DIGITS = 20
 
@@ -35,11 +34,9 @@ def parse_json(content: bytes) -> Any:
     """
     try:
         value = _DECODER.decode(content.decode("utf-8-sig"))
-        # Nearly every line has fewer, and need not be walked through.
-        if content.count(b"[") + content.count(b"{") > _DEEPEST:
-            check_tree([value], nested_parts, most=_MOST_LISTS, deepest=_DEEPEST)
+        check_depth(value, content)
     except RecursionError:
-        raise ValueError(f"it is not valid JSON (it is nested more than {_DEEPEST} levels deep)") from None
+        raise ValueError(f"it is not valid JSON (it is nested more than {DEEPEST_JSON} levels deep)") from None
     except ValueError as error:
         raise ValueError(f"it is not valid JSON ({error})") from error
     return value

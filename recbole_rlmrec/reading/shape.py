@@ -2,7 +2,7 @@
 
 Understood are ``str``, ``int``, ``float``, ``bool``, ``None``, ``Any``, ``Literal``, ``X | None``, ``dict``, ``list``,
 ``tuple[X, ...]``, dataclasses of these, classes of other packages, and ``Annotated`` with :class:`AtLeast`,
-:class:`Plain` or :class:`MaybeInfinite`.
+:class:`Plain`, :class:`MaybeInfinite` or :class:`AnyFloat`.
 """
 
 from __future__ import annotations
@@ -62,8 +62,15 @@ class MaybeInfinite:
     """Marks a ``float`` that need not be finite, but is a number."""
 
 
+@dataclass(frozen=True)
+class AnyFloat:
+    """Marks a ``float`` that may be infinite or no number; JSON has the name of such a one, which becomes it."""
+
+
 Count = Annotated[int, AtLeast(0)]
 PlainValue = Annotated[Any, Plain()]
+#: Some metrics are no number where nothing can be measured.
+Metric = Annotated[float, AnyFloat()]
 _MOST_PARTS, _DEEPEST = 10**6, 64
 
 
@@ -192,11 +199,13 @@ def _check_for(hint: Any) -> Callable[[Any], Any]:
     return lambda value: _instance(hint, value)
 
 
-def _annotated(hint: Any, mark: AtLeast | Plain | MaybeInfinite) -> Callable[[Any], Any]:
+def _annotated(hint: Any, mark: AtLeast | Plain | MaybeInfinite | AnyFloat) -> Callable[[Any], Any]:
     if isinstance(mark, Plain):
         return _plain
     if isinstance(mark, MaybeInfinite):
         return _number
+    if isinstance(mark, AnyFloat):
+        return _any_float
     check = _check_for(hint)
 
     def at_least(value: Any) -> Any:
@@ -219,6 +228,12 @@ def _number(value: Any) -> float:
     if not isinstance(value, float) or value != value:
         raise MisfitError(value, "a number")
     return value
+
+
+def _any_float(value: Any) -> float:
+    if value in ("nan", "inf", "-inf"):
+        return float(value)
+    return value if isinstance(value, float) else _number(value)
 
 
 def _finite(value: Any) -> float:

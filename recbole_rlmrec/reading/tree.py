@@ -48,6 +48,21 @@ def check_tree(root: Any, parts_of: Callable[[Any], Iterable[Any]], *, most: int
     measured(root, 1)
 
 
+#: Levels of JSON, and so many brackets that there may be more levels.
+DEEPEST_JSON = 64
+_MOST_LISTS = 10**7
+
+
+def check_depth(value: Any, text: bytes) -> None:
+    """Check that what was read from a text is not nested without measure; nearly every line need not be walked through.
+
+    Raises:
+        ValueError: it is; the message is a clause.
+    """
+    if text.count(b"[") + text.count(b"{") + text.count(b"(") > DEEPEST_JSON:
+        check_tree([value], nested_parts, most=_MOST_LISTS, deepest=DEEPEST_JSON)
+
+
 def plain_parts(value: Any) -> Iterable[Any]:
     """Return the values of a list or tuple, or the keys and values of a dictionary."""
     if isinstance(value, dict):
@@ -58,4 +73,4 @@ def plain_parts(value: Any) -> Iterable[Any]:
 def nested_parts(value: Any) -> Iterable[Any]:
     """Return those of the parts that may have parts themselves: enough where nothing is shared."""
     values = value.values() if isinstance(value, dict) else value
-    return [part for part in values if isinstance(part, (dict, list))]
+    return [part for part in values if isinstance(part, (dict, list, tuple))]

@@ -6,7 +6,6 @@ metadata and Steam's files hold Python literals instead of JSON; which it is, is
 
 from __future__ import annotations
 
-import ast
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +17,13 @@ from typing import Any
 from recbole_rlmrec.errors import ContractError, DataError
 from recbole_rlmrec.parts import Registry, checked_name
 from recbole_rlmrec.text.corpus import Item, Review
-from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, require_text
+from recbole_rlmrec.text.json_lines import MalformedLineError, optional_number, parse_literal, require_text
 from recbole_rlmrec.wording import listed
 
 # A tag's name is bounded, so that a lone "<" before a long word costs no time.
 _TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20}|!)[^<>]*>")
 _UNSEEN = ("script", "style")
+_LONG_REFERENCE = re.compile("&#[xX]?[0-9a-fA-F]{20,};?")
 
 #: Who, what, rating and time of a line; all that the first reading keeps.
 Interaction = tuple[str, str, float | None, float | None]
@@ -87,7 +87,8 @@ def plain_text(text: str) -> str:
     'Rock & roll for all where 1 < 2'
     """
     if "&" in text:
-        text = html.unescape(text)
+        # Python refuses to read a number of thousands of digits; there is no such character anyway.
+        text = html.unescape(_LONG_REFERENCE.sub("\ufffd", text))
     if "<" in text:
         first, *rest = _TAG.split(text)
         text = " ".join([first, *(part for tag, part in zip(rest[::2], rest[1::2]) if tag.lower() not in _UNSEEN)])
@@ -231,8 +232,8 @@ def _literal(value: object) -> object:
     if not isinstance(value, str) or len(value) > 10_000:
         return value
     try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return parse_literal(value)
+    except ValueError:
         return value
 
 

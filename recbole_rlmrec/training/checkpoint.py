@@ -15,7 +15,7 @@ from recbole_rlmrec.errors import CheckpointError
 from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.reading.pickle_scan import scan_archive
 from recbole_rlmrec.reading.regular import open_regular
-from recbole_rlmrec.reading.shape import AtLeast, Count, MaybeInfinite, MisfitError, PlainValue, record_of
+from recbole_rlmrec.reading.shape import AtLeast, Count, MaybeInfinite, Metric, MisfitError, PlainValue, record_of
 from recbole_rlmrec.reading.tree import check_tree, plain_parts
 from recbole_rlmrec.training.comparison import Outcome
 from recbole_rlmrec.training.stopping import Margin, Progress
@@ -43,7 +43,7 @@ class _Checkpoint:
     dataset: str
     settings: dict[str, PlainValue]
     data: dict[str, str]
-    best_valid_result: dict[str, float] | None
+    best_valid_result: dict[str, Metric] | None
     epoch: Annotated[int, AtLeast(-1)]
     cur_step: Count
     best_valid_score: Annotated[float, MaybeInfinite()]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.shape import Metric
 
 _logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class Outcome:
     model: str
     best_epoch: int
     seconds: float
-    valid: dict[str, float] | None
-    test: dict[str, float] | None
+    valid: dict[str, Metric] | None
+    test: dict[str, Metric] | None
     checkpoint: str
     stopped: str | None
     plateau: str = ""
@@ -117,8 +118,8 @@ class _Result:
 
     model: str
     data: dict[str, str]
-    test_result: dict[str, float]
-    best_valid_result: dict[str, float] | None = None
+    test_result: dict[str, Metric]
+    best_valid_result: dict[str, Metric] | None = None
     seed: int | None = None
 
 

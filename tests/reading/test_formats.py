@@ -294,7 +294,7 @@ def test_files_beside_a_result_count_only_where_they_are_whole(tmp_path: Path) -
         assert found(text, text) == [False, False]
     for key in record:
         assert found({**record, key: ["x"]}, result) == [False, True]
-    for key, value in (("best_epoch", "3"), ("valid", {"recall@20": "nan"}), ("checkpoint", None), ("test", [0.1])):
+    for key, value in (("best_epoch", "3"), ("valid", {"recall@20": "much"}), ("checkpoint", None), ("test", [0.1])):
         assert found({**record, "outcome": {**outcome, key: value}}, result) == [False, True]
     for key, value in (("test_result", {"recall@20": "0.1"}), ("data", "h"), ("model", ["BPR"]), ("seed", "1")):
         assert found(record, {**result, key: value}) == [True, False]

@@ -86,6 +86,7 @@ def refused(load: Callable[[Any], None], content: Any) -> str:
 
 def test_a_whole_one_is_loaded(load: Callable[[Any], None], whole: dict[str, Any]) -> None:
     load(whole)
+    load({**whole, "best_valid_result": {"auc": float("nan")}})
     load({**whole, "best_valid_score": -float("inf"), "best_valid_result": None, "of_a_later_version": 1})
     for key in ("stopping", "margin"):
         load({name: value for name, value in whole.items() if name != key})
@@ -98,7 +99,7 @@ WRONG: dict[str, list[Any]] = {
     "dataset": [3, None],
     "settings": [None, [], {}, {"model": "Tiny"}, {"model": "Tiny", "dataset": 3}, {3: 4}],
     "data": [[], {"ids": 3}, "h"],
-    "best_valid_result": [{"recall@10": "0.5"}, 0.5, {"recall@10": float("nan")}],
+    "best_valid_result": [{"recall@10": "0.5"}, 0.5, {3: 0.5}],
     "epoch": [-2, 1.5, "3", None, 2**63, True],
     "cur_step": [-1, 0.5],
     "best_valid_score": [float("nan"), "0.5", None],
