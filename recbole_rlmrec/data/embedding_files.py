@@ -103,8 +103,9 @@ def read_vectors(path: Path, *, memory_map: bool) -> np.ndarray:
         raise DataError(f"{path} does not fit in memory ({error}). Load it as a memory map.") from error
     # A damaged file makes NumPy raise nearly anything: ValueError, EOFError, OSError, TokenError, BadZipFile.
     except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
         raise DataError(
-            f"{path} cannot be read as a .npy array ({type(error).__name__}: {str(error)[:200]}). It is probably empty, cut "
+            f"{path} cannot be read as a .npy array ({reason}). It is probably empty, cut "
             "short, pickled or not a .npy file. Pickled objects are never loaded, because they can run code. "
             "Write it again with np.save(path, vectors), where vectors is a float16 or float32 array [n, D]."
         ) from error
