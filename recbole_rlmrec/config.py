@@ -33,6 +33,8 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of, settings_along
 from recbole_rlmrec.model.registry import get_model
+from recbole_rlmrec.reading.bounded_yaml import LARGEST_TEXT, BoundedLoader
+from recbole_rlmrec.reading.regular import read_bounded
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS
@@ -79,7 +81,7 @@ _FLOAT = re.compile(
 )
 
 
-class _SafeLoader(yaml.SafeLoader):
+class _SafeLoader(BoundedLoader):
     """YAML's safe loader with the numbers that people mean.
 
     1e-5 is a number, as in RecBole's loader; what YAML 1.1 takes for a date (2026-11-21), base 60 (12:30) or octal
@@ -123,7 +125,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SettingError: the file is missing, is not YAML, or is not a mapping of settings.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_SafeLoader)
+        content = yaml.load(read_bounded(path, LARGEST_TEXT).decode("utf-8-sig"), Loader=_SafeLoader)
     except FileNotFoundError:
         raise SettingError(f"There is no property file '{path}'. Check the path given with --config_files.") from None
     except (*_YAML_ERRORS, OSError) as error:

@@ -207,7 +207,8 @@ def test_a_record_that_is_none_is_passed_over(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "LightGCN-1.json").read_text())["outcome"]["valid"] == {"auc": "nan"}
     assert find_record(tmp_path, "LightGCN", {"clip": float("inf")}, {}, ()) is None  # there is no such checkpoint
     (tmp_path / "LightGCN-1.pth").touch()
-    assert find_record(tmp_path, "LightGCN", {"clip": float("inf")}, {}, ()) is not None
+    found = find_record(tmp_path, "LightGCN", {"clip": float("inf")}, {}, ())
+    assert found is not None and str(found.valid) == "{'auc': nan}"
     content = json.loads((tmp_path / "LightGCN-1.json").read_text())
     content["outcome"]["checkpoint"] = None
     (tmp_path / "LightGCN-1.json").write_text(json.dumps(content))

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from recbole_rlmrec.data.atomic_file import object_array
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.reading.documents import Format, parse_json
+from recbole_rlmrec.reading.regular import open_regular, require_regular
+from recbole_rlmrec.reading.shape import AtLeast, record_of
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import count, listed
 
 _logger = logging.getLogger(__name__)
 
+#: Bytes up to the header of a ``.npy`` file; and of the longest one, of which NumPy reads no longer either.
+_NPY_PREFIX, _LONGEST_HEADER = 12, 10_000
 _SIDE_WORDS = {"user": ("user", "usr"), "item": ("item", "itm")}
-_METADATA_REMEDY = "Correct it, or delete it: the file is optional and only describes the embeddings."
+_METADATA = Format(
+    "description of embeddings",
+    "Correct it, or delete it: the file is optional and only describes the embeddings.",
+    largest=2**20,
+    allow_others=True,
+)
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """What ``<dataset>.semantic.json`` may say; further keys are passed over."""
+
+    encoder: str | None = None
+    dimension: Annotated[int, AtLeast(1)] | None = None
+    normalized: bool | None = None
+    writer: str | None = None
+    profiles_sha256: str | None = None
+    train_sha256: str | None = None
 
 
 def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
@@ -37,23 +59,17 @@ def read_metadata(directories: Sequence[Path], dataset: str) -> dict[str, Any] |
         is no such file.
 
     Raises:
-        DataError: the file is not a JSON object.
+        DataError: the file is no JSON object, or a key has another type than it should.
     """
     path = metadata_path(directories, dataset)
     if path is None:
         return None
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}. {_METADATA_REMEDY}") from error
-    if not isinstance(metadata, dict):
-        raise DataError(f"{path} holds {_json_kind(metadata)}, expected a JSON object. {_METADATA_REMEDY}")
+        metadata: dict[str, Any] = parse_json(_METADATA.content(path))
+        record_of(_Metadata, metadata, allow_others=True)
+    except ValueError as error:
+        raise _METADATA.fault(path, error) from error
     return metadata
-
-
-def _json_kind(value: Any) -> str:
-    """Name a JSON value's kind for a message."""
-    return {list: "a list", str: "a string", type(None): "null"}.get(type(value), repr(value))
 
 
 def stem_of(dataset: str, side: Side) -> str:
@@ -66,7 +82,10 @@ def stem_of(dataset: str, side: Side) -> str:
 def read_tokens(path: Path) -> np.ndarray:
     """Read one token per line, objects ``[n]``; lines end with LF or CRLF."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}. Give a file of one id per line.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}). Save it again as UTF-8, one id per line.") from error
     # Not splitlines(), which would also cut an id at form feeds and Unicode's line separators.
@@ -79,13 +98,15 @@ def read_tokens(path: Path) -> np.ndarray:
 def read_vectors(path: Path, *, memory_map: bool) -> np.ndarray:
     """Read a ``.npy`` file without unpickling anything; floats other than float16 and float32 become float32."""
     try:
+        _require_whole_array(path)
         vectors = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
     except MemoryError as error:
         raise DataError(f"{path} does not fit in memory ({error}). Load it as a memory map.") from error
     # A damaged file makes NumPy raise nearly anything: ValueError, EOFError, OSError, TokenError, BadZipFile.
     except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
         raise DataError(
-            f"{path} cannot be read as a .npy array ({type(error).__name__}: {error}). It is probably empty, cut "
+            f"{path} cannot be read as a .npy array ({reason}). It is probably empty, cut "
             "short, pickled or not a .npy file. Pickled objects are never loaded, because they can run code. "
             "Write it again with np.save(path, vectors), where vectors is a float16 or float32 array [n, D]."
         ) from error
@@ -103,6 +124,24 @@ def read_vectors(path: Path, *, memory_map: bool) -> np.ndarray:
             "Save it as float16 or float32 to leave it on disk."
         )
     return to_float32(vectors)
+
+
+def _require_whole_array(path: Path) -> None:
+    """Check that a ``.npy`` file's header is short, and the file as long as it says, before memory is taken for it.
+
+    Raises:
+        ValueError: it is not. What does not begin as such a file is left to NumPy.
+    """
+    with open_regular(path) as file:
+        start = file.read(_NPY_PREFIX)
+        if not start.startswith(np.lib.format.MAGIC_PREFIX) or len(start) < _NPY_PREFIX:
+            return
+    length = int.from_bytes(start[8:10] if start[6] == 1 else start[8:12], "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header says that it is {length:,} bytes long")
+    # NumPy maps no more than there is, and checks the shape by it; nothing is read.
+    with np.errstate(over="raise"):
+        np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def to_float32(values: np.ndarray) -> np.ndarray:
@@ -125,6 +164,7 @@ def read_atomic_file(path: Path, field_separator: str, seq_separator: str) -> tu
     values = array("f")  # grows in place: a list of rows would have to be copied once more
     dimension = 0
     try:
+        require_regular(path)
         with path.open(encoding="utf-8-sig") as file:
             header = next(file, "").rstrip("\n").split(field_separator)
             token_column, vector_column = _atomic_columns(path, header, field_separator)

@@ -21,8 +21,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,9 @@ from recbole_rlmrec.data.atomic_file import object_array, text_fault
 from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.regular import open_regular
+from recbole_rlmrec.reading.shape import Count
 from recbole_rlmrec.wording import count, example_pairs
 
 SPLIT_NAMES = ("train", "valid", "test")
@@ -40,6 +44,26 @@ LEFT_OUT = 3
 FORMAT = "recbole_rlmrec split"
 VERSION = 1
 ORDER = "user token, item token"
+
+_PACKED = Format(
+    "packed split",
+    "A newer release may read it; otherwise write it again with write_packed_split, or fetch a whole copy.",
+    largest=2**30,
+    allow_others=True,
+)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """What is read of a packed file; see :func:`write_packed_split`."""
+
+    format: Literal["recbole_rlmrec split"]
+    version: Literal[1]
+    order: Literal["user token, item token"]
+    interactions: Count
+    source_sha256: str
+    codes: str
+
 
 _TRAIN = SPLIT_NAMES.index("train")
 _CODES_PER_BYTE = 4
@@ -450,16 +474,16 @@ def _n_bytes(n_interactions: int) -> int:
 
 
 def _starts_like_json(path: Path) -> bool:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return stream.read(64).lstrip().startswith(b"{")
 
 
 def _read_packed(path: Path, users: _Column, items: _Column) -> np.ndarray:
-    document = _load_document(path)
+    document = _PACKED.read(path, _Packed)
     n_interactions = len(users)
-    if document.get("interactions") != n_interactions:
+    if document.interactions != n_interactions:
         raise DataError(
-            f"'{path}' splits {document.get('interactions')!r} interactions, but the dataset has {n_interactions}. "
+            f"'{path}' splits {document.interactions} interactions, but the dataset has {n_interactions}. "
             "The split belongs to other data, or a filter removed rows first: use the split made for this data, "
             "before any filtering."
         )
@@ -470,41 +494,20 @@ def _read_packed(path: Path, users: _Column, items: _Column) -> np.ndarray:
     return codes
 
 
-def _load_document(path: Path) -> dict[str, Any]:
-    """Read the JSON object of a packed split; raise unless its format is ours."""
-    remedy = "Write it again with write_packed_split, or fetch a whole copy."
-    try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"'{path}' is not valid JSON ({error}). Expected a packed split. {remedy}") from error
-    if not isinstance(document, dict):
-        raise DataError(f"'{path}' holds a {type(document).__name__}, not the JSON object of a packed split. {remedy}")
-    for key, expected in (("format", FORMAT), ("version", VERSION), ("order", ORDER)):
-        if document.get(key) != expected:
-            raise DataError(
-                f"'{path}' has the {key} {document.get(key)!r}, expected {expected!r}. If the file is a packed split, "
-                f"a newer release may read it; otherwise give another file. {remedy}"
-            )
-    return document
-
-
-def _require_same_pairs(path: Path, document: dict[str, Any], data_sha256: str) -> None:
+def _require_same_pairs(path: Path, document: _Packed, data_sha256: str) -> None:
     """Raise unless the split was made for the data of this hash."""
-    split_sha256 = document.get("source_sha256")
-    if split_sha256 != data_sha256:
+    if document.source_sha256 != data_sha256:
         raise DataError(
             f"The split '{path}' belongs to other data: it was made for (user, item) pairs with the SHA-256 "
-            f"{str(split_sha256)[:12]}..., the dataset's have {data_sha256[:12]}... Use the split made for this data, "
-            "or the data this split was made for."
+            f"{document.source_sha256[:12]}..., the dataset's have {data_sha256[:12]}... Use the split made for "
+            "this data, or the data this split was made for."
         )
 
 
-def _packed_bytes(path: Path, document: dict[str, Any], n_interactions: int) -> bytes:
+def _packed_bytes(path: Path, document: _Packed, n_interactions: int) -> bytes:
     """Return the decoded codes; raise unless they are base64 of the right length."""
     remedy = "The file is damaged: write it again with write_packed_split, or fetch a whole copy."
-    codes = document.get("codes")
-    if not isinstance(codes, str):
-        raise DataError(f"'{path}' has codes of the type {type(codes).__name__}, expected a base64 string. {remedy}")
+    codes = document.codes
     try:
         packed = base64.b64decode(codes, validate=True)
     except (binascii.Error, ValueError) as error:

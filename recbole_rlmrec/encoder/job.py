@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -41,12 +41,15 @@ from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text_digest
 from recbole_rlmrec.errors import DataError, ServiceError
 from recbole_rlmrec.files import atomic_path, try_lock
+from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.shape import AtLeast, Count
 from recbole_rlmrec.sides import SIDES, Side
 
 _logger = logging.getLogger(__name__)
 
 # NumPy pads the header of a table of any size that can be to this length.
 _HEADER_BYTES = 128
+_PROGRESS = Format("record of an encoding", "Remove it.", largest=2**30)
 # A block holds at most so many times the encoder's texts, however many of its vectors are taken over.
 _MOST_TAKEN = 16
 
@@ -90,14 +93,26 @@ class State:
     """
 
     job: str
-    dimension: int | None = None
-    done: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
-    zero: dict[Side, list[int]] = field(default_factory=lambda: {side: [] for side in SIDES})
+    dimension: Annotated[int, AtLeast(1)] | None = None
+    done: dict[Side, Count] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+    zero: dict[Side, list[Count]] = field(default_factory=lambda: {side: [] for side in SIDES})
     replacing: bool = False
 
     def n_rows(self, side: Side) -> int:
         """Rows of the side that are written."""
         return self.done[side] - len(self.zero[side])
+
+    def fits(self, sides: Mapping[Side, SideTexts]) -> bool:
+        """Whether a job of these texts can be so far."""
+        if set(self.done) != set(SIDES) or set(self.zero) != set(SIDES):
+            return False
+        return all(
+            self.done[side] <= len(sides[side].texts)
+            and self.zero[side] == sorted(set(self.zero[side]))
+            and all(position < self.done[side] for position in self.zero[side][-1:])
+            and (self.dimension is not None or not self.done[side])
+            for side in SIDES
+        )
 
 
 @dataclass(frozen=True)
@@ -292,10 +307,10 @@ class Job:
     def read_state(self) -> State | None:
         """Read how far this job is; None if it is not begun, or another one is."""
         try:
-            state = State(**json.loads(self.state_path.read_bytes()))
-        except (OSError, ValueError, TypeError):
+            state = _PROGRESS.read(self.state_path, State)
+        except DataError:
             return None
-        return state if state.job == self.sha256 else None
+        return state if state.job == self.sha256 and state.fits(self.sides) else None
 
     def save_state(self, state: State) -> None:
         """Write how far this job is."""

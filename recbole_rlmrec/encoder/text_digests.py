@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_rlmrec.files import json_line
+from recbole_rlmrec.reading.regular import read_bounded
 from recbole_rlmrec.sides import Side
 
 DIGEST_BYTES = 8
@@ -41,7 +42,7 @@ def read_digests(folder: Path, dataset: str, side: Side, n_rows: int) -> list[by
         n_rows: rows of the table.
     """
     try:
-        content = digests_path(folder, dataset, side).read_bytes()
+        content = read_bounded(digests_path(folder, dataset, side), n_rows * DIGEST_BYTES)
     except OSError:
         return None
     if len(content) != n_rows * DIGEST_BYTES:

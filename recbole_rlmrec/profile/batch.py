@@ -32,6 +32,8 @@ from recbole_rlmrec.profile.record import (
     write_failures,
     write_profiles,
 )
+from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.shape import Count
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -41,8 +43,6 @@ MAX_REQUESTS = 50_000
 MAX_BYTES = 200_000_000
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
-FORMAT = "recbole_rlmrec batches"
-VERSION = 1
 
 _ENDED = ("completed", "expired", "cancelled", "failed")
 # Codes of requests that a batch did not come to; they cost nothing.
@@ -61,11 +61,26 @@ class Batch:
         batch_id: None before it was created.
     """
 
-    number: int
+    number: Count
     server: str
     writer: str
     file_id: str | None = None
     batch_id: str | None = None
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """What the state file holds."""
+
+    format: Literal["recbole_rlmrec batches"]
+    version: Literal[1]
+    batches: list[Batch]
+
+
+_STATE = Format(
+    "list of batches",
+    "Restore it: without it, what is running is paid for and not found. If nothing is running, remove it.",
+)
 
 
 @dataclass(frozen=True)
@@ -357,16 +372,7 @@ class _State:
         self._model = model
         if not self.path.is_file():
             return
-        try:
-            document = json.loads(self.path.read_text(encoding="utf-8"))
-            if (document["format"], document["version"]) != (FORMAT, VERSION):
-                raise ValueError(f"its format is {document['format']!r}, version {document['version']!r}")
-            self.batches = [Batch(**entry) for entry in document["batches"]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"'{self.path}' is no list of batches ({error!r}). Restore it: without it, what is running is paid "
-                "for and not found. If nothing is running, remove it."
-            ) from error
+        self.batches = _STATE.read(self.path, _Batches).batches
         elsewhere = sorted({batch.server for batch in self.batches} - {server.shown_url})
         if elsewhere:
             raise SettingError(
@@ -453,7 +459,7 @@ class _State:
         return batch
 
     def _save(self) -> None:
-        document = {"format": FORMAT, "version": VERSION, "batches": [asdict(batch) for batch in self.batches]}
+        document = asdict(_Batches("recbole_rlmrec batches", 1, self.batches))
         try:
             with atomic_path(self.path) as temporary:
                 temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

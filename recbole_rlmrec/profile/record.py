@@ -16,6 +16,8 @@ from pathlib import Path
 
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path, json_line, try_lock
+from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.shape import Count
 from recbole_rlmrec.sides import Side
 
 
@@ -58,7 +60,11 @@ class Failure:
     prompt_sha256: str
     writer: str
     error: str
-    attempts: int
+    attempts: Count
+
+
+_PROFILES = Format("profile", "Correct or remove the line.", allow_others=True)
+_FAILURES = Format("failure", "The file only lists what was not written: remove it and run the same command again.")
 
 
 def profiles_path(folder: Path, dataset: str, side: Side) -> Path:
@@ -246,18 +252,7 @@ def read_failures(path: str | Path) -> dict[str, Failure]:
     """
     if not Path(path).is_file():
         return {}
-    failures = {}
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                failure = Failure(**json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise DataError(
-                    f"'{path}', line {number} is no failure ({error}). The file only lists what was not written: "
-                    "remove it and run the same command again."
-                ) from error
-            failures[failure.token] = failure
-    return failures
+    return {failure.token: failure for failure in _FAILURES.records(path, Failure)}
 
 
 def write_failures(path: str | Path, failures: Iterable[Failure]) -> None:
@@ -300,37 +295,35 @@ def _read(path: Path) -> Iterator[tuple[int, int, Profile]]:
     """
     if not path.is_file():
         return
-    with path.open("rb") as file:
-        start = 0
-        for number, line in enumerate(file, start=1):
-            try:
-                profile = _parse(line)
-            except (ValueError, RecursionError) as error:
-                if not line.endswith(b"\n"):
-                    return
-                raise DataError(
-                    f"'{path}', line {number} is no profile: {error}. Expected a JSON object with token, profile, "
-                    "writer, reasoning, prompt_sha256 and train_sha256 as texts. Correct or remove the line."
-                ) from error
-            yield start, len(line), profile
-            start += len(line)
+    start = 0
+    for number, line in enumerate(_PROFILES.lines(path), start=1):
+        try:
+            profile = _parse(line)
+        except ValueError as error:
+            if not line.endswith(b"\n"):
+                return
+            raise _PROFILES.fault(path, error, number) from error
+        yield start, len(line), profile
+        start += len(line)
 
 
-_NEEDED = ("token", "profile", "writer")
+@dataclass(frozen=True)
+class _Line:
+    """A line of a file of profiles; those that RLMRec released have no hashes."""
+
+    token: str
+    profile: str
+    writer: str
+    reasoning: str = ""
+    prompt_sha256: str = ""
+    train_sha256: str = ""
+    told: tuple[str, ...] = ()
+
+
 #: What the file calls ``interacted``.
 _INTERACTED = "told"
-_OPTIONAL = ("reasoning", "prompt_sha256", "train_sha256")  # the profiles that RLMRec released have no hashes
 
 
 def _parse(line: bytes) -> Profile:
-    content = json.loads(line)
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}")
-    texts = {**dict.fromkeys(_OPTIONAL, ""), **content}
-    wrong = [key for key in (*_NEEDED, *_OPTIONAL) if not isinstance(texts.get(key), str)]
-    if wrong:
-        raise ValueError(f"no text for {', '.join(wrong)}")
-    interacted = content.get(_INTERACTED, [])
-    if not isinstance(interacted, list) or not all(isinstance(token, str) for token in interacted):
-        raise ValueError(f"{_INTERACTED} is no list of texts")
-    return Profile(**{key: texts[key] for key in (*_NEEDED, *_OPTIONAL)}, interacted=tuple(interacted))
+    content = dict(vars(_PROFILES.parse(line, _Line)))
+    return Profile(interacted=content.pop(_INTERACTED), **content)

@@ -4,7 +4,7 @@ A pickle is a program: it names functions and classes of any module and calls th
 code. Here the names are looked up in a fixed table instead, and behind each name stands a class or function of this
 file that only records what the pickle says; arrays are then built from the recorded bytes. No module is imported or
 searched for a name, and neither NumPy's nor SciPy's own unpickling code is reached. A name outside the table ends the
-reading with an error.
+reading with an error. Before that, ``pickle_scan`` looks for what would end the process or fill memory.
 
 Admitted are arrays and scalars of booleans, integers and floats of at most 8 bytes, in either byte order, as NumPy 1
 and 2 write them; coo, csr and csc matrices and arrays of old and new SciPy; and what needs no name at all:
@@ -24,6 +24,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.reading.pickle_scan import HostilePickleError, scan_pickle
+from recbole_rlmrec.reading.regular import open_regular
 
 # Far beyond any such dataset: a damaged shape shall not fill the memory, and row * columns + column must fit in int64.
 _MAX_SIDE = 10**8
@@ -121,10 +123,13 @@ class _Unpickler(pickle.Unpickler):
 def _load(path: Path, admitted: Mapping[tuple[str, str], object], words: str, remedy: str) -> object:
     """Read a pickle; ``words`` says what ``admitted`` lets through, as the beginning of a sentence."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            scan_pickle(file)
             return _Unpickler(file, admitted).load()
-    except _BadPickleError as fault:
+    except (_BadPickleError, HostilePickleError) as fault:
         raise DataError(f"{path}: {fault}. {words}. {remedy}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from error
     # A damaged pickle makes the unpickler raise nearly anything, from EOFError to MemoryError.
     except Exception as error:
         raise DataError(
@@ -233,7 +238,8 @@ class _PickledCsr(_PickledMatrix):
         """Give the compressed index of each entry."""
         pointers, n_entries = self.vector("indptr"), len(self.vector("indices"))
         counts: np.ndarray = np.empty(0, dtype=np.int64)
-        if pointers.dtype.kind in "iu":
+        # Differences of numbers beyond the entries may overflow, and look as if the numbers rose.
+        if pointers.dtype.kind in "iu" and ((pointers >= 0) & (pointers <= n_entries)).all():
             counts = np.diff(pointers.astype(np.int64))
         if len(counts) != size or pointers[0] != 0 or (counts < 0).any() or pointers[-1] != n_entries:
             raise _BadPickleError(f"'indptr' of the matrix does not rise in {size} steps from 0 to {n_entries}")

@@ -6,7 +6,6 @@ metadata and Steam's files hold Python literals instead of JSON; which it is, is
 
 from __future__ import annotations
 
-import ast
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from recbole_rlmrec.text.json_lines import (
     is_finite,
     optional_number,
     parse_json_or_literal,
+    parse_literal,
     require_text,
 )
 from recbole_rlmrec.wording import listed
@@ -32,6 +32,7 @@ from recbole_rlmrec.wording import listed
 # A tag's name is bounded, so that a lone "<" before a long word costs no time.
 _TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20}|!)[^<>]*>")
 _UNSEEN = ("script", "style")
+_LONG_REFERENCE = re.compile("&#[xX]?[0-9a-fA-F]{20,};?")
 
 #: Who, what, rating and time of a line; all that the first reading keeps.
 Interaction = tuple[str, str, float | None, float | None]
@@ -116,7 +117,8 @@ def plain_text(text: str) -> str:
     'Rock & roll for all where 1 < 2'
     """
     if "&" in text:
-        text = html.unescape(text)
+        # Python refuses to read a number of thousands of digits; there is no such character anyway.
+        text = html.unescape(_LONG_REFERENCE.sub("\ufffd", text))
     if "<" in text:
         first, *rest = _TAG.split(text)
         text = " ".join([first, *(part for tag, part in zip(rest[::2], rest[1::2]) if tag.lower() not in _UNSEEN)])
@@ -296,8 +298,8 @@ def _literal(value: object) -> object:
     if not isinstance(value, str) or len(value) > 10_000:
         return value
     try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return parse_literal(value)
+    except ValueError:
         return value
 
 

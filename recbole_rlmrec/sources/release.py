@@ -24,6 +24,7 @@ from recbole_rlmrec.data.atomic_file import check_dataset_name, is_unicode, repa
 from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_NAMES, RELEASE_URL
+from recbole_rlmrec.reading.documents import Format, parse_json
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.sources.array_pickle import load_array, load_matrix, load_plain
 
@@ -39,6 +40,9 @@ _ROW_KEYS: dict[Side, str] = {"user": "uid", "item": "iid"}
 _ROW_NUMBERS = "row numbers, as no id map was found"
 _TAKE_AGAIN = f"Take a whole copy of the file from the release, {RELEASE_URL}."
 _NORM_TOLERANCE = 1e-3
+#: So many users, or items, need no interactions to be believed; more of them need one for each hundred.
+_BELIEVED_SIDE = 10**6
+_MOST_SILENT = 100
 
 
 @dataclass(frozen=True)
@@ -214,6 +218,13 @@ def _read_splits(folder: Path) -> dict[str, _Split]:
                 f"{split.path} has shape {split.shape}, expected {first.shape} as in {first.path}. "
                 f"Take the three matrices from one dataset of the release, {RELEASE_URL}."
             )
+    # Each row and each column gets an id, so a few bytes that say 10^8 of them would fill memory.
+    n_interactions = sum(len(split.keys) for split in splits.values())
+    if max(first.shape) > max(_BELIEVED_SIDE, _MOST_SILENT * n_interactions):
+        raise DataError(
+            f"{first.path} has shape {first.shape}, but the three matrices hold only {n_interactions:,} interactions, "
+            f"expected one for each {_MOST_SILENT} users and items at least. {_TAKE_AGAIN}"
+        )
     return splits
 
 
@@ -343,7 +354,11 @@ def _read_profiles(path: Path, side: Side, tokens: Sequence[str]) -> list[dict[s
 def _profile_record(path: Path, row: int, entry: object, token: str) -> dict[str, str]:
     """Make the record of one profile; a missing reasoning becomes the empty string."""
     if not isinstance(entry, dict) or "profile" not in entry:
-        found = sorted(map(str, entry)) if isinstance(entry, dict) else f"a value of type {type(entry).__name__}"
+        found = (
+            short_repr(sorted(map(str, entry)))
+            if isinstance(entry, dict)
+            else f"a value of type {type(entry).__name__}"
+        )
         raise DataError(
             f"{path}: row {row} holds {found}, expected a dictionary with 'profile' and 'reasoning'. {_TAKE_AGAIN}"
         )
@@ -396,14 +411,10 @@ def _read_map(path: Path, side: Side, n_rows: int) -> list[str]:
     Raises:
         DataError: a line is malformed, a row is missing, repeated or out of range, or two rows have one id.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}. Name another file with --{side}-map FILE.") from error
     tokens: dict[int, str] = {}
     lines: dict[str, int] = {}
-    # Not splitlines(), which would also cut a line at Unicode's line separators inside an id.
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    file = Format("map of ids", f"Name another file with --{side}-map FILE.", longest_line=2**20)
+    for number, line in enumerate(file.lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -434,9 +445,9 @@ def _parse_map_line(where: str, line: bytes, key: str) -> tuple[int, str]:
     """Read row and original id from one line, whose id may stand under any name."""
     expected = f'expected a JSON object such as {{"{key}": 0, "id": "B00X1"}}'
     try:
-        entry = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not valid JSON ({error}), {expected}. Correct the line.") from error
+        entry = parse_json(line)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}, {expected}. Correct the line.") from error
     if not isinstance(entry, dict) or len(entry) != 2 or type(entry.get(key)) is not int:
         raise DataError(f"{where} holds {short_repr(entry)}, {expected}: {key!r} and one id. Correct the line.")
     original = next(value for name, value in entry.items() if name != key)

@@ -6,6 +6,7 @@ import ast
 import gzip
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from tqdm import tqdm
 
 from recbole_rlmrec.data.atomic_file import LONGEST_ID
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.reading.regular import open_regular, require_regular
+from recbole_rlmrec.reading.tree import check_depth
 from recbole_rlmrec.wording import N_EXAMPLES
 
 #: The share of a file's lines that may be malformed, unless given otherwise.
@@ -24,6 +27,9 @@ MAX_MALFORMED = 0.01
 
 #: Bytes of the longest line that may be a Python literal: Python's parser needs a hundred times a literal's size.
 LONGEST_LITERAL = 2**20
+
+#: Whatever it is, a text that holds such a thing has no number that anything is known by.
+_LONG_HEXADECIMAL = re.compile("0[xXoObB][0-9a-fA-F_]{100}")
 
 _Made = TypeVar("_Made")
 #: A record as it lies in the file.
@@ -64,10 +70,27 @@ def parse_json_or_literal(line: bytes, longest_literal: int = LONGEST_LITERAL) -
     if len(line) > longest_literal:
         raise MalformedLineError(f"is not valid JSON ({json_error}) and too long for a Python literal")
     try:
-        return ast.literal_eval(text.strip())
+        return parse_literal(text.strip())
+    except ValueError as error:
+        raise MalformedLineError(f"is neither valid JSON ({json_error}) nor a Python literal ({error})") from error
+
+
+def parse_literal(text: str) -> Any:
+    """Read a literal of Python, which executes nothing.
+
+    Raises:
+        ValueError: it is none, or holds a number of more digits than Python writes out: hexadecimal ones have no bound.
+
+    >>> parse_literal("{'lot': False}")
+    {'lot': False}
+    """
+    try:
+        value = ast.literal_eval(text)
+        if _LONG_HEXADECIMAL.search(text):
+            raise ValueError("a number with too many digits")
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        reason = str(error).split("\n")[0][:100] or type(error).__name__
-        raise MalformedLineError(f"is neither valid JSON ({json_error}) nor a Python literal ({reason})") from error
+        raise ValueError(str(error).split("\n")[0][:100] or type(error).__name__) from error
+    return value
 
 
 def _loads(text: str) -> Any:
@@ -90,11 +113,15 @@ class Limits:
         block: bytes read at a time.
         longest_line: bytes; a longer line is malformed, and not kept.
         hopeless: from so many malformed lines on, a file that has more of them than others is given up before its end.
+        unpacked: bytes that a gzipped file may hold for each of its own; texts have 3 to 10, and 1,000 is the most.
+        believed: bytes that it may hold in any case.
     """
 
     block: int = 2**20
     longest_line: int = 16 * 2**20
     hopeless: int = 1000
+    unpacked: int = 200
+    believed: int = 64 * 2**20
 
 
 @dataclass
@@ -134,9 +161,11 @@ class Records(Generic[_Raw]):
         for number, line in self.lines():
             self.n_lines += 1
             try:
-                yield number, make(self._object(line))
+                made = make(self._object(line))
             except MalformedLineError as error:
                 self._note_malformed(number, line, error)
+                continue
+            yield number, made
         if not self.n_lines:
             raise DataError(f"'{self.path}' has no line, expected one object a line. Fetch or write it again.")
         if self.n_malformed > self.max_malformed * self.n_lines:
@@ -154,9 +183,10 @@ class Records(Generic[_Raw]):
             if number != wanted:
                 continue
             try:
-                yield number, make(self._object(line))
+                made = make(self._object(line))
             except MalformedLineError as error:
                 raise self.changed(number) from error
+            yield number, made
             wanted = next(left, None)
         if wanted is not None:
             raise self.changed(wanted)
@@ -259,16 +289,24 @@ class JsonLines(Records[bytes]):
     def _chunks(self) -> Iterator[bytes]:
         """Yield the file's bytes, decompressed."""
         try:
-            with self.path.open("rb") as raw:
+            with open_regular(self.path) as raw:
+                size, n_bytes = require_regular(self.path), 0
                 is_gzipped = raw.read(2) == b"\x1f\x8b"
                 raw.seek(0)
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if is_gzipped else raw
-                with self._progress(self.path.stat().st_size) as bar:
+                with self._progress(size) as bar:
                     while True:
                         chunk = stream.read(self.limits.block)
                         bar.update(raw.tell() - bar.n)
                         if not chunk:
                             return
+                        n_bytes += len(chunk)
+                        if is_gzipped and n_bytes > max(self.limits.believed, self.limits.unpacked * size):
+                            raise DataError(
+                                f"'{self.path}' of {size:,} bytes holds more than {n_bytes:,} bytes, expected at most "
+                                f"{self.limits.unpacked} for each: a file of texts is never so repetitive. Is it the "
+                                "right file? If so, unpack it first."
+                            )
                         yield chunk
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"'{self.path}' is a damaged gzip file ({error}). Fetch a whole copy.") from error
@@ -279,6 +317,10 @@ class JsonLines(Records[bytes]):
         if len(line) > self.limits.longest_line:
             raise MalformedLineError(f"is longer than {self.limits.longest_line // 2**20} MiB")
         value = self.parse(line)
+        try:
+            check_depth(value, line)
+        except ValueError as error:
+            raise MalformedLineError(f"is nested too deep: {error}") from None
         if not isinstance(value, dict):
             raise MalformedLineError(f"holds a {type(value).__name__}, expected an object such as {{...}}")
         return value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import scipy.sparse
@@ -14,23 +16,49 @@ import torch
 
 from recbole_rlmrec.errors import CheckpointError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.pickle_scan import scan_archive
+from recbole_rlmrec.reading.regular import open_regular
+from recbole_rlmrec.reading.shape import AtLeast, Count, MaybeInfinite, Metric, MisfitError, PlainValue, record_of
+from recbole_rlmrec.reading.tree import check_tree, plain_parts
+from recbole_rlmrec.training.comparison import Outcome
 from recbole_rlmrec.training.machine import machine_faults_named
+from recbole_rlmrec.training.stopping import Margin, Progress
 
 CHECKPOINT_FORMAT = 1
-_CHECKPOINT_KEYS = (
-    "format",
-    "model",
-    "dataset",
-    "settings",
-    "data",
-    "best_valid_result",
-    "epoch",
-    "cur_step",
-    "best_valid_score",
-    "state_dict",
-    "other_parameter",
-    "optimizer",
-)
+_FILE = Format("checkpoint of recbole_rlmrec", "Train the model again.", CheckpointError, allow_others=True)
+#: Parts in all: settings, and a few numbers for each tensor that an optimiser keeps.
+_MOST_PARTS, _DEEPEST = 10**7, 64
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Which of the settings are looked at before a configuration is made of them."""
+
+    model: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What a checkpoint holds; those of version 0.1 lack the last four."""
+
+    format: Literal[1]
+    model: str
+    dataset: str
+    settings: dict[str, PlainValue]
+    data: dict[str, str]
+    best_valid_result: dict[str, Metric] | None
+    epoch: Annotated[int, AtLeast(-1)]
+    cur_step: Count
+    best_valid_score: Annotated[float, MaybeInfinite()]
+    state_dict: dict[str, torch.Tensor]
+    other_parameter: dict[str, Any]
+    optimizer: dict[str, Any]
+    stopping: Progress | None = None
+    margin: Margin | None = None
+    base: Outcome | None = None
+    aligned: str | None = None
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -49,22 +77,37 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
         CheckpointError: there is no such file, it is damaged, or it is no checkpoint of this package.
     """
     try:
+        with open_regular(path) as file:
+            scan_archive(file)
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint '{path}'.") from None
     except Exception as error:  # torch.load raises whatever its zip and pickle readers raise
+        reason = f"{error}".split("\n")[0][:200]
         raise CheckpointError(
-            f"'{path}' cannot be read as a checkpoint of tensors and plain values. It may be cut short, or be "
-            "RecBole's, which pickles its configuration; nothing in it was run. Train the model again."
+            f"'{path}' cannot be read as a checkpoint of tensors and plain values ({reason}). It may be cut short, or "
+            "be RecBole's, which pickles its configuration; nothing in it was run. Train the model again."
         ) from error
-    missing = [key for key in _CHECKPOINT_KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
-    if missing:
-        raise CheckpointError(f"'{path}' is no checkpoint of recbole_rlmrec: it lacks {', '.join(missing)}.")
-    if checkpoint["format"] != CHECKPOINT_FORMAT:
-        raise CheckpointError(
-            f"'{path}' has checkpoint format {checkpoint['format']}; this version reads format {CHECKPOINT_FORMAT}."
-        )
-    return checkpoint
+    try:
+        check_tree(checkpoint, plain_parts, most=_MOST_PARTS, deepest=_DEEPEST)
+        record_of(_Checkpoint, checkpoint, allow_others=True)
+        record_of(_Settings, checkpoint["settings"], allow_others=True)
+        _check_tensors(checkpoint)
+    except ValueError as error:
+        raise _FILE.fault(path, error) from error
+    return dict(checkpoint)
+
+
+def _check_tensors(value: Any, name: str = "") -> None:
+    """Check that tensors are whole tables: what repeats its numbers would be far larger once it is written out."""
+    for key, part in value.items() if isinstance(value, dict) else ():
+        _check_tensors(part, f"{name}.{key}" if name else str(key))
+    for part in value if isinstance(value, (list, tuple)) else ():
+        _check_tensors(part, name)
+    if not isinstance(value, torch.Tensor):
+        return
+    if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(f"the tensor '{name[:80]}' of shape {list(value.shape)} is not stored whole")
 
 
 def write_checkpoint(state: dict[str, Any], path: str | Path) -> None:
@@ -135,13 +178,75 @@ def load_weights(model: Any, checkpoint: dict[str, Any], path: str | Path) -> No
     name = type(model).__name__
     if checkpoint["model"] != name:
         raise CheckpointError(f"'{path}' is a checkpoint of {checkpoint['model']}, not of {name}.")
+    _check_weights(model, checkpoint["state_dict"], path)
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise CheckpointError(
             f"'{path}' does not fit this {name}: {error} Load it with the dataset and settings it was trained with."
         ) from error
-    model.load_other_parameter({key: unpack(value) for key, value in checkpoint["other_parameter"].items()})
+    stored = checkpoint["other_parameter"]
+    try:
+        if set(stored) != set(getattr(model, "other_parameter_name", ())):
+            raise ValueError(f"its 'other_parameter' has the keys {', '.join(stored) or 'none'}")
+        model.load_other_parameter({key: unpack(value) for key, value in stored.items()})
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _FILE.fault(path, f"what it keeps beside its tensors is not {name}'s ({error})") from error
+
+
+def _check_weights(model: Any, stored: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Check that tensors are of the model's types, and its parameters finite; copying would convert or take them."""
+    parameters = dict(model.named_parameters())
+    for name, current in model.state_dict().items():
+        tensor = stored.get(name)
+        if tensor is None:
+            continue  # which load_state_dict says better
+        if tensor.dtype != current.dtype:
+            raise _FILE.fault(path, f"its '{name}' is of {tensor.dtype}, expected {current.dtype}")
+        if name in parameters and not torch.isfinite(tensor).all():
+            n_bad = int((~torch.isfinite(tensor)).sum())
+            raise _FILE.fault(
+                path, f"its '{name}' has {n_bad:,} of {tensor.numel():,} values that are no finite numbers"
+            )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Put a checkpoint's state of the optimiser into an optimiser.
+
+    How the steps are computed is this run's choice; what they compute is the checkpoint's.
+
+    Raises:
+        CheckpointError: the state is another optimiser's, or has another shape.
+    """
+    stored = checkpoint["optimizer"]
+    try:
+        for group, current in zip(stored["param_groups"], optimizer.param_groups, strict=True):
+            group.update({name: current[name] for name in ("fused", "foreach", "capturable") if name in current})
+            for name in current.keys() - {"params"}:
+                if not _is_alike(group[name], current[name]):
+                    raise MisfitError(group[name], f"a value such as {current[name]}").within(name)
+        optimizer.load_state_dict(stored)
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and not _is_state_of(value, parameter):
+                    raise ValueError(f"'{name}' has the shape {list(value.shape)} or values that are not finite")
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        reason = f"its state of the optimiser does not fit {type(optimizer).__name__} here ({error})"
+        raise _FILE.fault(path, reason) from error
+
+
+def _is_alike(found: Any, wanted: Any) -> bool:
+    """Whether a value of an optimiser's group may stand for another: numbers for numbers, else the same type."""
+    if isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
+        return isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found)
+    if isinstance(wanted, (list, tuple)) and isinstance(found, (list, tuple)):
+        return len(found) == len(wanted) and all(map(_is_alike, found, wanted))
+    return type(found) is type(wanted)
+
+
+def _is_state_of(value: torch.Tensor, parameter: torch.Tensor) -> bool:
+    is_of_shape = not value.dim() or value.shape == parameter.shape
+    return is_of_shape and bool(torch.isfinite(value).all())
 
 
 def pack(value: Any) -> Any:
@@ -165,4 +270,6 @@ def unpack(value: Any) -> Any:
     if value["kind"] == "array":
         return value["tensor"].cpu().numpy()
     parts = tuple(unpack(value[part]) for part in ("data", "indices", "indptr"))
-    return scipy.sparse.csr_matrix(parts, shape=value["shape"])
+    matrix = scipy.sparse.csr_matrix(parts, shape=value["shape"])
+    matrix.check_format(full_check=True)  # SciPy's routines read wherever the indices point
+    return matrix

@@ -8,9 +8,12 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.shape import Metric
 
 _logger = logging.getLogger(__name__)
 
@@ -35,8 +38,8 @@ class Outcome:
     model: str
     best_epoch: int
     seconds: float
-    valid: dict[str, float] | None
-    test: dict[str, float] | None
+    valid: dict[str, Metric] | None
+    test: dict[str, Metric] | None
     checkpoint: str
     stopped: str | None
     plateau: str = ""
@@ -65,7 +68,7 @@ def write_record(outcome: Outcome, settings: Mapping[str, Any], data: Mapping[st
 def drop_record(checkpoint: str | Path) -> None:
     """Remove the record of a checkpoint's training, and nothing else that has its name."""
     path = record_path(checkpoint)
-    if {"outcome", "settings", "data"} <= _read(path).keys():
+    if _read(path, _Record) is not None:
         path.unlink(missing_ok=True)
 
 
@@ -97,29 +100,46 @@ def find_record(
     """
     settings = finite(settings)
     for path in sorted(folder.glob(f"{model}-*.json"), reverse=True):
-        record = _read(path)
-        try:
-            outcome = Outcome(**record["outcome"])
-            same = outcome.model == model and _same_data(record["data"], data)
-            known = record["settings"].keys() | settings.keys()
-            same = same and all(
-                record["settings"].get(name) == settings.get(name) for name in known if name not in free
-            )
-            same = same and Path(outcome.checkpoint).is_file()
-        except (KeyError, TypeError, AttributeError):
-            continue  # something else of that name
-        if same:
-            return outcome
+        record = _read(path, _Record)
+        if record is None or record.outcome.model != model or not _same_data(record.data, data):
+            continue
+        known = record.settings.keys() | settings.keys()
+        is_same = all(record.settings.get(name) == settings.get(name) for name in known if name not in free)
+        if is_same and Path(record.outcome.checkpoint).is_file():
+            return record.outcome
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one where there is none."""
+@dataclass(frozen=True)
+class _Record:
+    """What :func:`write_record` writes."""
+
+    outcome: Outcome
+    settings: dict[str, Any]
+    data: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What is read of a file that ``result_file`` names."""
+
+    model: str
+    data: dict[str, str]
+    test_result: dict[str, Metric]
+    best_valid_result: dict[str, Metric] | None = None
+    seed: int | None = None
+
+
+_ANY = Format("record of a training", "", allow_others=True)
+_Found = TypeVar("_Found", _Record, _Result)
+
+
+def _read(path: Path, kind: type[_Found]) -> _Found | None:
+    """Return what a file holds; None where it is something else, as any file of the user's may be."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return _ANY.read(path, kind)
+    except DataError:
+        return None
 
 
 def recorded_base(result_file: str | None, base: str, seed: int, data: Mapping[str, str]) -> dict[str, Any] | None:
@@ -138,17 +158,15 @@ def recorded_base(result_file: str | None, base: str, seed: int, data: Mapping[s
         return None
     found: list[dict[str, Any]] = []
     for path in sorted(Path(result_file).parent.glob("*.json")):
-        result = _read(path)
-        if result.get("model") != base or not isinstance(result.get("data"), dict):
-            continue
-        if _same_data(result["data"], data) and isinstance(result.get("test_result"), dict):
+        result = _read(path, _Result)
+        if result is not None and result.model == base and _same_data(result.data, data):
             found.append(
                 {
                     "model": base,
                     "source": str(path),
-                    "seed": result.get("seed"),
-                    "valid": result.get("best_valid_result"),
-                    "test": result["test_result"],
+                    "seed": result.seed,
+                    "valid": result.best_valid_result,
+                    "test": result.test_result,
                 }
             )
     return next((result for result in found if result["seed"] == seed), found[0] if found else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from recbole_rlmrec.reading.shape import Count
 from recbole_rlmrec.run_settings import StoppingSettings
 
 #: Standard errors of a difference, and share of the popularity ranking's score, that count as noise.
@@ -43,11 +44,11 @@ class Margin:
 
 
 @dataclass
-class _Progress:
+class Progress:
     """What :class:`EarlyStopping` remembers, as a checkpoint of the best validation stores it."""
 
-    steps: int = 0
-    epochs: int = 0
+    steps: Count = 0
+    epochs: Count = 0
     has_left: bool = False
 
 
@@ -72,8 +73,8 @@ class EarlyStopping:
     def __init__(self, settings: StoppingSettings, steps_per_epoch: int) -> None:
         self.settings = settings
         self._steps_per_epoch = max(steps_per_epoch, 1)
-        self._now = _Progress()
-        self._at_best = _Progress()
+        self._now = Progress()
+        self._at_best = Progress()
         self._misses = 0
         self._best: float | None = None
         self.waits = False
@@ -99,7 +100,7 @@ class EarlyStopping:
         self._now.epochs, self._now.steps = epochs, epochs * self._steps_per_epoch
         self._now.has_left |= margin is not None and margin.is_above
         if self._best is None or score >= self._best:
-            self._best, self._misses, self._at_best = score, 0, _Progress(**asdict(self._now))
+            self._best, self._misses, self._at_best = score, 0, Progress(**asdict(self._now))
         else:
             self._misses += 1
         if self.settings.early_stopping == "recbole":
@@ -121,5 +122,5 @@ class EarlyStopping:
 
     def restore(self, state: dict[str, Any], score: float) -> None:
         """Go on after the validation that had ``score`` and left ``state``."""
-        self._now, self._at_best = _Progress(**state), _Progress(**state)
+        self._now, self._at_best = Progress(**state), Progress(**state)
         self._best, self._misses = score, 0

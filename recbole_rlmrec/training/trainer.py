@@ -37,6 +37,7 @@ from recbole_rlmrec.training.checkpoint import (
     CHECKPOINT_FORMAT,
     check_data,
     load_checkpoint,
+    load_optimizer,
     load_weights,
     pack,
     unpack,
@@ -339,10 +340,7 @@ class SafeTrainerMixin:
             with_embeddings = self.config.reads_semantic_embeddings
             check_data(checkpoint, fingerprint(dataset_of(train_data), with_embeddings=with_embeddings), resume_file)
         load_weights(self.model, checkpoint, resume_file)
-        for group, current in zip(checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups):
-            # How the steps are computed is this run's choice; what they compute is the checkpoint's.
-            group.update({name: current[name] for name in ("fused", "foreach", "capturable") if name in current})
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        load_optimizer(self.optimizer, checkpoint, resume_file)
         self.start_epoch = checkpoint["epoch"] + 1
         self.cur_step = checkpoint["cur_step"]
         self.best_valid_score = checkpoint["best_valid_score"]

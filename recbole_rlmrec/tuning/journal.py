@@ -6,16 +6,18 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from recbole_rlmrec.data.file_access import open_no_link
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path, try_lock
+from recbole_rlmrec.reading.documents import Format, parse_json
+from recbole_rlmrec.reading.shape import AtLeast, Count, value_of
 from recbole_rlmrec.tuning.space import key_of
 
 #: Of the trials that run; whatever is in a folder of this name is this package's, and is removed in the end.
@@ -38,12 +40,12 @@ class Trial:
         error: why the trial failed.
     """
 
-    number: int
+    number: Annotated[int, AtLeast(1)]
     parameters: dict[str, Any]
-    seconds: float
+    seconds: Annotated[float, AtLeast(0)]
     settings: dict[str, Any]
     score: float | None = None
-    best_epoch: int | None = None
+    best_epoch: Count | None = None
     valid_result: dict[str, float] | None = None
     test_result: dict[str, float] | None = None
     error: str | None = None
@@ -52,6 +54,10 @@ class Trial:
     def key(self) -> str:
         """A text that trials of the same parameters share."""
         return key_of(self.parameters)
+
+
+_TRIALS = Format("record of a trial", "Remove the line, or the folder.", longest_line=2**20)
+_CONDITIONS = Format("record of a search's conditions", "Remove the folder.")
 
 
 class Journal:
@@ -64,14 +70,23 @@ class Journal:
         folder: made if missing.
         conditions: what must be the same when a search goes on; plain values.
         is_bigger_better: of the score.
+        check_parameters: raises a ValueError, whose message is a clause, for parameters that no trial can have.
 
     Raises:
         SettingError: the folder holds a search under other conditions, or one that is running.
         DataError: a record is damaged.
     """
 
-    def __init__(self, folder: Path, conditions: Mapping[str, Any], *, is_bigger_better: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        conditions: Mapping[str, Any],
+        *,
+        is_bigger_better: bool = True,
+        check_parameters: Callable[[Mapping[str, Any]], object] = key_of,
+    ) -> None:
         self.folder = folder
+        self._check_parameters = check_parameters
         self.trials: list[Trial] = []
         self._is_bigger_better = is_bigger_better
         self._conditions = json.loads(json.dumps(conditions))
@@ -148,9 +163,9 @@ class Journal:
                 temporary.write_text(json.dumps(self._conditions, indent=1) + "\n", encoding="utf-8")
             return
         try:
-            recorded = json.loads(path.read_text(encoding="utf-8"))
+            recorded = value_of(dict[str, Any], parse_json(_CONDITIONS.content(path)))
         except ValueError as error:
-            raise DataError(f"'{path}' is damaged ({error}): remove the folder.") from error
+            raise _CONDITIONS.fault(path, error) from error
         there, here = _flat(recorded), _flat(self._conditions)
         differing = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
         if differing:
@@ -164,19 +179,22 @@ class Journal:
         path = self.folder / "trials.jsonl"
         if not path.is_file():
             return []
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(path, whole)  # the search was killed while it wrote this line
-        trials = []
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
+        trials: dict[int, Trial] = {}
+        whole = 0
+        for number, line in enumerate(_TRIALS.lines(path), start=1):
+            if not line.endswith(b"\n"):
+                os.truncate(path, whole)  # the search was killed while it wrote this line
+                break
+            whole += len(line)
             try:
-                trials.append(Trial(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise DataError(
-                    f"'{path}', line {number} is damaged ({error}): remove the line, or the folder."
-                ) from error
-        return trials
+                trial = _TRIALS.parse(line, Trial)
+                if trial.number in trials:
+                    raise ValueError(f"trial {trial.number} stands in the file twice")
+                self._check_parameters(trial.parameters)
+            except ValueError as error:
+                raise _TRIALS.fault(path, error, number) from error
+            trials[trial.number] = trial
+        return list(trials.values())
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

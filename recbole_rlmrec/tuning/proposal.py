@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -68,8 +69,9 @@ class Proposals:
                 return settings
         if size is None:
             return None
-        left = [settings for settings in self.space.grid() if key_of(settings) not in taken]
-        return left[int(generator.integers(len(left)))]
+        # One after the other: few are left where chance finds none, and many more need not be made.
+        left = (settings for settings in self.space.grid() if key_of(settings) not in taken)
+        return next(itertools.islice(left, int(generator.integers(size - len(taken))), None))
 
     def _draw(self, seed: int) -> dict[str, Any]:
         from hyperopt import rand

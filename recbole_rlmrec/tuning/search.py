@@ -37,6 +37,10 @@ _FREE_SETTINGS = OUTPUT_SETTINGS | {"model", "dataset", "worker", "log_wandb", "
 _FREE_SETTINGS |= {"defaults", "base_first"}
 
 
+#: Of an exhaustive search; at a second each, more than a day.
+_MOST_TRIALS = 100_000
+
+
 def fixed_settings(config: RLMRecConfig, space: Space) -> dict[str, Any]:
     """Return the settings that must be the same when a search goes on.
 
@@ -184,7 +188,9 @@ class Search:
             "settings": fixed_settings(config, space),
             "data": _data_of(config),
         }
-        self.journal = Journal(task.folder, conditions, is_bigger_better=is_bigger_better)
+        self.journal = Journal(
+            task.folder, conditions, is_bigger_better=is_bigger_better, check_parameters=space.check_choice
+        )
 
     def run(self) -> Outcome:
         """Search until the budget or the space is used up.
@@ -464,6 +470,11 @@ def _budget(space: Space, algorithm: Algorithm, max_evals: int | None) -> int:
         raise SettingError(
             f"An exhaustive search of this space takes {space.size} trials, more than max_evals={max_evals}. Leave it "
             "out, make the space smaller, or give --tune_algo=random."
+        )
+    if space.size > _MOST_TRIALS:
+        raise SettingError(
+            f"An exhaustive search of this space takes {space.size:,} trials, more than {_MOST_TRIALS:,}. Make the "
+            "space smaller, or give --tune_algo=random."
         )
     return space.size
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import itertools
 import json
 import math
 import re
@@ -19,6 +18,9 @@ from recbole.utils import ModelType
 from recbole_rlmrec.config import OUTPUT_SETTINGS, parse_value
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.contract import flags_of
+from recbole_rlmrec.reading.bounded_yaml import LARGEST_TEXT
+from recbole_rlmrec.reading.regular import read_bounded
+from recbole_rlmrec.reading.shape import described
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_SETTINGS
 from recbole_rlmrec.settings import SETTINGS, check_value
@@ -28,6 +30,15 @@ _EXPECTED = (
     "`learning_rate loguniform -8,-3` (logarithms of low and high), `n_layers quniform 1,4,1` (low, high, step), "
     "`include OTHER.hyper`, or a comment after #"
 )
+
+#: Characters of a line that a message shows.
+_LONGEST_SHOWN = 200
+#: Of a file that includes a file that includes a file.
+_MOST_INCLUDED = 20
+#: Values of a choice, each of which hyperopt makes an object of; and of quniform, beyond which steps are not exact.
+_MOST_OPTIONS, _MOST_STEPS = 1000, 10**12
+#: Relative: a logarithm and back.
+_ROUNDING = 1e-9
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -61,8 +72,8 @@ class Dimension(ABC):
     def samples(self) -> Sequence[Any]:
         """Values that show whether all of them are allowed."""
 
-    def values(self) -> Sequence[Any]:
-        """Return all values.
+    def value_at(self, position: int) -> Any:
+        """Return one of the values by its position, from 0; they are not made all at once.
 
         Raises:
             SettingError: they are without end.
@@ -84,6 +95,10 @@ class Dimension(ABC):
         """Return the draw that stands for a value."""
         return value
 
+    @abstractmethod
+    def __contains__(self, value: object) -> bool:
+        """Whether a setting may have a value."""
+
 
 @dataclass(frozen=True)
 class Options(Dimension):
@@ -101,9 +116,9 @@ class Options(Dimension):
         """The list."""
         return self.options
 
-    def values(self) -> Sequence[Any]:
-        """Return the list."""
-        return self.options
+    def value_at(self, position: int) -> Any:
+        """Return an option."""
+        return self.options[position]
 
     def expression(self) -> Any:
         """Return ``hp.choice`` of the indices."""
@@ -118,6 +133,9 @@ class Options(Dimension):
     def encode(self, value: Any) -> int:
         """Return the index of an option."""
         return [_key(option) for option in self.options].index(_key(value))
+
+    def __contains__(self, value: object) -> bool:
+        return any(_key(option) == _key(value) for option in self.options)
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,11 @@ class Interval(Dimension):
         """Return the draw as a plain number."""
         return float(drawn)
 
+    def __contains__(self, value: object) -> bool:
+        low, high = self.samples
+        slack = _ROUNDING * max(abs(low), abs(high))
+        return isinstance(value, float) and low - slack <= value <= high + slack
+
 
 @dataclass(frozen=True)
 class Steps(Dimension):
@@ -170,9 +193,9 @@ class Steps(Dimension):
         """The first and the last multiple."""
         return [self._multiple(self._first), self._multiple(self._last)]
 
-    def values(self) -> Sequence[Any]:
-        """Return the multiples, ascending."""
-        return [self._multiple(factor) for factor in range(self._first, self._last + 1)]
+    def value_at(self, position: int) -> Any:
+        """Return a multiple; they ascend."""
+        return self._multiple(self._first + position)
 
     def expression(self) -> Any:
         """Return ``hp.quniform``."""
@@ -183,6 +206,12 @@ class Steps(Dimension):
     def decode(self, drawn: Any) -> Any:
         """Return the multiple of a draw."""
         return self._multiple(min(max(round(float(drawn) / self.step), self._first), self._last))
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        factor = round(value / self.step)
+        return self._first <= factor <= self._last and _key(self._multiple(factor)) == _key(value)
 
     @property
     def _first(self) -> int:
@@ -221,9 +250,18 @@ class Space:
         Raises:
             SettingError: a dimension's values are without end.
         """
-        columns = [dimension.values() for dimension in self.dimensions.values()]
-        for values in itertools.product(*columns):
-            yield dict(zip(self.dimensions, values))
+        number = 0
+        while self.size is None or number < self.size:
+            yield self._settings_at(number)
+            number += 1
+
+    def _settings_at(self, number: int) -> dict[str, Any]:
+        """Return the settings of a place in the grid."""
+        found: dict[str, Any] = {}
+        for name, dimension in reversed(list(self.dimensions.items())):
+            number, position = divmod(number, dimension.count or 1)
+            found[name] = dimension.value_at(position)
+        return {name: found[name] for name in self.dimensions}
 
     def expressions(self) -> dict[str, Any]:
         """Return hyperopt's expression of each dimension."""
@@ -236,6 +274,18 @@ class Space:
     def encode(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the draws that stand for settings."""
         return {name: dimension.encode(settings[name]) for name, dimension in self.dimensions.items()}
+
+    def check_choice(self, settings: Mapping[str, Any]) -> None:
+        """Check settings that are said to be chosen from the space.
+
+        Raises:
+            ValueError: they cannot be; the message is a clause.
+        """
+        if settings.keys() != self.dimensions.keys():
+            raise ValueError(f"its parameters are {', '.join(settings)}, expected {', '.join(self.dimensions)}")
+        for name, value in settings.items():
+            if value not in self.dimensions[name]:
+                raise ValueError(f"its {name} is {described(value)}, expected one of {self.dimensions[name].text}")
 
     def without(self, names: Iterable[str]) -> Space:
         """Return the space less some of its dimensions."""
@@ -338,8 +388,16 @@ def read_space(path: Path, included_from: tuple[Path, ...] = ()) -> Space:
     Raises:
         SettingError: the file is missing or unreadable, includes itself, or a line does not parse.
     """
+    return _read(path, included_from, {})
+
+
+def _read(path: Path, included_from: tuple[Path, ...], known: dict[Path, Space]) -> Space:
+    """Read a file; ``known`` are those read before, so that none is read as often as it is included."""
+    place = path.resolve()
+    if place in known:
+        return known[place]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bounded(path, LARGEST_TEXT).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         where = f", included from '{included_from[-1]}'" if included_from else ""
         raise SettingError(
@@ -359,17 +417,21 @@ def read_space(path: Path, included_from: tuple[Path, ...] = ()) -> Space:
             other = path.parent / words[1]
             if other.resolve() in [file.resolve() for file in (*included_from, path)]:
                 raise SettingError(f"{origin}: '{other}' includes itself.")
-            found.update(read_space(other, (*included_from, path)).dimensions)
+            if len(included_from) >= _MOST_INCLUDED:
+                raise SettingError(f"{origin}: '{other}' is included through more than {_MOST_INCLUDED} files.")
+            found.update(_read(other, (*included_from, path), known).dimensions)
             continue
         try:
             dimension = _parse(words, origin)
         except _MALFORMED as error:
-            raise SettingError(f"{origin}: `{line.strip()}`: {error}; {_EXPECTED}.") from error
+            shown = line.strip() if len(line) <= _LONGEST_SHOWN else f"{line.strip()[:_LONGEST_SHOWN]}..."
+            raise SettingError(f"{origin}: `{shown}`: {error}; {_EXPECTED}.") from error
         if dimension.name in own:
             raise SettingError(f"{origin}: {dimension.name} stands in this file twice.")
         own.add(dimension.name)
         found[dimension.name] = dimension
-    return Space(found)
+    known[place] = Space(found)
+    return known[place]
 
 
 #: What reading a literal raises on bad input.
@@ -391,13 +453,15 @@ def _parse(words: Sequence[str], origin: str) -> Dimension:
     if kind in ("uniform", "loguniform"):
         low, high = _numbers(text, "low,high")
         interval = Interval(*head, low, high, kind == "loguniform")
-        if not low < high or not all(math.isfinite(end) for end in interval.samples):
+        if not low < high or not all(math.isfinite(end) for end in (*interval.samples, high - low)):
             raise ValueError(f"{low:g} must be below {high:g}, and both finite")
         return interval
     if kind == "quniform":
         steps = Steps(*head, *_numbers(text, "low,high,step"))
         if not steps.step > 0 or steps.count == 0:
             raise ValueError("no multiple of the step lies between the two numbers")
+        if steps.count > _MOST_STEPS:
+            raise ValueError(f"more than {_MOST_STEPS:,} multiples of the step lie between the two numbers")
         return steps
     raise ValueError(f"there is no kind '{kind}'")
 
@@ -406,6 +470,8 @@ def _options(text: str) -> tuple[Any, ...]:
     listed = ast.literal_eval(text)
     if not isinstance(listed, (list, tuple)) or not listed:
         raise ValueError("a choice needs a list in brackets, with something in it")
+    if len(listed) > _MOST_OPTIONS:
+        raise ValueError(f"a choice has {len(listed):,} values, more than {_MOST_OPTIONS:,}")
     # RecBole's files have lists as text, "[64,32]"; a command line has them so, too.
     values = [parse_value(value) if isinstance(value, str) else value for value in listed]
     # By way of JSON, which a record of the search holds: tuples become lists, and what it cannot hold is refused.

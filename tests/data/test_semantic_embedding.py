@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from recbole_rlmrec.data import semantic_embedding
-from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
+from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata, read_tokens, read_vectors
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding, check_metadata, check_same_dimension
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.sides import SIDES
@@ -595,9 +599,9 @@ def test_metadata_of_the_first_directory(tmp_path):
         (b"", "not valid JSON"),
         (b"\xff", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
-        (b"[1]", "holds a list, expected a JSON object"),
-        (b"null", "holds null, expected a JSON object"),
-        (b"3", "holds 3, expected a JSON object"),
+        (b"[1]", "it is a list ([1]), expected an object"),
+        (b"null", "it is null, expected an object"),
+        (b"3", "it is the number 3, expected an object"),
     ],
 )
 def test_malformed_metadata(tmp_path, content, expected):
@@ -629,3 +633,60 @@ def test_from_arrays_takes_what_encoders_return() -> None:
     assert SemanticEmbedding.from_arrays(["a"], np.ones((1, 2), dtype=np.float16)).vectors.dtype == np.float16
     with pytest.raises(DataError, match="NaN"):
         SemanticEmbedding.from_arrays(["a"], [[float("nan"), 1.0]])
+
+
+def npy(descr: str, shape: str, *, version: int = 1, length: int | None = None, body: bytes = b"") -> bytes:
+    """A `.npy` file whose header says what it likes."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    size = (len(header) if length is None else length).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + size + header + body
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+from recbole_rlmrec.data.embedding_files import read_vectors
+from recbole_rlmrec.errors import DataError
+resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    for memory_map in (False, True):
+        try:
+            print(path.name, read_vectors(path, memory_map=memory_map).shape)
+        except DataError as error:
+            print(path.name, error)
+"""
+
+
+def test_headers_that_promise_more_than_there_is(tmp_path):
+    """In a process of bounded memory: what a header says is not made room for."""
+    files = {
+        "shape": npy("'<f4'", "(1000000, 1000000)", body=bytes(16)),
+        "overflow": npy("'<f4'", "(4294967296, 4294967296)", body=bytes(16)),
+        "minus": npy("'<f4'", "(-1, 4)", body=bytes(16)),
+        "cut": npy("'<f4'", "(2, 4)", body=bytes(31)),
+        "objects": npy("'|O'", "(2,)", body=bytes(16)),
+        "length": npy("'<f4'", "(1, 4)", version=2, length=2**32 - 1, body=bytes(16)),
+        "long": npy("'<f4'", "(1, 4)" + " " * 20_000, version=2, body=bytes(16)),
+        "nested": npy("'<f4'", "(" * 500 + ")" * 500),
+        "version": npy("'<f4'", "(1, 4)", version=9, body=bytes(16)),
+        "digits": npy("'<f4'", f"({'9' * 5000},)", body=bytes(16)),
+        "short": b"\x93NUMPY\x01\x00",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 * len(files)
+    for number, name in enumerate(sorted(files)):
+        for line in lines[2 * number : 2 * number + 2]:
+            assert line.startswith(f"{name} {tmp_path / name} cannot be read as a .npy array ("), line[:300]
+            assert len(line) < 1000
+
+
+def test_vectors_and_tokens_are_regular_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        for read in (read_tokens, lambda path: read_vectors(path, memory_map=False)):
+            with pytest.raises(DataError, match="expected a regular file"):
+                read(path)

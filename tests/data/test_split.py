@@ -238,27 +238,30 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"{", b"", b"user_id\titem_id\tsplit\n", b'{"format": "\xff"}'])
 def test_malformed_json(packed: Path, content: bytes) -> None:
     packed.write_bytes(content)
-    with pytest.raises(DataError, match=r"toy\.split\.json' is not valid JSON"):
+    with pytest.raises(DataError, match=r"toy\.split\.json' is no packed split: it is not valid JSON"):
         read_split(packed, USERS, ITEMS)
 
 
 def test_json_of_another_kind(packed: Path) -> None:
     packed.write_text("[1]")
-    with pytest.raises(DataError, match=r"toy\.split\.json' holds a list, not the JSON object"):
+    with pytest.raises(DataError, match=r"toy\.split\.json' is no packed split: it is a list \(\[1\]\), expected"):
         read_split(packed, USERS, ITEMS)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "folds"}, r"format 'folds', expected 'recbole_rlmrec split'"),
-        ({"version": 2}, r"version 2, expected 1.*newer release"),
-        ({"order": "item token, user token"}, r"order 'item token, user token', expected 'user token, item token'"),
+        ({"format": "folds"}, r"'format' is the text 'folds', expected 'recbole_rlmrec split'"),
+        ({"version": 2}, r"'version' is the number 2, expected 1.*newer release"),
+        (
+            {"order": "item token, user token"},
+            r"'order' is the text 'item token, .*', expected 'user token, item token'",
+        ),
         ({"interactions": 4}, r"splits 4 interactions, but the dataset has 5.*other data"),
         ({"codes": "JAM"}, r"'JAM\.\.\.', are not base64"),
         ({"codes": "JAé="}, r"'JAé=\.\.\.', are not base64"),
         ({"codes": "J!AM="}, r"not base64"),
-        ({"codes": 36}, r"codes of the type int, expected a base64 string"),
+        ({"codes": 36}, r"'codes' is the number 36, expected text"),
         ({"codes": "JAMA"}, r"are 3 bytes, expected 2 for 5 interactions"),
         ({"codes": "//8="}, r"no training interaction \(5 interactions"),
     ],
@@ -274,7 +277,7 @@ def test_packed_file_without_a_key(packed: Path, key: str) -> None:
     document = json.loads(packed.read_text())
     del document[key]
     packed.write_text(json.dumps(document))
-    with pytest.raises(DataError, match=r"toy\.split\.json'.* None|type NoneType"):
+    with pytest.raises(DataError, match=rf"toy\.split\.json'.* '{key}' is missing"):
         read_split(packed, USERS, ITEMS)
 
 

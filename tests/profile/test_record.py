@@ -115,11 +115,11 @@ def test_a_torn_last_line_is_cut_off(path: Path, cut: int) -> None:
     ("line", "found"),
     [
         ("{", "Expecting property name"),
-        ("[]", "it holds a list"),
+        ("[]", "it is a list ([]), expected an object"),
         ("", "Expecting value"),
-        ('{"token": "u"}', "no text for profile, writer"),
-        ('{"token": 1, "profile": "", "writer": ""}', "no text for token"),
-        ('{"token": "u", "profile": "", "writer": "", "told": "i"}', "told is no list"),
+        ('{"token": "u"}', "'profile' is missing, expected one of the keys token, profile, writer"),
+        ('{"token": 1, "profile": "", "writer": ""}', "'token' is the number 1, expected text"),
+        ('{"token": "u", "profile": "", "writer": "", "told": "i"}', "'told' is the text 'i', expected a list"),
     ],
 )
 def test_malformed_line(path: Path, line: str, found: str) -> None:

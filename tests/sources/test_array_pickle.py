@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pickles import (
+    GREEDY,
     ITEM_PROFILES,
     N_ITEMS,
     N_USERS,
@@ -303,3 +305,60 @@ def test_truncated_anywhere(tmp_path: Path, file: str, protocol: int) -> None:
     for length in range(len(content)):
         path.write_bytes(content[:length])
         assert "it is empty, cut short, or not a pickle" in refused(path)
+
+
+# ---------------------------------------------------------------------- pickles that take the process, or memory
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.sources import array_pickle
+resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    for load in (array_pickle.load_matrix, array_pickle.load_array, array_pickle.load_plain):
+        try:
+            load(path, "Take another one.")
+        except DataError as error:
+            print(path.name, load.__name__, error)
+"""
+
+
+def test_small_pickles_take_neither_the_process_nor_memory(tmp_path: Path) -> None:
+    """In a process of their own, whose memory is bounded: Python ends at the nested tuples without a word."""
+    for number, (content, _) in enumerate(GREEDY.values()):
+        (tmp_path / f"{number:02}").write_bytes(content)
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3 * len(GREEDY)
+    for number, (_, found) in enumerate(GREEDY.values()):
+        assert all(found in line for line in lines[3 * number : 3 * number + 3]), lines[3 * number]
+
+
+def test_many_texts_and_numbers_are_no_attack(tmp_path: Path) -> None:
+    profiles = {row: {"profile": f"text {row} " * 5, "reasoning": "the same"} for row in range(1000)}
+    for protocol in (0, 1, *PROTOCOLS):
+        dump(tmp_path / "p.pkl", profiles, protocol)
+        assert array_pickle.load_plain(tmp_path / "p.pkl", "") == profiles
+        dump(tmp_path / "v.pkl", [2**63 - 1, 2**64 - 1, -1.5, None, True, b"", ("a", ("b",))], protocol)
+        if protocol > 2:  # before, bytes are decoded by a call
+            assert array_pickle.load_plain(tmp_path / "v.pkl", "")[:2] == [2**63 - 1, 2**64 - 1]
+
+
+def test_a_pickle_has_to_be_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "usr_prf.pkl")
+    (tmp_path / "trn_mat.pkl").mkdir()
+    (tmp_path / "usr_emb_np.pkl").symlink_to("/dev/zero")
+    for name, kind in (("usr_prf.pkl", "a pipe"), ("trn_mat.pkl", "a folder"), ("usr_emb_np.pkl", "a device")):
+        assert f"cannot be read: it is {kind}, expected a regular file. " in refused(tmp_path / name)
+
+
+def test_indices_that_overflow(tmp_path: Path) -> None:
+    """Differences of pointers beyond 64 bits would look as if they rose."""
+    compressed = matrix(TRAIN).tocsr()
+    for pointers in ([0, 2**62 + 1, -(2**62) - 1, 4, 4], [0, 2**63 - 1, 0, 4, 4], [-1, 0, 1, 2, 4]):
+        compressed.indptr = np.array(pointers, dtype=np.int64)
+        dump(tmp_path / "trn_mat.pkl", compressed)
+        assert "'indptr' of the matrix does not rise in 4 steps from 0 to 4" in refused(tmp_path / "trn_mat.pkl")

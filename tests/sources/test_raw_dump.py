@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -409,3 +410,53 @@ def test_files_that_cannot_be_found(tmp_path: Path) -> None:
         amazon.find_files(tmp_path, given, tmp_path / "none.json")
     with pytest.raises(SettingError, match="Expected one of amazon, amazon-2023, yelp, steam, movielens"):
         SOURCES.find("netflix")
+
+
+# ---------------------------------------------------------------------- dumps that attack
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{'asin': 0x" + "f" * 10_000 + "}",
+        "{'asin': '1', 'title': 0b" + "1" * 10_000 + "}",
+        '{"asin": ' + "9" * 5000 + "}",
+        '{"asin": "1", "title": ' + "[" * 900 + "1" + "]" * 900 + "}",
+        "{'asin': '1', 'title': " + "9" * 5000 + "}",
+    ],
+)
+def test_numbers_and_nesting_without_measure_are_malformed(tmp_path: Path, record: str) -> None:
+    """Python writes out no number of more than 4,300 digits, and follows no list that is nested as deep."""
+    path = tmp_path / "meta_Books.json"
+    path.write_text('{"asin": "1"}\n' + record + "\n")
+    file = JsonLines(path, parse=parse_json_or_literal, max_malformed=0.5)
+    assert [item.token for _, item in file.records(SOURCES["amazon"].item)] == ["1"]
+    assert file.n_malformed == 1 and len(file.examples[0]) < 500
+
+
+def test_references_without_measure_are_no_character() -> None:
+    for digits in ("9" * 5000, "x" + "f" * 10**6, "0" * 5000 + "65"):
+        assert plain_text(f"a &amp; &#{digits}; b") == "a & \ufffd b"
+    assert plain_text("&#65;&#x1F600;&#00065;") == "A\U0001f600A"
+
+
+def test_a_literal_in_a_value_is_bounded() -> None:
+    item = SOURCES["yelp"].item({"business_id": "1", "attributes": {"a": "0x" + "f" * 5000, "b": "u'free'"}})
+    assert item.attributes["features"][-1] == "b: free"
+
+
+def test_gzip_bombs_end_early(tmp_path: Path) -> None:
+    path = tmp_path / "Books.json.gz"
+    path.write_bytes(gzip.compress(b'{"n": 1}' + b" " * 10**7))
+    file = JsonLines(path, limits=Limits(believed=10**6))
+    with pytest.raises(DataError, match=r"\.json\.gz' of \d+,\d+ bytes holds more than 2,\d+,\d+ bytes, .*at most 200"):
+        list(file.records(dict))
+    path.write_bytes(gzip.compress(b'{"n": 1}\n' * 10))
+    assert len(list(JsonLines(path, limits=Limits(believed=10)).records(dict))) == 10
+
+
+def test_dumps_are_regular_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "a pipe"), (Path("/dev/zero"), "a device"), (tmp_path, "a folder")):
+        with pytest.raises(DataError, match=f"cannot be read: it is {kind}, expected a regular file"):
+            list(JsonLines(path).records(dict))

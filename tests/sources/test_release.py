@@ -289,6 +289,7 @@ def test_missing_folder(tmp_path: Path) -> None:
     [
         (edited(_shape=(4, 4)), r"val_mat.pkl has shape (4, 3), expected (4, 4) as in"),
         (edited(data=np.zeros(4)), "holds no interaction"),
+        (edited(_shape=(10**8, 10**8)), "val_mat.pkl has shape (4, 3), expected (100000000, 100000000)"),
     ],
 )
 def test_bad_matrices(refused: Callable[..., str], source: Path, value: Any, expected: str) -> None:
@@ -297,6 +298,15 @@ def test_bad_matrices(refused: Callable[..., str], source: Path, value: Any, exp
     assert expected in message
     assert str(source / "trn_mat.pkl") in message
     assert release.RELEASE_URL in message
+
+
+def test_a_shape_far_beyond_the_interactions(refused: Callable[..., str], source: Path) -> None:
+    """Each row and column gets an id: 10^8 of them would fill memory, whatever the few bytes of the file say."""
+    for name, pairs in (("trn", TRAIN), ("val", VALID), ("tst", TEST)):
+        dump(source / f"{name}_mat.pkl", matrix(pairs, shape=(N_USERS, 10**8)))
+    message = refused()
+    n_pairs = len(TRAIN) + len(VALID) + len(TEST)
+    assert f"has shape (4, 100000000), but the three matrices hold only {n_pairs} interactions" in message
 
 
 def test_layouts_of_the_splits_may_differ(run: Callable[..., ReleaseSummary], source: Path, tmp_path: Path) -> None:

@@ -415,11 +415,11 @@ def test_damaged_records_are_named(world: World, trainings: Callable[..., Traini
     good = (folder / "trials.jsonl").read_text()
     for bad in ("{}\n", "nonsense\n", '{"number": 3}\n'):
         (folder / "trials.jsonl").write_text(good + bad + good)
-        with pytest.raises(DataError, match=r"trials\.jsonl', line 3 is damaged"):
+        with pytest.raises(DataError, match=r"trials\.jsonl', line 3 is no record of a trial"):
             search(world, LAYERS, max_evals=4)
     (folder / "trials.jsonl").write_text(good)
     (folder / "conditions.json").write_text("{")
-    with pytest.raises(DataError, match=r"conditions\.json' is damaged"):
+    with pytest.raises(DataError, match=r"conditions\.json' is no record of a search's conditions: it is not"):
         search(world, LAYERS, max_evals=4)
     (folder / "conditions.json").unlink()
     with pytest.raises(DataError, match="holds trials without conditions"):

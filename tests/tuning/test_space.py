@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of
 from recbole_rlmrec.model.registry import get_model, names
 from recbole_rlmrec.resources import resource_folder
+from recbole_rlmrec.tuning.journal import Trial
+from recbole_rlmrec.tuning.proposal import Proposals
+from recbole_rlmrec.tuning.search import _budget
 from recbole_rlmrec.tuning.space import find_space, read_space
 
 PROVIDED = resource_folder("properties") / "tune"
@@ -36,7 +40,7 @@ def written(tmp_path: Path) -> Callable[..., Path]:
 
 
 def values_of(text: str, written: Callable[..., Path]) -> list[Any]:
-    return list(read_space(written(f"x {text}\n")).dimensions["x"].values())
+    return [settings["x"] for settings in read_space(written(f"x {text}\n")).grid()]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,12 @@ def test_includes(written: Callable[..., Path]) -> None:
         ("x quniform 0,1", "there must be 3 numbers"),
         ("x quniform 0,1,0", "no multiple"),
         ("x quniform 1,2,5", "no multiple"),
+        ("x quniform 0,1e300,1", "more than 1,000,000,000,000 multiples"),
+        ("x quniform 0,1e308,1e-308", None),
+        ("x uniform -1e308,1e308", "both finite"),
+        ("x choice " + "9" * 5000, None),
+        ("x choice [0x" + "f" * 5000 + "]", None),
+        ("x choice " + str(list(range(2000))), "a choice has 2,000 values, more than 1,000"),
         ("x choice [__import__('os').system('touch canary')]", None),
         ("x uniform __import__('os').system('touch canary'),1", None),
     ],
@@ -142,10 +152,58 @@ def test_malformed_lines(
     with pytest.raises(SettingError) as caught:
         read_space(path)
     message = str(caught.value)
-    assert message.startswith(f"'{path}', line 2: `{line}`: ")
+    shown = line if len(line) <= 200 else f"{line[:200]}..."
+    assert message.startswith(f"'{path}', line 2: `{shown}`: ")
     assert fault is None or fault in message
     assert "expected a line such as `ssl_tau choice [0.1, 0.2]`" in message
     assert not Path("canary").exists()
+
+
+def test_a_large_space_is_counted_and_not_made(written: Callable[..., Path]) -> None:
+    space = read_space(written("x quniform 1,1000000000,1\ny quniform 0,1e10,0.1\nz choice [1, 2]\n"))
+    assert space.size == 2 * 10**9 * (10**11 + 1)
+    grid = space.grid()
+    assert [next(grid) for _ in range(3)][1:] == [{"x": 1, "y": 0.0, "z": 2}, {"x": 1, "y": 0.1, "z": 1}]
+    for algorithm in ("random", "exhaustive"):
+        tried: list[Trial] = []
+        for number in (1, 2, 3):
+            parameters = Proposals(space, algorithm, seed=0).propose(number, tried)
+            assert parameters is not None
+            tried.append(Trial(number, parameters, 0.0, {}, 0.5))
+        assert len({trial.key for trial in tried}) == 3
+    with pytest.raises(SettingError, match=r"this space takes 200,000,000,002,000,000,000 trials, more than 100,000"):
+        _budget(space, "exhaustive", None)
+
+
+def test_what_was_chosen_is_known_of_a_space(written: Callable[..., Path]) -> None:
+    space = read_space(written("a choice [1, [2]]\nb uniform 0,1\nc loguniform -2,0\nd quniform 1,9,2\n"))
+    good = {"a": [2], "b": 0.5, "c": math.exp(-2), "d": 4}
+    space.check_choice(good)
+    for name, value in (("a", 2), ("a", 1.0), ("b", 1.5), ("b", "0.5"), ("b", True), ("c", 1.1), ("d", 3), ("d", 10)):
+        with pytest.raises(ValueError, match=f"its {name} is .*, expected one of"):
+            space.check_choice({**good, name: value})
+    for other in ({"a": 1}, {**good, "e": 1}):
+        with pytest.raises(ValueError, match="expected a, b, c, d"):
+            space.check_choice(other)
+
+
+def test_files_that_include_each_other_often(written: Callable[..., Path], tmp_path: Path) -> None:
+    """Each of 20 includes the next one twice: read as often as it stands there, the last would be a million times."""
+    for number in range(19):
+        written(f"include {number + 1}.hyper\n" * 2, f"{number}.hyper")
+    written("x choice [1]\n", "19.hyper")
+    assert read_space(tmp_path / "0.hyper").size == 1
+    for number in range(30):
+        written(f"include {number + 1}.hyper\n", f"{number}.hyper")
+    with pytest.raises(SettingError, match="is included through more than 20 files"):
+        read_space(tmp_path / "0.hyper")
+
+
+def test_spaces_are_regular_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.hyper")
+    for path, kind in ((tmp_path / "pipe.hyper", "a pipe"), (Path("/dev/zero"), "a device"), (tmp_path, "a folder")):
+        with pytest.raises(SettingError, match=f"cannot be read as a search space: it is {kind}, expected a regular"):
+            read_space(path)
 
 
 def test_files_that_cannot_be_read(written: Callable[..., Path], tmp_path: Path) -> None:
