@@ -26,6 +26,7 @@ FLOORS = (
     ("ops", "parts"),
     ("run_settings",),
     ("settings", "openai_client"),
+    ("server",),
     ("sides", "recbole_names", "known_datasets", "resources", "compat", "wording", "files", "version"),
     ("errors",),
 )
