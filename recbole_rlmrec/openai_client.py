@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from recbole_rlmrec.errors import RLMRecError, ServiceError, SettingError
 from recbole_rlmrec.server.proxy import proxy_for
 from recbole_rlmrec.server.secret import Secret
-from recbole_rlmrec.server.transport import MAX_ANSWER, Bounds, BoundedTransport, SyncTransport
+from recbole_rlmrec.server.transport import MAX_ANSWER, BoundedTransport, Bounds, SyncTransport
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -157,10 +157,13 @@ class Server:
         text = _message_of(error)
         if status is None and cause is not None and str(cause):
             text = f"{text.rstrip('.')}: {cause}"
-        line = " ".join(self.scrub(text).split())
-        if len(line) > _MAX_REASON:
-            line = line[:_MAX_REASON] + "..."
+        line = self.shown(text)
         return f"HTTP {status}: {line}" if status is not None else line
+
+    def shown(self, text: str) -> str:
+        """Return what a server said as one short line without the key and control characters."""
+        line = self.secret.shown(text)
+        return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
 
     def explain(self, error: BaseException, model: str) -> ServiceError:
         """Turn a client's error into one that says how to fix it."""
@@ -201,7 +204,7 @@ class Server:
         """Turn the client's errors within the context into ``ServiceError``."""
         try:
             yield
-        except (_openai().OpenAIError, _http().TransportError) as error:
+        except (_openai().OpenAIError, _http().RequestError) as error:
             # Without its cause: a printed chain would show what the server said, key and all.
             raise self.explain(error, model) from None
         except (ValueError, RecursionError) as error:
@@ -215,7 +218,7 @@ class Server:
 
 def is_connection_error(error: BaseException) -> bool:
     """Whether no answer came: no connection, a broken one, or a time-out."""
-    return isinstance(error, (_openai().APIConnectionError, _http().TransportError))
+    return isinstance(error, (_openai().APIConnectionError, _http().RequestError))
 
 
 def is_out_of_money(error: BaseException) -> bool:

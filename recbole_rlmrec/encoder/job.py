@@ -453,8 +453,9 @@ class Job:
     def _keep(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Keep what is known of a block that fails; the failure itself says more than that it cannot be kept."""
         if not self.encoder.learns_from_texts:  # else the same text has another vector among other texts
+            finite = {text: row for text, row in vectors.items() if np.isfinite(row).all()}
             with suppress(OSError):
-                self._kept_of_failed_blocks().add({text: row for text, row in vectors.items() if np.isfinite(row).all()})
+                self._kept_of_failed_blocks().add(finite)
 
     def _stored(self, vectors: np.ndarray, side: Side, tokens: Sequence[str]) -> np.ndarray:
         """Check a block's values, and return them as they are stored, ``[n, D]``."""

@@ -481,7 +481,7 @@ class _Run:
         attempts = failure.attempts
         if before is not None and (before.prompt_sha256, before.writer) == (sha256, writer):
             attempts += before.attempts
-        reason = self._server.scrub(str(failure))
+        reason = self._server.secret.shown(str(failure))
         self.failures[prompt.token] = Failure(prompt.token, sha256, writer, reason, attempts)
         if failure.is_about_prompt:
             return

@@ -6,7 +6,7 @@ import importlib.util
 import ipaddress
 import re
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass_environment
+from urllib.request import getproxies
 
 from recbole_rlmrec.errors import ServiceError
 
@@ -27,7 +27,7 @@ def proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxies = getproxies()
-    if _is_this_machine(host) or _is_excepted(host, parts.port, proxies):
+    if _is_this_machine(host) or _is_excepted(host, parts.port, proxies.get("no", "")):
         return None
     name = parts.scheme if proxies.get(parts.scheme) else "all"
     address = proxies.get(name, "").strip()
@@ -68,11 +68,19 @@ def _is_this_machine(host: str) -> bool:
     return address is not None and (address.is_loopback or address.is_unspecified)
 
 
-def _is_excepted(host: str, port: int | None, proxies: dict[str, str]) -> bool:
-    if proxy_bypass_environment(host if port is None else f"{host}:{port}", proxies):
-        return True
+def _is_excepted(host: str, port: int | None, no_proxy: str) -> bool:
+    """Whether ``NO_PROXY`` has a host: its name, a domain above it, its address, or a network of addresses."""
     address = _ip(host)
-    return address is not None and any(_is_within(address, each) for each in proxies.get("no", "").split(","))
+    for entry in filter(None, (each.strip().lower() for each in no_proxy.split(","))):
+        name, _, of_port = entry.rpartition(":") if re.search(r"[^:]:\d+$", entry) else (entry, "", "")
+        if of_port and of_port != str(port):
+            continue
+        name = name.lstrip("*").lstrip(".")
+        if not name or host == name or host.endswith(f".{name}"):
+            return True
+        if address is not None and _is_within(address, name):
+            return True
+    return False
 
 
 def _is_within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: str) -> bool:

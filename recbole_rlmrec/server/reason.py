@@ -1,4 +1,4 @@
-"""Why a server refuses: the sentence in an error's body, whatever its shape, also where the status says that all is well."""
+"""Why a server refuses: the sentence in an error's body, whatever its shape, also where the status says success."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _STATUS_OF_WORDS = (
     (503, r"overloaded|unavailable|loading|server[ _]error|internal|time[d ]*out|try again"),
 )
 _TOO_LONG = re.compile(
-    r"context[ _]?(?:length|window|size)|n_ctx|max_(?:model|seq)_len|(?:prompt|input|inputs|text|sequence|message|content|"
-    r"request|payload|string)s? (?:is |are |was )?too (?:long|large|big)|too long|"
+    r"context[ _]?(?:length|window|size)|n_ctx|max_(?:model|seq)_len|too long|"
+    r"(?:prompt|input|text|sequence|message|content|request|payload|string)s? (?:is |are |was )?too (?:large|big)|"
     r"(?<!max_tokens is )(?<!max_completion_tokens is )too large|too many (?:input )?tokens|"
     r"maximum (?:allowed )?(?:number|length) of (?:input )?tokens|maximum (?:input|sequence|prompt|token) length|"
     r"(?:input|prompt) (?:length|token count|tokens?) [^.]{0,40}(?:exceed|longer|greater)|"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -22,6 +23,9 @@ _MIN_SECRET, _MIN_SECRET_WORD = 8, 16
 _MIN_WITH_PARTS, _MAX_PART = 16, 12
 # What follows a part, or comes before it, when a server shortens a key.
 _REST = r"[\w*.…-]*"
+# Characters of a text that are looked at to show it; messages show some hundreds.
+_MAX_SHOWN = 20_000
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # An answer has few levels; more of them are an attack on what reads it.
 _MAX_DEPTH = 64
 
@@ -45,6 +49,12 @@ class Secret:
         if len(self._key) >= _MIN_SHOWN:
             text = _without(self._key, text)
         return _KEY_LIKE.sub(HIDDEN, text)
+
+    def shown(self, text: str) -> str:
+        """Return what a server said on one line, without the key and what a terminal would take for orders."""
+        scrubbed = self.scrub(" ".join(_CONTROL.sub("", text[:_MAX_SHOWN]).split()))
+        # The last word of a text that was cut may be a part of the key.
+        return scrubbed if len(text) <= _MAX_SHOWN else scrubbed.rpartition(" ")[0]
 
     def scrub_answer(self, value: Any) -> Any:
         """Return an answer's parsed JSON with ``HIDDEN`` wherever a text has the key.
@@ -102,5 +112,6 @@ def _in_base64(key: str) -> Iterator[str]:
 
 def _in_escapes(character: str) -> str:
     """Return a pattern for a character as JSON, HTML or an address may write it."""
-    code = ord(character)
-    return rf"(?:\\*{re.escape(character)}|%{code:02x}|\\+u{code:04x}|\\+x{code:02x}|&#0*{code};|&#x0*{code:x};)"
+    code, named = ord(character), re.escape(html.escape(character))
+    numbers = rf"%{code:02x}|\\+u{code:04x}|\\+x{code:02x}|&#0*{code};|&#x0*{code:x};"
+    return rf"(?:{named}|{numbers}|\\*{re.escape(character)})"

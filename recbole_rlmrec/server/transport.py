@@ -39,8 +39,7 @@ MAX_LOADING = 600.0
 # Bytes of an error's body; what comes after them is of no interest.
 _MAX_ERROR = 64_000
 # Characters of a reason that are given on; messages show fewer.
-_MAX_REASON = 2000
-_MAX_SCRUBBED = 20_000
+_MAX_REASON, _MAX_CODE = 2000, 100
 # A file may take longer than one time-out, as long as it comes at this many bytes a second.
 _MIN_FILE_RATE = 10_000
 # Between two questions whether the model is loaded, where the server does not say when.
@@ -49,7 +48,6 @@ _LOADING_PAUSE = 5.0
 _FILES = re.compile(r"/files(?:/[^/]+/content)?$")
 _CONTENT = re.compile(r"/files/[^/]+/content$")
 _LOADING = re.compile(r"\bloading\b|\bwarming up\b|\bstill starting\b|\bnot (?:yet )?(?:ready|loaded)\b", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Of an answer's headers: others are nobody's business, and may hold anything.
 _KEPT_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-should-retry")
 
@@ -119,7 +117,7 @@ class BoundedTransport:
             await asyncio.sleep(pause)
 
     async def open_file(self, request: Any) -> tuple[Any, AsyncIterator[bytes]]:
-        """Return an answer without its body, and the body bit by bit; an error's body is read, and its bits are none."""
+        """Return an answer without its body, and the body bit by bit; of an error, which is read, there are none."""
         response = await self._in_time(request, self._sent(request))
         if response.status_code >= 400:
             return await self._in_time(request, self._read(response)), _nothing()
@@ -131,12 +129,12 @@ class BoundedTransport:
             seconds += int(request.headers.get("content-length", 0)) / _MIN_FILE_RATE
         try:
             return await asyncio.wait_for(answer, seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise self._late(request) from None
 
     def _late(self, request: Any) -> Exception:
         text = f"no whole answer came within {self._bounds.seconds:g} seconds (timed out)"
-        return self.http.ReadTimeout(text, request=request)  # type: ignore[no-any-return]
+        return self.http.ReadTimeout(text, request=request)
 
     async def _sent(self, request: Any) -> Any:
         request.headers["accept-encoding"] = "gzip"  # what others unpack to can be bounded less well
@@ -179,7 +177,7 @@ class BoundedTransport:
                     piece = await asyncio.wait_for(bits.__anext__(), max(0.0, end - time.monotonic()))
                 except StopAsyncIteration:
                     return
-                except asyncio.TimeoutError:
+                except TimeoutError:
                     raise self._late(request) from None
                 except _UnusableError as error:
                     raise self.http.DecodingError(f"the file {error}", request=request) from None
@@ -194,7 +192,7 @@ class BoundedTransport:
 
     def _error(self, status: int, headers: Mapping[str, str], reason: Reason, *, may_retry: bool = True) -> Any:
         """Return an error as OpenAI's API has it, without the key, and with the wait that the server asks for."""
-        message = self._shown(reason.message)
+        message = self._secret.shown(reason.message)[:_MAX_REASON]
         wait = asked_wait(headers, message) if status == 429 or status >= 500 else None
         is_in_vain = is_too_long(message) or reason.code == "insufficient_quota" or (wait or 0) > MAX_ASKED_WAIT
         given = {"content-type": "application/json"}
@@ -202,17 +200,10 @@ class BoundedTransport:
             given["x-should-retry"] = "false"
         elif wait:
             given["retry-after-ms"] = str(int(1000 * min(wait, MAX_WAIT)) or 1)
-        code = None if reason.code is None else self._shown(reason.code)[:100]
-        param = None if reason.param is None else self._shown(reason.param)[:100]
+        code = None if reason.code is None else self._secret.shown(reason.code)[:_MAX_CODE]
+        param = None if reason.param is None else self._secret.shown(reason.param)[:_MAX_CODE]
         body = {"error": {"message": message, "code": code, "param": param}}
         return self.http.Response(status, headers=given, content=json.dumps(body).encode("ascii"))
-
-    def _shown(self, text: str) -> str:
-        """Return a text without the key and control characters, on one line and not too long."""
-        scrubbed = self._secret.scrub(_CONTROL.sub("", text[:_MAX_SCRUBBED]))
-        if len(text) > _MAX_SCRUBBED:
-            scrubbed = scrubbed[: -len(scrubbed.split()[-1])] if scrubbed.split() else ""  # may be half of the key
-        return " ".join(scrubbed.split())[:_MAX_REASON]
 
     def _pause_for_loading(self, answer: Any) -> float | None:
         """Return the seconds until the server is asked again because it loads its model; None to give the answer on."""
@@ -277,7 +268,8 @@ class SyncTransport:
                     return
                 yield piece
         finally:
-            self._wait_for(bits.aclose())  # type: ignore[attr-defined]
+            if self._stop.alive:  # else the client was closed before the body was read to its end
+                self._wait_for(bits.aclose())  # type: ignore[attr-defined]
 
     def _wait_for(self, answer: Coroutine[Any, Any, _T]) -> _T:
         future = asyncio.run_coroutine_threadsafe(answer, self._loop)
@@ -292,9 +284,12 @@ class SyncTransport:
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     """Run a loop until it is stopped."""
+    asyncio.set_event_loop(loop)
     loop.run_forever()
-    for task in asyncio.all_tasks(loop):
+    left = asyncio.all_tasks(loop)
+    for task in left:
         task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 
@@ -306,7 +301,8 @@ async def _next(bits: AsyncIterator[bytes]) -> bytes | None:
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for piece in ():
+    nothing: tuple[bytes, ...] = ()
+    for piece in nothing:
         yield piece
 
 
