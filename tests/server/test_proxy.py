@@ -26,7 +26,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def socksio(monkeypatch: pytest.MonkeyPatch) -> Any:
     find = importlib.util.find_spec
 
-    def pretend(installed: bool) -> None:  # noqa: FBT001 - a switch of the test
+    def pretend(installed: bool) -> None:
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda name: (installed or None) if name == "socksio" else find(name)
         )
