@@ -30,7 +30,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers.get("content-length", 0)))
-        body = json.loads(content) if self.headers.get("content-type") == "application/json" else content
+        is_json = self.headers.get("content-type") == "application/json"
+        body = json.loads(content) if content and is_json else content
         server: Any = self.server
         with server.lock:
             server.bodies.append(body)
