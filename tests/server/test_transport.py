@@ -68,7 +68,7 @@ def test_the_time_out_bounds_the_whole_answer(ask: Ask, head: bytes) -> None:
         start = time.monotonic()
         with pytest.raises(ServiceError, match=r"cannot be reached: .*timed out.*waits 0.3 seconds"):
             ask(Server(server.base_url, timeout=0.3, max_retries=1))
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10, "two drips last 40 seconds"
         assert len(server.bodies) == 2, "a late answer is asked for again, as often as the option says"
         server.respond = lambda handler, body, number: handler.answer(GOOD)
         assert ask(Server(server.base_url, timeout=5)) == GOOD
@@ -215,7 +215,7 @@ def test_a_file_is_streamed_and_must_not_drip(monkeypatch: pytest.MonkeyPatch) -
         start = time.monotonic()
         with pytest.raises(ServiceError, match="timed out"):
             fetch()
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10, "a drip lasts 20 seconds"
         monkeypatch.setattr(transport, "MAX_FILE", 1000)
         raw.bodies.clear()
         with pytest.raises(ServiceError, match="the file has more than 1,000 bytes"):
