@@ -1,21 +1,27 @@
 """Clients for servers that speak OpenAI's API, and their errors in plain words.
 
 The key comes from the environment alone and goes nowhere else: not into a file, a log or a message, though servers echo
-it in theirs. The package ``openai`` is imported when a client is made, not before.
+it in theirs. The package ``openai`` is imported when a client is made, not before. What a server may take of time and
+memory is bounded in ``server/transport.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
-from recbole_rlmrec.errors import ServiceError, SettingError
+from recbole_rlmrec.errors import RLMRecError, ServiceError, SettingError
+from recbole_rlmrec.server.proxy import proxy_for
+from recbole_rlmrec.server.secret import Secret
+from recbole_rlmrec.server.transport import MAX_ANSWER, BoundedTransport, Bounds, SyncTransport
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -27,8 +33,7 @@ MAX_CONCURRENCY = 1000
 
 # These log every request, with addresses and, in some releases, bodies and headers.
 _TALKATIVE_LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
-# What looks like a key though it is not ours, such as the shortened one in OpenAI's answer to a wrong key.
-_KEY_LIKE = re.compile(r"\bsk-[\w*.-]{4,}|(?<=Bearer )\S+")
+_OPENAI = "https://api.openai.com/v1"
 _MAX_REASON = 300
 # Some servers' keys consist of letters, digits and underscores alone, as names of variables do, but are longer.
 _MIN_KEY = 20
@@ -43,7 +48,7 @@ class Server:
     Attributes:
         base_url: such as ``http://localhost:8000/v1``; None for ``OPENAI_BASE_URL``, and OpenAI's own without it.
         key_variable: environment variable that holds the key.
-        timeout: seconds without an answer after which a request counts as failed.
+        timeout: seconds within which a whole answer has to come; a request without one counts as failed.
         max_retries: of one request after a rate limit, a server error, a time-out or a broken connection; the client
             waits longer each time, or as long as the server asks.
     """
@@ -67,18 +72,26 @@ class Server:
                 "underscores, such as OPENAI_API_KEY, and put the key itself in that variable."
             )
 
-    def client(self) -> OpenAI:
+    def client(self, max_answer: int = MAX_ANSWER) -> OpenAI:
         """Return a client that waits for each answer.
 
+        Args:
+            max_answer: bytes of an answer; a longer one is an error.
+
         Raises:
-            ServiceError: the package or the key is missing, or the key cannot be one.
+            ServiceError: the package or the key is missing, the key cannot be one, or the environment asks for a proxy
+                that cannot be used.
             SettingError: ``OPENAI_BASE_URL`` is no address.
         """
-        return _openai().OpenAI(**self._arguments())
+        arguments, openai = self._arguments(), _openai()
+        transport = SyncTransport(self._transport(max_answer))
+        return openai.OpenAI(http_client=openai.DefaultHttpxClient(transport=transport), **arguments)
 
     def async_client(self) -> AsyncOpenAI:
         """Return a client for many requests at a time; see ``client``."""
-        return _openai().AsyncOpenAI(**self._arguments())
+        arguments, openai = self._arguments(), _openai()
+        http_client = openai.DefaultAsyncHttpxClient(transport=self._transport(MAX_ANSWER))
+        return openai.AsyncOpenAI(http_client=http_client, **arguments)
 
     @property
     def shown_url(self) -> str:
@@ -107,6 +120,10 @@ class Server:
             "max_retries": self.max_retries,
         }
 
+    def _transport(self, max_answer: int) -> BoundedTransport:
+        proxy, bounds = proxy_for(self._given_url or _OPENAI), Bounds(self.timeout, max_answer)
+        return BoundedTransport(_http(), proxy, bounds, self.secret, MAX_CONCURRENCY)
+
     def _key(self) -> str:
         key = os.environ.get(self.key_variable, "").strip()
         if not key:
@@ -124,13 +141,14 @@ class Server:
             )
         return key
 
+    @property
+    def secret(self) -> Secret:
+        """The key, for what has to be free of it."""
+        return Secret(os.environ.get(self.key_variable, "").strip())
+
     def scrub(self, text: str) -> str:
         """Return a text without this server's key and without anything that looks like one."""
-        key = os.environ.get(self.key_variable, "").strip()
-        if len(key) > 3:
-            for form in {key, quote(key, safe="")}:
-                text = text.replace(form, "[key]")
-        return _KEY_LIKE.sub("[key]", text)
+        return self.secret.scrub(text)
 
     def describe(self, error: BaseException) -> str:
         """Say what a request ended with, in one short line without the key."""
@@ -139,10 +157,13 @@ class Server:
         text = _message_of(error)
         if status is None and cause is not None and str(cause):
             text = f"{text.rstrip('.')}: {cause}"
-        line = " ".join(self.scrub(text).split())
-        if len(line) > _MAX_REASON:
-            line = line[:_MAX_REASON] + "..."
+        line = self.shown(text)
         return f"HTTP {status}: {line}" if status is not None else line
+
+    def shown(self, text: str) -> str:
+        """Return what a server said as one short line without the key and control characters."""
+        line = self.secret.shown(text)
+        return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."
 
     def explain(self, error: BaseException, model: str) -> ServiceError:
         """Turn a client's error into one that says how to fix it."""
@@ -183,14 +204,21 @@ class Server:
         """Turn the client's errors within the context into ``ServiceError``."""
         try:
             yield
-        except _openai().OpenAIError as error:
+        except (_openai().OpenAIError, _http().RequestError) as error:
             # Without its cause: a printed chain would show what the server said, key and all.
             raise self.explain(error, model) from None
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, RLMRecError):
+                raise
+            raise ServiceError(
+                f"{self.shown_url} answers with something that is no JSON. Check that the address is that of an "
+                "OpenAI-compatible server."
+            ) from None
 
 
 def is_connection_error(error: BaseException) -> bool:
     """Whether no answer came: no connection, a broken one, or a time-out."""
-    return isinstance(error, _openai().APIConnectionError)
+    return isinstance(error, (_openai().APIConnectionError, _http().RequestError))
 
 
 def is_out_of_money(error: BaseException) -> bool:
@@ -248,6 +276,12 @@ def _openai() -> Any:
             "Asking a server needs the package 'openai': pip install 'recbole-rlmrec[profile]'"
         ) from None
     return openai
+
+
+def _http() -> ModuleType:
+    """Return the package that the client sends its requests with: ``httpx``, or ``httpx2`` in later releases."""
+    client = _openai().DefaultHttpxClient.__mro__[1]
+    return importlib.import_module(client.__module__.partition(".")[0])
 
 
 def _silence() -> None:

@@ -27,6 +27,7 @@ FLOORS = (
     ("run_settings",),
     ("settings", "openai_client"),
     ("reading",),
+    ("server",),
     ("sides", "recbole_names", "known_datasets", "resources", "compat", "wording", "files", "version"),
     ("errors",),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ class EncoderSettings:
         key_variable: environment variable that holds the server's key.
         seed: of ``lsa``'s random projections.
         concurrency: requests under way at the same time.
-        timeout: seconds to wait for an answer.
+        timeout: seconds within which a whole answer has to come.
         max_retries: times a request is tried again when the server is busy or cannot be reached.
     """
 
@@ -88,6 +88,13 @@ class Encoder(ABC):
             ServiceError: a server refuses, or cannot be reached.
             SettingError: the model cannot be loaded.
         """
+
+    def answered(self) -> Mapping[int, np.ndarray]:
+        """Return what the last ``encode`` had when it failed: position -> vector, float32 ``[D]``; empty by default.
+
+        An encoder whose vectors are paid for returns them, so that they are not paid for again.
+        """
+        return {}
 
     def notes(self) -> tuple[str, ...]:
         """Return what the user should know of the texts encoded so far, one sentence each."""

@@ -5,6 +5,8 @@ are done and of which job: the texts, the encoder, the type and the normalisatio
 they take their names, and ``<dataset>.semantic.json``, which says how they were made, comes last. A run that was killed
 at any point gives the same bytes, once it is run again, as one that was not.
 
+Of a block that fails, what the encoder had is kept apart (``kept.py``) until the job is done.
+
 A text that is blank, or whose vector is all zero, gets no row: its id is a hole, without an embedding.
 
 Vectors may have been paid for, so those of unchanged texts are taken over from the files that are there. Which these
@@ -37,9 +39,10 @@ from recbole_rlmrec.data.file_access import open_no_link, sync
 from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
+from recbole_rlmrec.encoder.kept import KeptVectors
 from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text_digest
-from recbole_rlmrec.errors import DataError, ServiceError
+from recbole_rlmrec.errors import DataError, RLMRecError, ServiceError
 from recbole_rlmrec.files import atomic_path, try_lock
 from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.reading.shape import AtLeast, Count
@@ -156,6 +159,7 @@ class Job:
         tables = (self.target(side, suffix).name for side in SIDES for suffix in (".npy", ".tokens"))
         self.files = FileSet(folder, dataset, "build-semantics", (*tables, self.metadata_path.name))
         self._kept: dict[Side, KeptRows] = {}
+        self._of_failed_blocks: KeptVectors | None = None
         self._resumed, self._taken, self._encoded, self._seconds = 0, 0, 0, 0.0
 
     def part(self, side: Side, suffix: str) -> Path:
@@ -415,13 +419,7 @@ class Job:
 
     def _vectors(self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: int | None) -> np.ndarray:
         """Encode a block and check it; ``[n, D]`` as it is stored."""
-        try:
-            vectors = np.asarray(self.encoder.encode(texts), dtype=np.float32)
-        except TextRefusedError as error:
-            raise ServiceError(
-                f"The profile of the {side} {tokens[error.position]!r} ({len(texts[error.position]):,} characters) "
-                f"cannot be encoded. {error.reason} What was encoded before is kept; correct that profile and go on."
-            ) from None
+        vectors = self._encoded_or_kept(side, tokens, texts, dimension)
         width = vectors.shape[1] if vectors.ndim == 2 else 0
         if not width or width != (dimension or width) or len(vectors) != len(texts):
             raise ServiceError(
@@ -429,6 +427,58 @@ class Job:
                 f"expected ({len(texts)}, {dimension or 'D'}), with as many values in each vector as before. Is it "
                 "still the same model? If not, move the embeddings that are there away."
             )
+        try:
+            return self._stored(vectors, side, tokens)
+        except RLMRecError:
+            self._keep(dict(zip(texts, vectors)))
+            raise
+
+    def _encoded_or_kept(
+        self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: int | None
+    ) -> np.ndarray:
+        """Encode a block, less what is kept of it since it failed; float32 ``[n, D]`` as the encoder returns it."""
+        kept = self._kept_of_failed_blocks()
+        found = ((place, kept.find(text)) for place, text in enumerate(texts))
+        known = {place: row for place, row in found if row is not None and len(row) == (dimension or len(row))}
+        new = [place for place in range(len(texts)) if place not in known]
+        if not new:
+            return np.stack([known[place] for place in range(len(texts))])
+        new_texts = [texts[place] for place in new]
+        try:
+            encoded = np.asarray(self.encoder.encode(new_texts), dtype=np.float32)
+        except BaseException as error:  # also when the user presses Ctrl-C
+            self._keep({new_texts[place]: row for place, row in self.encoder.answered().items()})
+            if not isinstance(error, TextRefusedError):
+                raise
+            place = new[error.position]
+            raise ServiceError(
+                f"The profile of the {side} {tokens[place]!r} ({len(texts[place]):,} characters) cannot be encoded. "
+                f"{error.reason} What was encoded before is kept; correct that profile and go on."
+            ) from None
+        if not known:
+            return encoded
+        if encoded.shape != (len(new), len(known[next(iter(known))])):
+            kept.clear()  # another model under the same name
+            return self._encoded_or_kept(side, tokens, texts, dimension)
+        vectors = np.empty((len(texts), encoded.shape[1]), dtype=np.float32)
+        vectors[new] = encoded
+        vectors[list(known)] = list(known.values())
+        return vectors
+
+    def _kept_of_failed_blocks(self) -> KeptVectors:
+        if self._of_failed_blocks is None:
+            self._of_failed_blocks = KeptVectors(self.folder / f".{self.dataset}.encode.npz", self.encoder.name)
+        return self._of_failed_blocks
+
+    def _keep(self, vectors: Mapping[str, np.ndarray]) -> None:
+        """Keep what is known of a block that fails; the failure itself says more than that it cannot be kept."""
+        if not self.encoder.learns_from_texts:  # else the same text has another vector among other texts
+            finite = {text: row for text, row in vectors.items() if np.isfinite(row).all()}
+            with suppress(OSError):
+                self._kept_of_failed_blocks().add(finite)
+
+    def _stored(self, vectors: np.ndarray, side: Side, tokens: Sequence[str]) -> np.ndarray:
+        """Check a block's values, and return them as they are stored, ``[n, D]``."""
         self._require_finite(vectors, side, tokens, "holds a value that is not finite. Encode it with another model.")
         if self.description["normalized"]:
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
@@ -504,6 +554,7 @@ class Job:
                         os.replace(self.part(side, suffix), target)
             self._write_metadata(state.dimension)
             sync(self.metadata_path)
+        self._kept_of_failed_blocks().clear()
         with suppress(OSError):  # one that stays is that of a job without its parts, which begins afresh
             self.state_path.unlink()
 

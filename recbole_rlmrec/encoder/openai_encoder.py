@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,13 +14,25 @@ import numpy as np
 
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, TextRefusedError, require_unset
 from recbole_rlmrec.errors import ServiceError, SettingError
-from recbole_rlmrec.openai_client import Server
+from recbole_rlmrec.openai_client import Server, is_out_of_money
+from recbole_rlmrec.server.fields import placed, read_vector, token_count
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-# Bad request, content too large, unprocessable: the input is at fault, so a smaller one may do.
+# Bad request, content too large, unprocessable: the input is at fault, so a smaller one may do. So may it after a
+# server error, which some servers answer where a model fails at one text.
 _INPUT_ERRORS = (400, 413, 422)
+_SERVER_ERRORS = 500
+# Any model takes it: where it is refused, the texts are not at fault.
+_HARMLESS_TEXT = "text"
+# A vector of 16,384 numbers takes less, and so does everything around the vectors.
+_MAX_BYTES_PER_TEXT, _MAX_BYTES_AROUND = 400_000, 1_000_000
+_DIMENSIONS = re.compile(r"dimension|matryoshka|output_dim", re.IGNORECASE)
+_ENCODING_FORMAT = re.compile(r"encoding[_ ]format", re.IGNORECASE)
+_BATCH_SIZE = re.compile(r"batch", re.IGNORECASE)
+
+_logger = logging.getLogger(__name__)
 
 
 class OpenAIEncoder(Encoder):
@@ -39,97 +54,163 @@ class OpenAIEncoder(Encoder):
             self._options["dimensions"] = settings.dimension
         if settings.prompt:
             self.name += f", prompt {settings.prompt!r}"
-        # What fails loses at most one block that was paid for.
+        # What is under way at the same time; of a block that fails, what was answered is kept.
         self.block_size = settings.batch_size * settings.concurrency
-        self._n_tokens = 0
+        self._batch_size = settings.batch_size  # smaller once the server has refused it
+        self._counts: list[int] = []  # of each request; a sum would lose some to another thread
+        self._answered: dict[int, np.ndarray] = {}
 
     @cached_property
     def client(self) -> OpenAI:
         """The client, made when first used."""
-        return self.server.client()
+        return self.server.client(_MAX_BYTES_AROUND + _MAX_BYTES_PER_TEXT * self.settings.batch_size)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return the server's vectors, float32 ``[n, D]``, in the order of the texts.
 
         Raises:
-            TextRefusedError: the server refuses a text, such as one that is too long.
+            TextRefusedError: the server refuses a text, such as one that is too long, or fails at it.
             ServiceError: the key is missing or wrong, the server cannot be reached, or its answer is unusable.
+            SettingError: the model cannot make vectors of the dimension asked for.
         """
-        size = self.settings.batch_size
+        size = self._batch_size
         batches = [
             (start, [self.settings.prompt + text for text in texts[start : start + size]])
             for start in range(0, len(texts), size)
         ]
+        self._answered = {}
         client = self.client
         with self.server.explained(self.model), ThreadPoolExecutor(self.settings.concurrency) as pool:
             answers = [pool.submit(self._request, client, batch, start) for start, batch in batches]
             try:
-                parts = [answer.result() for answer in answers]
+                for answer in answers:
+                    answer.result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)  # after an error the rest is not asked for
-        self._n_tokens += sum(n_tokens for _, n_tokens in parts)
-        rows = [row for vectors, _ in parts for row in vectors]
-        dimensions = sorted({len(row) for row in rows})
-        if len(dimensions) > 1:
+        lengths = Counter(map(len, self._answered.values()))
+        if len(lengths) > 1:
+            usual = lengths.most_common(1)[0][0]
+            self._answered = {place: row for place, row in self._answered.items() if len(row) == usual}
             raise ServiceError(
-                f"{self.server.shown_url} returned vectors of the lengths {dimensions} for the model '{self.model}', "
-                "expected one length. Ask a server that runs one model only."
+                f"{self.server.shown_url} returned vectors of the lengths {sorted(lengths)} for the model "
+                f"'{self.model}', expected one length. Ask a server that runs one model only."
             )
-        return np.array(rows, dtype=np.float32).reshape(len(texts), -1)
+        rows, self._answered = self._answered, {}
+        return np.array([rows[place] for place in range(len(texts))], dtype=np.float32).reshape(len(texts), -1)
+
+    def answered(self) -> Mapping[int, np.ndarray]:
+        """Return position -> vector of the texts that were answered before the last ``encode`` failed."""
+        return self._answered
 
     def notes(self) -> tuple[str, ...]:
         """Return how many tokens the server counted."""
-        return (f"{self.server.shown_url} counted {self._n_tokens:,} tokens",) if self._n_tokens else ()
+        n_tokens = sum(self._counts)
+        return (f"{self.server.shown_url} counted {n_tokens:,} tokens",) if n_tokens else ()
 
-    def _request(self, client: OpenAI, texts: list[str], start: int) -> tuple[list[list[float]], int]:
-        """Ask for the vectors of a batch.
+    def _request(self, client: OpenAI, texts: list[str], start: int, *, is_part: bool = False) -> None:
+        """Ask for the vectors of a batch, and keep them.
 
-        If the server finds fault with the input, each half is asked for alone: the whole may be too much for one
-        request, and if it is not, this finds the text at fault.
+        If the server finds fault with the input, or fails at it, each half is asked for alone: the whole may be too
+        much for one request, and if it is not, this finds the text at fault. But not if it fails at any text.
 
         Args:
             client: the client.
             texts: the batch.
-            start: position of its first text, for messages.
-
-        Returns:
-            A vector for each text, and the tokens that the server counted.
+            start: position of its first text.
+            is_part: whether this is a part of a batch that was refused.
         """
-        import openai
+        from openai import APIStatusError
 
+        options = self._options
         try:
-            answer = client.embeddings.create(input=texts, **self._options)
-        except openai.APIStatusError as error:
-            if error.status_code not in _INPUT_ERRORS:
+            answer = client.post("/embeddings", cast_to=object, body={"input": texts, **options})
+        except APIStatusError as error:
+            if self._adapts(options, error):
+                self._request(client, texts, start, is_part=is_part)
+                return
+            is_of_input = error.status_code in _INPUT_ERRORS or error.status_code >= _SERVER_ERRORS
+            if not is_of_input or is_out_of_money(error):
+                raise
+            hasty = client.with_options(max_retries=min(1, self.settings.max_retries))
+            if not is_part and not self._takes_a_harmless_text(hasty):
                 raise
             if len(texts) == 1:
                 raise TextRefusedError(
                     start, f"{self.server.shown_url} refuses it for the model '{self.model}': {_sentence(error, self)}"
                 ) from None
             middle = len(texts) // 2
-            vectors, n_tokens = self._request(client, texts[:middle], start)
-            more_vectors, more_tokens = self._request(client, texts[middle:], start + middle)
-            return vectors + more_vectors, n_tokens + more_tokens
-        except ValueError as error:  # no JSON
-            raise ServiceError(self._unusable(f"no JSON ({self.server.scrub(str(error))})")) from None
-        return self._checked(answer, len(texts))
+            if _BATCH_SIZE.search(str(error)):
+                self._batch_size = max(1, min(self._batch_size, middle))
+            self._request(hasty, texts[:middle], start, is_part=True)
+            self._request(hasty, texts[middle:], start + middle, is_part=True)
+        else:
+            self._keep(answer, len(texts), start)
 
-    def _checked(self, answer: Any, n_texts: int) -> tuple[list[list[float]], int]:
-        """Return an answer's vectors, in the order of its request, and its tokens; raise unless all are there."""
-        data = getattr(answer, "data", None)
-        if not isinstance(data, list):
-            raise ServiceError(self._unusable("an answer without 'data'"))
-        by_index = {getattr(each, "index", None): getattr(each, "embedding", None) for each in data}
-        if len(data) != n_texts or set(by_index) != set(range(n_texts)):
-            raise ServiceError(
-                self._unusable(f"{len(data)} vectors with {len(by_index)} different 'index' for {n_texts} texts")
+    def _adapts(self, options: Mapping[str, Any], error: Any) -> bool:
+        """Whether a refused request is worth asking again without a parameter.
+
+        Raises:
+            SettingError: the parameter is the dimension, which the user asked for.
+        """
+        text = f"{error.param} {error}"
+        if error.status_code not in (400, 422, 500, 501):
+            return False
+        if "encoding_format" in options and _ENCODING_FORMAT.search(text):
+            if "encoding_format" in self._options:  # several requests may meet the same refusal
+                self._options = {name: value for name, value in self._options.items() if name != "encoding_format"}
+                _logger.warning("The server does not take encoding_format; it is left out from now on.")
+            return True
+        if "dimensions" in options and _DIMENSIONS.search(text):
+            raise SettingError(
+                f"{self.server.shown_url} does not make vectors of {self.settings.dimension} dimensions with the model "
+                f"'{self.model}': {_sentence(error, self)} Leave the dimension out (--dimension), or take one that "
+                "the model has."
             )
-        vectors: list[Any] = [by_index[index] for index in range(n_texts)]
-        for vector in vectors:
-            if not isinstance(vector, list) or not vector or not all(isinstance(each, (int, float)) for each in vector):
-                raise ServiceError(self._unusable("an 'embedding' that is no list of numbers"))
-        usage = getattr(answer, "usage", None)
-        return vectors, int(getattr(usage, "total_tokens", None) or getattr(usage, "prompt_tokens", None) or 0)
+        return False
+
+    def _takes_a_harmless_text(self, client: OpenAI) -> bool:
+        """Whether the server makes a vector of a text at which no model can fail."""
+        from openai import APIStatusError
+
+        try:
+            client.post("/embeddings", cast_to=object, body={"input": [_HARMLESS_TEXT], **self._options})
+        except APIStatusError:
+            return False
+        return True
+
+    def _keep(self, answer: Any, n_texts: int, start: int) -> None:
+        """Keep an answer's vectors that are any, each at its text's position; raise if one is missing or none."""
+        fields = answer if isinstance(answer, dict) else {}
+        entries = fields.get("data")
+        if not isinstance(entries, list):
+            raise ServiceError(self._unusable("an answer without 'data'"))
+        entries = [entry if isinstance(entry, dict) else {} for entry in entries]
+        indices = [entry.get("index") for entry in entries]
+        places = placed(indices) if len(entries) == n_texts else None
+        if places is None:
+            n_different = len({repr(index) for index in indices})
+            raise ServiceError(
+                self._unusable(f"{len(entries)} vectors with {n_different} different 'index' for {n_texts} texts")
+            )
+        vectors = dict(zip(places, (read_vector(entry.get("embedding")) for entry in entries)))
+        found = {place: vector for place, vector in vectors.items() if vector is not None}
+        wanted = self.settings.dimension
+        wrong = next((len(vector) for vector in found.values() if wanted not in (None, len(vector))), None)
+        if wrong is not None:
+            raise SettingError(
+                f"{self.server.shown_url} returned vectors of {wrong} dimensions for the model '{self.model}', and "
+                f"{wanted} were asked for: it does not know that option. Leave the dimension out (--dimension)."
+            )
+        self._answered.update((start + place, vector) for place, vector in found.items())
+        usage = fields.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        self._counts.append(token_count(usage.get("total_tokens")) or token_count(usage.get("prompt_tokens")) or 0)
+        if len(found) < n_texts:
+            what = "an 'embedding' that is no list of numbers within float32"
+            if not found:
+                raise ServiceError(self._unusable(what))
+            bad = min(set(vectors) - set(found))
+            raise TextRefusedError(start + bad, f"{self.server.shown_url} returned {what} for it.")
 
     def _unusable(self, what: str) -> str:
         return (

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_rlmrec.server.fields import token_count
+
 #: The keys of the paper's prompts.
 PROFILE_KEY = "summarization"
 REASONING_KEY = "reasoning"
@@ -87,8 +89,8 @@ def read_completion(body: Any) -> Completion:
         text=_text(message.get("content")),
         finish_reason=_text(choice.get("finish_reason")),
         refusal=_text(message.get("refusal")),
-        input_tokens=_token_count(usage.get("prompt_tokens")),
-        output_tokens=_token_count(usage.get("completion_tokens")),
+        input_tokens=token_count(usage.get("prompt_tokens")),
+        output_tokens=token_count(usage.get("completion_tokens")),
     )
 
 
@@ -168,7 +170,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return "".join(_text(_mapping(part).get("text")) for part in value)
     return value if isinstance(value, str) else ""
-
-
-def _token_count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -8,20 +8,29 @@ and nothing is paid twice.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
-from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.errors import DataError, ServiceError, SettingError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.openai_client import Server
-from recbole_rlmrec.profile.answer import Completion, InvalidAnswerError, RefusedError, read_answer, read_completion
+from recbole_rlmrec.profile.answer import Completion, InvalidAnswerError, RefusedError, read_completion
 from recbole_rlmrec.profile.budget import estimate_tokens
 from recbole_rlmrec.profile.cost import Meter, shown_cost
 from recbole_rlmrec.profile.dialect import Dialect
-from recbole_rlmrec.profile.llm import LLMSettings, PromptWriter, recorded_profile, unique_prompts
+from recbole_rlmrec.profile.llm import (
+    LLMSettings,
+    PromptWriter,
+    answer_without_key,
+    checked_body,
+    recorded_profile,
+    unique_prompts,
+)
 from recbole_rlmrec.profile.prompt import Prompt
 from recbole_rlmrec.profile.record import (
     Failure,
@@ -34,6 +43,9 @@ from recbole_rlmrec.profile.record import (
 )
 from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.reading.shape import Count
+from recbole_rlmrec.server.fields import token_count
+from recbole_rlmrec.server.reason import error_within, read_reason
+from recbole_rlmrec.server.transport import MAX_ANSWER
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -45,6 +57,9 @@ MAX_BYTES = 200_000_000
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 
 _ENDED = ("completed", "expired", "cancelled", "failed")
+# So many batches are looked through for one; a server may list them without end.
+_MAX_LISTED = 10_000
+_MAX_STATUS = 100
 # Codes of requests that a batch did not come to; they cost nothing.
 _NOT_EXECUTED = ("batch_expired", "batch_cancelled")
 
@@ -246,20 +261,16 @@ def collect(log: ProfileLog, settings: LLMSettings, state_path: Path, failures: 
         state.resume(client)
         for batch in list(state.batches):
             with settings.server.explained(settings.model), _known_to_server(batch, Path(state_path)):
-                found = client.batches.retrieve(str(batch.batch_id))
-                if found.status not in _ENDED:
-                    counts = found.request_counts
-                    done = f", {counts.completed + counts.failed} of {counts.total}" if counts else ""
-                    running.append(f"{batch.batch_id}: {found.status}{done}")
+                found = _mapping(client.get(f"/batches/{quote(str(batch.batch_id), safe='')}", cast_to=object))
+                if found.get("status") not in _ENDED:
+                    running.append(f"{batch.batch_id}: {settings.server.scrub(_progress(found))}")
                     continue
-                contents = [
-                    client.files.content(file_id).content
-                    for file_id in (found.output_file_id, found.error_file_id)
-                    if file_id
-                ]
-            errors = (found.errors and found.errors.data) or []
-            problems += [f"{batch.batch_id}: {settings.server.scrub(error.message or '')}" for error in errors]
-            collection.add(state.requests_of(batch), contents)
+                errors = _mapping(found.get("errors")).get("data")
+                for error in errors if isinstance(errors, list) else []:
+                    problems.append(f"{batch.batch_id}: {settings.server.scrub(read_reason(error).message)}")
+                file_ids = [found.get(name) for name in ("output_file_id", "error_file_id")]
+                results = itertools.chain.from_iterable(_lines(client, each) for each in file_ids if each)
+                collection.add(state.requests_of(batch), results)
             collection.write_failures(failures)
             state.remove(batch)
     return CollectSummary(
@@ -300,25 +311,25 @@ class _Collection:
         self._log, self._settings = log, settings
         self._written: set[str] = set()
 
-    def add(self, asked: Sequence[Profile], contents: Iterable[bytes]) -> None:
+    def add(self, asked: Sequence[Profile], results: Iterable[bytes]) -> None:
         """Record the answers of one batch.
 
         Args:
             asked: what was asked, without texts; a request's ``custom_id`` is its place here.
-            contents: the output file and the error file, as far as there are.
+            results: lines of the output file and of the error file, as far as there are.
         """
-        unanswered: dict[Any, Profile] = {str(number): profile for number, profile in enumerate(asked)}
-        for result in (_parsed(line) for content in contents for line in content.split(b"\n")):
-            wanted = unanswered.pop(result.get("custom_id"), None)
+        unanswered = {str(number): profile for number, profile in enumerate(asked)}
+        for result in map(_parsed, results):
+            wanted = unanswered.pop(str(result.get("custom_id")), None)
             if wanted is None:
                 continue
             if _is_not_executed(result):
                 self.n_released += 1
                 continue
             try:
-                answer = read_answer(self._counted(result))
+                answer = answer_without_key(self._counted(result), self._settings.server)
             except (InvalidAnswerError, RefusedError) as error:
-                reason = self._settings.server.scrub(str(error))
+                reason = self._settings.server.secret.shown(str(error))
                 self.failures[wanted.token] = Failure(
                     wanted.token, wanted.prompt_sha256, wanted.writer, reason, attempts=1
                 )
@@ -339,12 +350,14 @@ class _Collection:
 
     def _counted(self, result: Mapping[str, Any]) -> Completion:
         """Return the completion of a request, and count what it took."""
-        response = result.get("response") or {}
-        if response.get("status_code") != 200:
-            error = result.get("error") or (response.get("body") or {}).get("error") or {}
-            message = error.get("message", "no reason given") if isinstance(error, dict) else str(error)
-            raise InvalidAnswerError(f"HTTP {response.get('status_code')}: {message}")
-        completion = read_completion(response.get("body"))
+        response = _mapping(result.get("response"))
+        status, body = response.get("status_code"), response.get("body")
+        within = error_within(body)
+        if status != 200 or within is not None:
+            said = result.get("error") or body
+            status, reason = within if status == 200 and within else (status, read_reason(said))
+            raise InvalidAnswerError(f"HTTP {status}: {self._settings.server.shown(reason.message)}")
+        completion = read_completion(checked_body(body, self._settings.server))
         n_output = completion.output_tokens
         self.meter.spend(
             completion.input_tokens or 0, estimate_tokens(completion.text) if n_output is None else n_output
@@ -406,7 +419,7 @@ class _State:
             raise DataError(f"The batch cannot be written beside '{self.path}': {error}. Nothing was sent.") from error
         self._put(batch)
         with self._server.explained(self._model):
-            file_id = client.files.create(file=requests_path, purpose="batch").id
+            file_id = _id_of(client.files.create(file=requests_path, purpose="batch"), self._server)
         batch = self._put(replace(batch, file_id=file_id))
         requests_path.unlink()
         return self._create(client, batch)
@@ -441,7 +454,7 @@ class _State:
                 created = client.with_options(max_retries=0).batches.create(
                     input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h"
                 )
-                batch_id: str | None = created.id
+                batch_id: str | None = _id_of(created, self._server)
             except OpenAIError as error:
                 status = error.status_code if isinstance(error, APIStatusError) else None
                 if status is not None and 400 <= status < 500 and status not in (408, 409, 429):
@@ -479,7 +492,47 @@ class _State:
 
 def _batch_of_file(client: OpenAI, file_id: str) -> str | None:
     """Return the batch that was created from a file, if there is one."""
-    return next((batch.id for batch in client.batches.list(limit=100) if batch.input_file_id == file_id), None)
+    listed = itertools.islice(client.batches.list(limit=100), _MAX_LISTED)
+    return next((batch.id for batch in listed if getattr(batch, "input_file_id", None) == file_id), None)
+
+
+def _id_of(created: Any, server: Server) -> str:
+    """Return the id of what a server made."""
+    found = getattr(created, "id", None)
+    if not isinstance(found, str) or not found:
+        raise ServiceError(
+            f"{server.shown_url} took a batch and gave no 'id' for it. Check that the server has OpenAI's Batch API; "
+            "without --batch the prompts are asked one by one."
+        )
+    return found
+
+
+def _progress(batch: Mapping[str, Any]) -> str:
+    """Return what a batch that goes on says, such as "in_progress, 40 of 100"."""
+    counts = _mapping(batch.get("request_counts"))
+    done, failed, total = (token_count(counts.get(name)) for name in ("completed", "failed", "total"))
+    so_far = f", {(done or 0) + (failed or 0)} of {total}" if total is not None else ""
+    return f"{batch.get('status')}"[:_MAX_STATUS] + so_far
+
+
+def _lines(client: OpenAI, file_id: Any) -> Iterator[bytes]:
+    """Yield the lines of a file of the server's as they come, so that it is never in memory as a whole.
+
+    A line longer than an answer can be is passed over.
+    """
+    with client.files.with_streaming_response.content(str(file_id)) as response:
+        rest = b""
+        is_skipping = False
+        for piece in response.iter_bytes():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                if not is_skipping:
+                    yield line
+                is_skipping = False
+            if len(rest) > MAX_ANSWER:
+                rest, is_skipping = b"", True
+        if not is_skipping:
+            yield rest
 
 
 def _affordable(prompts: Sequence[Prompt], settings: LLMSettings) -> list[Prompt]:
@@ -522,9 +575,13 @@ def _parsed(line: bytes) -> Mapping[str, Any]:
     """Return one line of a result file; empty if it is none."""
     try:
         result = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return result if isinstance(result, dict) else {}
+    return _mapping(result)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _is_not_executed(result: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from recbole_rlmrec.profile.answer import FORMAT_INSTRUCTION, SCHEMA, without_half_pairs
 from recbole_rlmrec.profile.prompt import Prompt
+from recbole_rlmrec.server.reason import is_too_long
 
 _RESPONSE_FORMATS: dict[str, dict[str, Any]] = {
     "json_schema": {
@@ -17,8 +18,12 @@ _RESPONSE_FORMATS: dict[str, dict[str, Any]] = {
     "none": {},
 }
 _MAX_SHOWN_ANSWER = 4000
-_TOO_LONG = ("context length", "context_length", "context window", "too long", "too large", "too many tokens")
+# These say something of the key, the account or the model, whatever their words.
+_NOT_OF_LENGTH = (401, 402, 404)
 _FILTERED = ("content_filter", "content filter", "content management policy", "content policy", "moderation")
+
+# What servers call the response_format, or what is within it.
+_FORMAT_WORDS = ("response_format", "response_schema", "responseschema", "additionalproperties")
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +93,7 @@ class Dialect:
                 _logger.warning("The server does not take this temperature; none is sent from now on.")
             return True
         sent = body.get("response_format", {}).get("type")
-        if sent and (parameter == "response_format" or "response_format" in text or sent in text):
+        if sent and (parameter == "response_format" or any(word in text for word in (sent, *_FORMAT_WORDS))):
             if self._formats[0] == sent:
                 self._formats.pop(0)
                 _logger.warning(
@@ -103,4 +108,6 @@ def concerns_prompt(error: Any) -> bool:
     if error.status_code == 413:
         return True
     text = f"{getattr(error, 'code', None)} {error}".lower()
-    return error.status_code in (400, 403, 422) and any(word in text for word in _TOO_LONG + _FILTERED)
+    if error.status_code not in _NOT_OF_LENGTH and is_too_long(text):
+        return True
+    return error.status_code in (400, 403, 422) and any(word in text for word in _FILTERED)

@@ -58,7 +58,7 @@ class LLMSettings:
         base_url: the server's address, such as ``http://localhost:8000/v1``; None for OpenAI's own.
         key_variable: environment variable that holds the key; a server given by its address needs none.
         concurrency: requests at a time.
-        timeout: seconds without an answer after which a request counts as failed.
+        timeout: seconds within which a whole answer has to come; a request without one counts as failed.
         max_retries: of one request after a rate limit, a server error, a time-out or a broken connection.
         temperature: how freely the model writes.
         max_tokens: the most that it may write in an answer.
@@ -294,6 +294,31 @@ def recorded_profile(prompt: Prompt, writer: str, train_sha256: str, answer: Ans
     )
 
 
+def checked_body(body: Any, server: Server) -> Any:
+    """Return the body of a completion, parsed, without the server's key in any of its texts.
+
+    Raises:
+        InvalidAnswerError: it is nested too deeply.
+    """
+    try:
+        return server.secret.scrub_answer(body)
+    except ValueError as error:
+        raise InvalidAnswerError(str(error)) from None
+
+
+def answer_without_key(completion: Completion, server: Server) -> Answer:
+    """Read the answer of a completion; see ``read_answer``. One that held the server's key is none.
+
+    Raises:
+        InvalidAnswerError: there is no valid answer.
+        RefusedError: the model refuses.
+    """
+    answer = read_answer(completion)
+    if server.secret.is_in(f"{answer.profile}\n{answer.reasoning}"):
+        raise InvalidAnswerError("it holds the key of the server")
+    return answer
+
+
 class _PromptFailedError(Exception):
     """There will be no profile for one prompt.
 
@@ -456,7 +481,8 @@ class _Run:
         attempts = failure.attempts
         if before is not None and (before.prompt_sha256, before.writer) == (sha256, writer):
             attempts += before.attempts
-        self.failures[prompt.token] = Failure(prompt.token, sha256, writer, str(failure), attempts)
+        reason = self._server.secret.shown(str(failure))
+        self.failures[prompt.token] = Failure(prompt.token, sha256, writer, reason, attempts)
         if failure.is_about_prompt:
             return
         self._n_failed_in_a_row += 1
@@ -465,7 +491,7 @@ class _Run:
         if self._n_failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
             raise ServiceError(
                 f"{self._n_failed_in_a_row} prompts in a row failed at {self._server.shown_url} with the model "
-                f"'{self._settings.model}', the last one with: {failure}. Check the server and the model."
+                f"'{self._settings.model}', the last one with: {reason}. Check the server and the model."
             )
 
     async def _answer(self, prompt: Prompt) -> Answer:
@@ -481,7 +507,7 @@ class _Run:
             try:
                 completion = await self._ask(prompt, attempt, invalid, problems[-1] if problems else "")
                 invalid = completion.text or None
-                return read_answer(completion)
+                return answer_without_key(completion, self._server)
             except InvalidAnswerError as error:
                 problems.append(str(error))
             except RefusedError as error:
@@ -535,10 +561,10 @@ class _Run:
                 if isinstance(error, APIStatusError) and self._dialect.adapts(body, error):
                     continue
                 raise self._failure_of(error, attempt) from None  # its text may hold the key
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise InvalidAnswerError("the server's answer is no JSON") from None
             self._was_reached = True
-            return answer
+            return checked_body(answer, self._server)
 
     def _failure_of(self, error: Exception, attempt: int) -> Exception:
         """Distinguish an error that ends the run from one of this prompt."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from loopback_server import LoopbackServer, embedding
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_texts
-from recbole_rlmrec.errors import ServiceError, SettingError
+from recbole_rlmrec.errors import DataError, ServiceError, SettingError
 from recbole_rlmrec.sides import Side
 
 KEY = "sk-test-0123456789abcdef"
@@ -196,3 +198,191 @@ def test_settings_that_cannot_be_used_are_said() -> None:
         make_encoder("openai", EncoderSettings())
     with pytest.raises(SettingError, match="openai cannot use device"):
         make_encoder("openai", EncoderSettings("m", device="cpu"))
+
+
+# ---------------------------------------------------------------------- fields, steps back, and what is kept
+
+
+def without_index(*places: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def alter(answer: dict[str, Any]) -> dict[str, Any]:
+        for place in places or range(len(answer["data"])):
+            del answer["data"][place]["index"]
+        return answer
+
+    return alter
+
+
+def index_0_last(answer: dict[str, Any]) -> dict[str, Any]:
+    del answer["data"][0]["index"]
+    return {**answer, "data": answer["data"][::-1]}
+
+
+def as_floats(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "data": [{**each, "index": float(each["index"])} for each in answer["data"][::-1]]}
+
+
+def in_base64(answer: dict[str, Any]) -> dict[str, Any]:
+    for each in answer["data"]:
+        each["embedding"] = base64.b64encode(np.array(each["embedding"], dtype="<f4").tobytes()).decode()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "alter", [without_index(), without_index(0), index_0_last, without_index(1, 2), as_floats, in_base64]
+)
+def test_places_stand_in_for_a_missing_index(alter: Callable[[dict[str, Any]], Any]) -> None:
+    with AlteredServer(alter) as server:
+        np.testing.assert_array_equal(encoder_of(server).encode(TEXTS[:4]), expected(TEXTS[:4]))
+
+
+@pytest.mark.parametrize("usage", ["many", [1], {"total_tokens": -5}, {"total_tokens": 10**400}, None, True, {}])
+def test_usage_of_any_form(usage: Any) -> None:
+    with AlteredServer(lambda answer: {**answer, "usage": usage}) as server:
+        encoder = encoder_of(server)
+        np.testing.assert_array_equal(encoder.encode(TEXTS[:2]), expected(TEXTS[:2]))
+        assert encoder.notes() == ()
+
+
+@pytest.mark.parametrize("index", [[0], "0", 0.5, -1, 7, True, {}, 10**400])
+def test_an_index_of_another_kind_is_said(index: Any) -> None:
+    def alter(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["data"][0]["index"] = index
+        return answer
+
+    with AlteredServer(alter) as server, pytest.raises(ServiceError, match="different 'index' for 2 texts"):
+        encoder_of(server).encode(TEXTS[:2])
+
+
+def count_texts(server: LoopbackServer) -> Counter[str]:
+    return Counter(text for request in server.requests for text in request.body["input"])
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), 1e39, "1.0", 10**400, [1.0]])
+def test_a_value_that_is_no_number_loses_no_other_vector(tmp_path: Path, value: Any) -> None:
+    """Each vector is asked and paid for once, whatever another text of its batch came with."""
+    broken = True
+
+    def alter(answer: dict[str, Any]) -> dict[str, Any]:
+        for each, text in zip(answer["data"], server.requests[-1].body["input"]):
+            if broken and text == TEXTS[5]:
+                each["embedding"][3] = value
+        return answer
+
+    texts: dict[Side, dict[str, str]] = {"user": {f"u{n}": text for n, text in enumerate(TEXTS)}, "item": {"i": "item"}}
+    with AlteredServer(alter) as server:
+        with pytest.raises(ServiceError, match=r"the user 'u5' .* an 'embedding' that is no list of numbers"):
+            encode_texts(tmp_path, "x", texts, encoder_of(server, concurrency=1, batch_size=8), progress=False)
+        broken = False
+        encode_texts(tmp_path, "x", texts, encoder_of(server, concurrency=1, batch_size=8), progress=False)
+        assert count_texts(server) == Counter([*TEXTS, "item", TEXTS[5]])
+    vectors = SemanticEmbedding.load([tmp_path], "x", "user").vectors
+    exact = expected(TEXTS).astype(np.float64)
+    np.testing.assert_allclose(vectors, exact / np.linalg.norm(exact, axis=1, keepdims=True), rtol=1e-6)
+    assert [path.name for path in tmp_path.iterdir() if "encode" in path.name] == []
+
+
+class ChosenServer(LoopbackServer):
+    """Refuses an embeddings request where ``refuse`` returns an error."""
+
+    def __init__(self, refuse: Callable[[Mapping[str, Any]], tuple[int, Any] | None], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.refuse = refuse
+
+    def _embeddings(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+        return self.refuse(body) or super()._embeddings(body)
+
+
+def refusal(status: int, message: str, **more: Any) -> tuple[int, Any]:
+    return status, {"error": {"message": message, **more}}
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_the_text_that_a_model_fails_at_is_found_and_named(tmp_path: Path, status: int) -> None:
+    def refuse(body: Mapping[str, Any]) -> tuple[int, Any] | None:
+        return refusal(status, "unsupported value: NaN") if TEXTS[5] in body["input"] else None
+
+    texts: dict[Side, dict[str, str]] = {"user": {f"u{n}": text for n, text in enumerate(TEXTS)}, "item": {"i": "item"}}
+    with (
+        ChosenServer(refuse) as server,
+        pytest.raises(ServiceError, match=rf"the user 'u5' .*HTTP {status}: unsupported value: NaN"),
+    ):
+        encode_texts(tmp_path, "x", texts, encoder_of(server, max_retries=1), progress=False)
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_server_that_fails_at_every_text_blames_none(tmp_path: Path, status: int) -> None:
+    texts: dict[Side, dict[str, str]] = {"user": {"u": TEXTS[0]}, "item": {"i": "item"}}
+    with (
+        ChosenServer(lambda body: refusal(status, "This model makes no embeddings.")) as server,
+        pytest.raises(ServiceError, match=rf"for the model 'm': HTTP {status}: This model makes no") as error,
+    ):
+        encode_texts(tmp_path, "x", texts, encoder_of(server, max_retries=0), progress=False)
+    assert "profile" not in str(error.value)
+
+
+@pytest.mark.parametrize("message", ["batch size 4 > maximum allowed batch size 2", "Too many inputs in a batch."])
+def test_a_batch_size_that_is_refused_is_learned(message: str) -> None:
+    def refuse(body: Mapping[str, Any]) -> tuple[int, Any] | None:
+        return refusal(422, message) if len(body["input"]) > 2 else None
+
+    with ChosenServer(refuse) as server:
+        encoder = encoder_of(server, concurrency=1)
+        np.testing.assert_array_equal(encoder.encode(TEXTS[:4]), expected(TEXTS[:4]))
+        n_requests = len(server.requests)
+        np.testing.assert_array_equal(encoder.encode(TEXTS[4:8]), expected(TEXTS[4:8]))
+        assert len(server.requests) == n_requests + 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal(400, "Unknown parameter: 'encoding_format'."),
+        (422, {"detail": [{"loc": ["body", "encoding_format"], "msg": "Extra inputs are not permitted"}]}),
+    ],
+)
+def test_a_server_without_encoding_format(error: tuple[int, Any]) -> None:
+    with ChosenServer(lambda body: error if "encoding_format" in body else None) as server:
+        np.testing.assert_array_equal(encoder_of(server, concurrency=1).encode(TEXTS), expected(TEXTS))
+    assert sum("encoding_format" in request.body for request in server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal(400, "This model does not support specifying dimensions."),
+        refusal(400, "Not Matryoshka."),
+        (422, {"detail": [{"loc": ["body", "dimensions"], "msg": "Extra inputs are not permitted"}]}),
+        None,
+    ],
+)
+def test_a_server_without_dimensions(error: tuple[int, Any] | None) -> None:
+    class Deaf(ChosenServer):
+        def _embeddings(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+            refused = self.refuse(body)
+            return refused or LoopbackServer._embeddings(self, {**body, "dimensions": None})
+
+    with (
+        Deaf(lambda body: error if "dimensions" in body else None) as server,
+        pytest.raises(SettingError, match=r"Leave the dimension out \(--dimension\)") as said,
+    ):
+        encoder_of(server, dimension=4).encode(TEXTS[:2])
+    assert "profile" not in str(said.value)
+
+
+def test_an_error_in_an_answer_of_200_is_shown() -> None:
+    error = {"error": {"message": f"No providers for {KEY}.", "code": 404}}
+    with AlteredServer(lambda answer: error) as server, pytest.raises(ServiceError, match=r"404: No providers for \[k"):
+        encoder_of(server).encode(TEXTS[:2])
+
+
+def test_vectors_too_large_for_float16_are_not_paid_for_twice(tmp_path: Path) -> None:
+    def large(answer: dict[str, Any]) -> dict[str, Any]:
+        return {**answer, "data": [{**each, "embedding": [1e5, 1.0]} for each in answer["data"]]}
+
+    texts: dict[Side, dict[str, str]] = {"user": {"u": "one"}, "item": {"i": "two"}}
+    with AlteredServer(large) as server:
+        with pytest.raises(DataError, match="float16"):
+            encode_texts(tmp_path, "x", texts, encoder_of(server), float16=True, normalize=False, progress=False)
+        encode_texts(tmp_path, "x", texts, encoder_of(server), normalize=False, progress=False)
+    assert count_texts(server) == Counter(["one", "two"])
+    assert SemanticEmbedding.load([tmp_path], "x", "user").vectors.tolist() == [[1e5, 1.0]]

@@ -361,3 +361,79 @@ def test_full_disk_while_submitting(at: Desk, monkeypatch: pytest.MonkeyPatch) -
     assert not at.server.batches
     report = at.submit(make_prompts(4))
     assert (report.n_recorded, report.n_submitted) == (3, 1)
+
+
+# ---------------------------------------------------------------------- what a server may send
+
+
+def test_results_of_any_form(at: Desk) -> None:
+    """Lines that are no results are passed over, and what is good beside them is recorded."""
+    at.submit(make_prompts(6))
+    at.server.finish("batch-0")
+    file_id = at.server.batches["batch-0"]["output_file_id"]
+    lines = at.server.files[file_id].splitlines()
+    good = json.loads(lines[0])
+    echo = json.dumps({"summarization": f"It is {KEY}", "reasoning": ""})
+    bad = [
+        {**good, "custom_id": [0]},
+        {**good, "custom_id": "1", "response": "x"},
+        {**good, "custom_id": "2", "response": {"status_code": 500, "body": [{"error": f"Tired, {KEY}"}]}},
+        {**good, "custom_id": "3", "response": {"status_code": 200, "body": {"error": {"message": "No.", "code": 9}}}},
+        {
+            **good,
+            "custom_id": "4",
+            "response": {"status_code": 200, "body": {"choices": [{"message": {"content": echo}}], "usage": "many"}},
+        },
+    ]
+    content = [lines[0], b"[" * 5000, b"\xff", *(json.dumps(each).encode() for each in bad)]
+    at.server.files[file_id] = b"\r\n".join(content)
+    report = at.collect()
+    assert (report.n_written, report.n_failed, report.n_released) == (1, 4, 0)
+    errors = {failure.error for failure in read_failures(at.failures_path).values()}
+    assert errors == {
+        "HTTP None: no reason given",
+        "HTTP 500: Tired, [key]",
+        "HTTP 400: No.",
+        "it holds the key of the server",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "running"),
+    [
+        ({"request_counts": "many"}, "in_progress"),
+        ({"request_counts": {"completed": [1], "failed": None, "total": 5}}, "in_progress, 0 of 5"),
+        ({"status": [1]}, "[1]"),
+        ({"status": f"with {KEY}"}, "with [key]"),
+    ],
+)
+def test_a_batch_of_any_form_goes_on(at: Desk, fields: dict[str, Any], running: str) -> None:
+    at.submit(make_prompts(2))
+    at.server.batches["batch-0"].update(fields)
+    assert at.collect().running == (f"batch-0: {running}",)
+
+
+@pytest.mark.parametrize("data", ["x", [1], [None], [{"message": f"Bad file, {KEY}"}]])
+def test_problems_of_any_form(at: Desk, data: Any) -> None:
+    at.submit(make_prompts(2))
+    at.server.batches["batch-0"].update({"status": "failed", "errors": {"data": data}})
+    report = at.collect()
+    assert report.n_released == 1
+    assert KEY not in str(report)
+
+
+def test_a_line_without_end_is_passed_over(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.submit(make_prompts(3))
+    at.server.finish("batch-0")
+    file_id = at.server.batches["batch-0"]["output_file_id"]
+    first, second = at.server.files[file_id].splitlines()
+    at.server.files[file_id] = first + b"\n" + b"x" * 400_000 + b"\n" + second + b"\n"
+    monkeypatch.setattr(batch, "MAX_ANSWER", 100_000)
+    assert at.collect().n_written == 2
+
+
+def test_a_server_that_gives_no_id(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(at.server, "_add_file", lambda content: at.server.files.setdefault("f", content) and None)
+    monkeypatch.setitem(at.server.files, None, b"x")  # type: ignore[misc]
+    with pytest.raises(ServiceError, match="gave no 'id'"):
+        at.submit(make_prompts(2))

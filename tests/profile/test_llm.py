@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from loopback_server import FAULTS, LoopbackServer, Reply, n_tokens, profile_content, user_text
@@ -655,6 +657,130 @@ def test_the_key_is_nowhere(desk: Make, caplog: pytest.LogCaptureFixture, capfd:
     assert KEY not in shown
     assert KEY.encode() not in written
     assert "tokens" in output.err, "the progress bar counts them"
+
+
+def in_json(character: str) -> str:
+    return f"\\u{ord(character):04x}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'{{"summarization": "Likes {KEY}.", "reasoning": ""}}',
+        f'{{"summarization": "A map.", "reasoning": "By {quote(KEY).replace("-", "%2d")}"}}',
+        f'{{"summarization": "{"".join(map(in_json, KEY))}", "reasoning": ""}}',
+        f'{{"summarization": "{base64.b64encode(KEY.encode()).decode()}", "reasoning": ""}}',
+        f"{'x' * 70} {KEY} is no JSON",
+        f"{KEY} " * 50,
+    ],
+)
+def test_an_answer_with_the_key_is_no_profile(desk: Make, content: str) -> None:
+    at = desk(answer=lambda _: Reply(content))
+    at.write(make_prompts(1))
+    assert at.profiles() == {}
+    written = "".join(file.read_text() for file in at.folder.iterdir())
+    assert KEY[:9] not in written and KEY[-9:] not in written
+    assert all(KEY not in str(request.body) for request in at.server.requests), "nor is it sent back as a text"
+
+
+def test_a_refusal_with_the_key_is_shown_without(desk: Make) -> None:
+    at = desk(answer=lambda _: Reply(refusal=f"{'x' * 60} not with {KEY}"))
+    at.write(make_prompts(1))
+    assert at.errors() == {"i0": f"refused: {'x' * 60} not with [key]"}
+
+
+@pytest.mark.parametrize(
+    "usage",
+    ["12", [12], {"prompt_tokens": "12", "completion_tokens": [1]}, {"prompt_tokens": -1, "completion_tokens": True}]
+    + [{"prompt_tokens": value, "completion_tokens": value} for value in (float("nan"), float("inf"), 10**400, 1e300)],
+)
+def test_usage_of_any_form_is_estimated(desk: Make, usage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = desk()
+    chat = at.server._chat
+
+    def altered(body: Mapping[str, Any], broken: bool) -> tuple[int, Any]:
+        status, answer = chat(body, broken)
+        return status, {**answer, "usage": usage}
+
+    monkeypatch.setattr(at.server, "_chat", altered)
+    summary = at.write(make_prompts(1), input_price=1.0, output_price=1.0, budget=1.0)
+    assert (summary.n_written, summary.estimated) == (1, True)
+    assert summary.input_tokens == at.settings().tokens_of(make_prompts(1)[0])
+
+
+def parts(n: int) -> Any:
+    content: Any = "x"
+    for _ in range(n):
+        content = [{"type": "text", "text": content}]
+    return content
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": "x"},
+        {"choices": {"0": 1}},
+        {"choices": [1]},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": {"content": 12, "refusal": [1]}, "finish_reason": {}}]},
+        {"choices": [{"message": {"content": parts(300)}}]},
+        [{"choices": []}],
+        12,
+        "x",
+        None,
+    ],
+)
+def test_answers_of_other_types_are_no_profile(desk: Make, answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = desk()
+    monkeypatch.setattr(at.server, "_chat", lambda body, broken: (200, answer))
+    assert at.write(make_prompts(1)).n_failed == 1
+    assert at.errors()["i0"].startswith("no valid answer: ")
+
+
+REFUSALS = {
+    "gemini": (400, [{"error": {"message": "Unknown name \"additionalProperties\" at 'response_schema'"}}]),
+    "text": (400, {"error": "'response_format.type' must be 'text'"}),
+    "fastapi": (422, {"detail": [{"loc": ["body", "response_format", "type"], "msg": "unexpected value"}]}),
+    "in a good answer": (200, {"error": {"message": "response_format json_schema is unknown", "code": 400}}),
+}
+
+
+@pytest.mark.parametrize(("status", "error"), REFUSALS.values(), ids=REFUSALS)
+def test_the_step_back_sees_every_reason(desk: Make, status: int, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = desk()
+    chat = at.server._chat
+    monkeypatch.setattr(
+        at.server, "_chat", lambda body, broken: (status, error) if "response_format" in body else chat(body, broken)
+    )
+    assert at.write(make_prompts(1)).n_written == 1
+    assert len(at.server.requests) == 3, "json_schema, json_object, none"
+
+
+def test_no_credits_in_a_good_answer_ends_the_run(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = desk()
+    error = {"choices": None, "error": {"message": "Insufficient credits.", "code": 402}}
+    monkeypatch.setattr(at.server, "_chat", lambda body, broken: (200, error))
+    message = stopped(at, make_prompts(20), concurrency=2)
+    assert "nothing left to spend (HTTP 402: Insufficient credits.)" in message
+    assert len(at.server.requests) <= 2
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (500, {"error": "the request exceeds the available context size"}),
+        (413, "Payload Too Large"),
+        (200, {"error": {"message": "prompt is too long", "code": 400}}),
+        (422, {"error": "Input validation error: `inputs` must have less than 512 tokens. Given: 900"}),
+    ],
+)
+def test_too_long_is_the_prompts_fault(desk: Make, status: int, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is asked once, and however many there are, they do not end the run."""
+    at = desk()
+    monkeypatch.setattr(llm, "MAX_FAILURES_IN_A_ROW", 3)
+    monkeypatch.setattr(at.server, "_chat", lambda body, broken: (status, error))
+    assert at.write(make_prompts(6)).n_failed == 6
+    assert len(at.server.requests) == 6
 
 
 def test_quiet(desk: Make, capfd: pytest.CaptureFixture[str]) -> None:
