@@ -113,7 +113,7 @@ def test_profiles_and_requests(desk: Make) -> None:
     assert body["messages"] == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "item number 1"}]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.5, 77)
     schema = body["response_format"]["json_schema"]["schema"]
-    assert schema["required"] == ["summarization", "reasoning"]
+    assert schema["required"] == list(schema["properties"]) == ["reasoning", "summarization"], "it thinks first"
     n_input = 3 * n_tokens(f"{SYSTEM}item number 1")
     n_output = 3 * n_tokens(profile_content("item number 1"))
     assert (summary.n_prompts, summary.n_recorded, summary.n_written, summary.n_failed, summary.n_left) == (

@@ -258,7 +258,7 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 
 def test_the_hash_is_of_instruction_and_text_only() -> None:
     prompt = Prompt("item", "i", "é", "t", ("u",))
-    # printf '{"system":"é","text":"t"}' | sha256sum
+    # printf '{"system":"é","text":"t"}' | sha256sum; neither the schema nor the words about the form are in it.
     assert prompt.sha256 == "283e2103b02f99095f10ee33556d22f164ac4ff552ec7a2fd1c4185cac679357"
     assert replace(prompt, token="j", interacted=()).sha256 == prompt.sha256
     assert replace(prompt, text="u").sha256 != prompt.sha256
