@@ -265,6 +265,15 @@ def test_the_hash_is_of_instruction_and_text_only() -> None:
     assert canonical_sha256({"b": 1, "a": 2}) == canonical_sha256({"a": 2, "b": 1})
 
 
+def test_prompts_keep_their_hashes() -> None:
+    """Another hash would ask, and pay, for every recorded profile again."""
+    corpus = corpus_of([Item("i", "Dune", "Sand.")], [Review("u", "i", "Great.")])
+    (item,), _ = item_prompts(corpus, SETTINGS)
+    (user,), _ = user_prompts(corpus, {"i": "A map."}, SETTINGS)
+    assert item.sha256 == "89871f3a1702316d2bc8d4c7b6840fd88953b197f5b81bdfd4367b3a6217b5b2"
+    assert user.sha256 == "f7fbf952c82eade107fce7817516433c9fd7d2fdd8a1b3dbfce38980e0660a22"
+
+
 def test_words() -> None:
     assert one_line(" a\t\n b\x00c ") == "a b c"
     assert one_line("می‌خواهم") == "می‌خواهم"  # a joiner inside the word stays
