@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from recbole_rlmrec.errors import ServiceError, SettingError
+from recbole_rlmrec.wording import printable
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -125,12 +126,12 @@ class Server:
         return key
 
     def scrub(self, text: str) -> str:
-        """Return a text without this server's key and without anything that looks like one."""
+        """Return a text without this server's key, and what looks like one, and without what a terminal would obey."""
         key = os.environ.get(self.key_variable, "").strip()
         if len(key) > 3:
             for form in {key, quote(key, safe="")}:
                 text = text.replace(form, "[key]")
-        return _KEY_LIKE.sub("[key]", text)
+        return printable(_KEY_LIKE.sub("[key]", text))
 
     def describe(self, error: BaseException) -> str:
         """Say what a request ended with, in one short line without the key."""

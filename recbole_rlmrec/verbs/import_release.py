@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from recbole_rlmrec.wording import printable
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
@@ -26,5 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec.sources.release import import_release
 
     names = ("source", "dataset", "output", "item_map", "user_map", "release_name")
-    print(import_release(**{name: getattr(arguments, name) for name in names}))
+    print(printable(str(import_release(**{name: getattr(arguments, name) for name in names}))))
     return 0

@@ -82,11 +82,11 @@ def test_no_such_temperature(status: int, body: Any) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        said("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."),
+        said("Unsupported parameter: 'max_tokens' is not supported here. Use 'max_completion_tokens' instead."),
         said("Unrecognized request argument supplied: max_tokens"),
         {"detail": [{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted", "input": 600}]},
     ],
-)  # fmt: skip
+)
 def test_another_name_of_the_longest_answer(body: Any) -> None:
     assert steps(400, body) == {"max_tokens", "max_completion_tokens"}
     assert after(refusal(400, body))["max_completion_tokens"] == 600
