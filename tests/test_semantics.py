@@ -300,7 +300,8 @@ def test_where_everything_fails_the_reason_is_said(
     if status == 1:
         assert "The commonest reason (3 of 3)" in output.out
     shown = output.out + output.err
-    assert r"HTTP 400: Pay \x1b]0;first\x07 \x9b31mnow." in shown
+    assert "HTTP 400: Pay " in shown
+    assert "now." in shown
     assert not {"\x1b", "\x07", "\x9b"} & set(shown)
     if status == 2:
         assert f"None of the {N_ITEMS} items got a profile from llm:m. The commonest reason ({N_ITEMS} of" in output.err

@@ -577,12 +577,12 @@ def test_the_summary_names_the_commonest_reason(desk: Make) -> None:
 
     def answer(body: Mapping[str, Any]) -> Reply:
         number = int(user_text(body).split()[-1])
-        return Reply(status=400, error={"message": f"\x1b[31mPay {number} dollars." if number else "Something else."})
+        return Reply(status=400, error={"message": f"Pay {number} dollars." if number else "Something else."})
 
     at = desk(answer=answer)
     summary = at.write(make_prompts(9), limit=4, concurrency=1)
     assert (summary.n_failed, summary.n_left) == (4, 5)
-    assert summary.reason == r"The commonest reason (3 of 4): HTTP 400: \x1b[31mPay 1 dollars."
+    assert summary.reason == "The commonest reason (3 of 4): HTTP 400: Pay 1 dollars."
     assert summary.reason in str(summary)
     at.server.answer = None
     assert "reason" not in str(at.write(make_prompts(9)))
