@@ -13,6 +13,7 @@ from recbole_rlmrec.compat import require_recbole
 from recbole_rlmrec.errors import RLMRecError
 from recbole_rlmrec.verbs import VERBS
 from recbole_rlmrec.version import __version__
+from recbole_rlmrec.wording import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,5 +87,5 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
 
 
 def _fail(message: object) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(printable(f"error: {message}"), file=sys.stderr)
     return 2

@@ -22,6 +22,7 @@ from recbole_rlmrec.errors import RLMRecError, ServiceError, SettingError
 from recbole_rlmrec.server.proxy import proxy_for
 from recbole_rlmrec.server.secret import Secret
 from recbole_rlmrec.server.transport import MAX_ANSWER, BoundedTransport, Bounds, SyncTransport
+from recbole_rlmrec.wording import printable
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -147,8 +148,8 @@ class Server:
         return Secret(os.environ.get(self.key_variable, "").strip())
 
     def scrub(self, text: str) -> str:
-        """Return a text without this server's key and without anything that looks like one."""
-        return self.secret.scrub(text)
+        """Return a text without this server's key, and what looks like one, and without what a terminal would obey."""
+        return printable(self.secret.scrub(text))
 
     def describe(self, error: BaseException) -> str:
         """Say what a request ended with, in one short line without the key."""

@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.check.report import CheckReport, check_corpus
-from recbole_rlmrec.encoder.base import Encoder
-from recbole_rlmrec.errors import ContractError, DataError
+from recbole_rlmrec.encoder.base import ENCODERS, Encoder, make_encoder
+from recbole_rlmrec.errors import ContractError, DataError, SettingError
 from recbole_rlmrec.profile.encode_profiles import encode_profiles
+from recbole_rlmrec.profile.llm import LLMSettings
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings
 from recbole_rlmrec.profile.record import Profile
-from recbole_rlmrec.profile.writer import Task, Writer
+from recbole_rlmrec.profile.writer import WRITERS, Task, Writer
+from recbole_rlmrec.settings import Settings, completed
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.text.load import load_corpus
+from recbole_rlmrec.wording import printable
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How semantic embeddings are made, beside who writes the profiles and what encodes them.
+    """How semantic embeddings are made.
 
     Attributes:
-        prompts: how prompts are built; their domain is also the template's.
+        writer: who writes the profiles, such as ``template``, ``llm`` or ``batch``: one of
+            :data:`~recbole_rlmrec.profile.writer.WRITERS`, with its settings from the configuration; or a writer.
+        encoder: what turns them into vectors, such as ``lsa``: one of
+            :data:`~recbole_rlmrec.encoder.base.ENCODERS`, with its settings from the configuration or their defaults;
+            or an encoder, as :func:`~recbole_rlmrec.encoder.base.make_encoder` makes it.
+        llm: which model a writer that is given by its name asks, and how; only for writers that ask one.
+        prompts: how prompts are built; their domain is also the template's. The configuration's ``text_domain`` and
+            otherwise defaults if not given.
         dry_run: say what would be asked and what it would cost, and do nothing.
         float16: store half precision.
         normalize: scale each vector to length 1.
         overwrite: replace embeddings of other profiles or another encoder.
     """
 
-    prompts: PromptSettings = field(default_factory=PromptSettings)
+    writer: str | Writer = "template"
+    encoder: str | Encoder = "lsa"
+    llm: LLMSettings | None = None
+    prompts: PromptSettings | None = None
     dry_run: bool = False
     float16: bool = False
     normalize: bool = True
@@ -42,8 +55,6 @@ class BuildSettings:
 
 def build_semantics(
     config: Any,
-    writer: Writer,
-    encoder: Encoder,
     settings: BuildSettings,
     report: Callable[[str], None] = _logger.info,
     *,
@@ -52,13 +63,11 @@ def build_semantics(
     """Write the profiles of a dataset, encode them, and check the result.
 
     Items come first, since users' prompts show their profiles. What is there already is not made again, so a call that
-    was stopped goes on where it was.
+    was stopped goes on where it was. It may be called where an event loop runs, as in a notebook.
 
     Args:
         config: an :class:`~recbole_rlmrec.config.RLMRecConfig`; its first data folder is written to.
-        writer: who writes the profiles.
-        encoder: what turns them into vectors.
-        settings: how.
+        settings: who writes, what encodes, and how.
         report: is called with each thing that was done, a line or more.
         progress: show progress bars.
 
@@ -71,14 +80,19 @@ def build_semantics(
         ServiceError: a server refuses, or cannot be reached.
         SettingError: a setting is wrong, or a package is missing.
     """
+    writer, encoder = _writer_of(config, settings), _encoder_of(config, settings)
     corpus = load_corpus(config)
-    prompts = Prompts(corpus, settings.prompts)
+    prompt_settings = settings.prompts or PromptSettings(domain=config["text_domain"] or "general")
+    prompts = Prompts(corpus, prompt_settings)
+
+    def show(text: str) -> None:
+        report(printable(text))
 
     def try_encoder() -> None:
         if not encoder.learns_from_texts:
             encoder.encode(["A text to try the encoder with."])
 
-    task = Task(corpus, Path(config.data_folders[0]), settings.prompts, prompts, report, try_encoder, progress)
+    task = Task(corpus, Path(config.data_folders[0]), prompt_settings, prompts, show, try_encoder, progress)
     if settings.dry_run:
         writer.plan(task)
         return None
@@ -96,9 +110,58 @@ def build_semantics(
         overwrite=settings.overwrite,
         progress=progress,
     )
-    report(str(summary))
+    show(str(summary))
     separators = {key: config[key] for key in ("field_separator", "seq_separator")}
-    return check_corpus(corpus, config.data_folders, settings.prompts, separators, prompts)
+    return check_corpus(corpus, config.data_folders, prompt_settings, separators, prompts)
+
+
+def _writer_of(config: Any, settings: BuildSettings) -> Writer:
+    """Return the writer that is asked for.
+
+    Raises:
+        SettingError: there is none of this name, or the settings of a language model are missing or too many.
+    """
+    name, llm = settings.writer, settings.llm
+    if isinstance(name, Writer):
+        if llm is not None:
+            raise SettingError(
+                "BuildSettings has a writer and llm: the writer has settings of its own, so leave out llm."
+            )
+        return name
+    _require_name(name, "writer", "Writer")
+    writer = WRITERS.find(name)
+    kind: Any = writer.settings_class
+    if issubclass(kind, LLMSettings):
+        if llm is None:
+            raise SettingError(f"The writer '{name}' needs llm=LLMSettings('gpt-4o-mini'), say, in BuildSettings.")
+        given = {each.name: getattr(llm, each.name) for each in fields(llm)}
+        return writer(llm if isinstance(llm, kind) else kind(**given))
+    if llm is not None:
+        raise SettingError(
+            f"The writer '{name}' asks no language model, so it cannot use llm. Leave it out of BuildSettings."
+        )
+    return writer(completed(kind, config)) if issubclass(kind, Settings) else writer(kind())
+
+
+def _encoder_of(config: Any, settings: BuildSettings) -> Encoder:
+    """Return the encoder that is asked for.
+
+    Raises:
+        SettingError: there is none of this name, or it needs more than its name.
+    """
+    name = settings.encoder
+    if isinstance(name, Encoder):
+        return name
+    _require_name(name, "encoder", "Encoder")
+    kind = ENCODERS.find(name).settings_class
+    return make_encoder(name, completed(kind, config) if issubclass(kind, Settings) else kind())
+
+
+def _require_name(given: object, field: str, kind: str) -> None:
+    if not isinstance(given, str):
+        raise SettingError(
+            f"BuildSettings.{field} is {given!r:.80}, expected the name of one, or an object of a {kind}."
+        )
 
 
 def _write(writer: Writer, task: Task, side: Side, item_profiles: Mapping[str, str]) -> dict[str, Profile] | None:

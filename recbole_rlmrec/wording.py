@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 #: So many examples are shown where nothing else is said.
 N_EXAMPLES = 3
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NOT_SHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Colours, movements and titles: ESC [ ... letter, ESC ] ... BEL; and their forms of one byte.
+_TERMINAL_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+)
 
 
 def count(number: int, noun: str) -> str:
@@ -43,3 +51,25 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     'a.npy, b.npy and 1 more'
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def printable(text: str) -> str:
+    r"""Return a text that a terminal shows and does not obey: control characters are written as escapes.
+
+    Whatever comes from a server or a file goes through this before it is shown. Line breaks and tabs stay. Escapes take
+    also the place of marks that change the direction of writing, and of halves of characters, which no terminal takes.
+
+    >>> printable("red: \x1b[31m\n")
+    'red: \\x1b[31m\n'
+    """
+    return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def without_control_characters(text: str) -> str:
+    r"""Return a text to be stored: without a terminal's sequences and control characters other than line breaks, tabs.
+
+    >>> without_control_characters("a \x1b[1mbold\x1b[0m\r\nword\0")
+    'a bold\nword'
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROL.sub("", _TERMINAL_SEQUENCE.sub("", text))

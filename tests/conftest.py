@@ -30,6 +30,7 @@ QUICK = (
     "model/test_registry.py",
     "model/test_semantic_table.py",
     "ops",
+    "profile/test_answer.py",
     "profile/test_budget.py",
     "profile/test_cost.py",
     "profile/test_prompt.py",

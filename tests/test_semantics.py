@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from loopback_server import LoopbackServer, Reply, embedding, profile_content, u
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.split import pairs_sha256
-from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
-from recbole_rlmrec.errors import ContractError
+from recbole_rlmrec.errors import ContractError, SettingError
 from recbole_rlmrec.profile import llm_writer, prompt
+from recbole_rlmrec.profile.llm import LLMSettings
+from recbole_rlmrec.profile.llm_writer import LLMWriter
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings, user_prompts
 from recbole_rlmrec.profile.record import iter_profiles, read_failures, read_profiles
 from recbole_rlmrec.profile.writer import RuleWriter
@@ -168,7 +170,7 @@ def test_a_language_model_writes_items_first_then_users(shop: Shop, server: Loop
 
 
 def test_a_limited_run_stops_before_the_users_and_goes_on_later(shop: Shop, server: LoopbackServer) -> None:
-    assert shop.build(*by_llm(server), "--limit", "5") == 1
+    assert shop.build(*by_llm(server), "--limit", "5") == 0  # it ended as asked
     assert len(server.texts()) == 5
     assert not shop.path("useremb.npy").exists()
     assert shop.build(*by_llm(server)) == 0
@@ -232,7 +234,113 @@ class Wrong(RuleWriter):
 def test_a_writer_that_returns_no_profiles_reads_what_is_expected(shop: Shop) -> None:
     config = RLMRecConfig("BPR", "shop", config_dict={"data_path": str(shop.root)})
     with pytest.raises(ContractError, match=r"Wrong.write\(\) returned .*'a text'.*, expected a dictionary token"):
-        build_semantics(config, Wrong(), make_encoder("lsa", EncoderSettings()), BuildSettings())
+        build_semantics(config, BuildSettings(writer=Wrong()))
+
+
+def in_a_notebook(shop: Shop, settings: BuildSettings, **more: Any) -> Any:
+    """Build as a notebook's cell does, within a running event loop."""
+
+    async def cell() -> Any:
+        config = RLMRecConfig("BPR", "shop", config_dict={"data_path": str(shop.root)})
+        return build_semantics(config, settings, progress=False, **more)
+
+    return asyncio.run(cell())
+
+
+@pytest.mark.parametrize("writer", ["llm", "batch"])
+def test_one_call_builds_within_a_running_event_loop(shop: Shop, server: LoopbackServer, writer: str) -> None:
+    settings = BuildSettings(writer=writer, llm=LLMSettings("m", base_url=server.base_url))
+    report = in_a_notebook(shop, settings)
+    for number in range(2) if writer == "batch" else ():
+        assert report is None, "batches are under way"
+        server.finish(f"batch-{number}")
+        report = in_a_notebook(shop, settings)
+    assert not report.has_leak
+    assert json.loads(shop.path("semantic.json").read_text())["writer"] == "llm:m"
+    assert len(read_profiles(shop.path("userprf.jsonl"))) == N_USERS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"writer": "llm"}, "The writer 'llm' needs llm=LLMSettings"),
+        ({"llm": LLMSettings("m")}, "The writer 'template' asks no language model"),
+        ({"writer": LLMWriter(LLMSettings("m")), "llm": LLMSettings("m")}, "leave out llm"),
+        ({"writer": "lmm"}, "There is no writer 'lmm'. Expected one of template, llm, batch"),
+        ({"writer": LLMWriter}, "BuildSettings.writer is <class .*expected the name"),
+        ({"encoder": "lsi"}, "There is no encoder 'lsi'"),
+        ({"encoder": "openai"}, "needs a model"),
+    ],
+)
+def test_settings_of_a_build_that_do_not_fit(shop: Shop, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        in_a_notebook(shop, BuildSettings(**settings))
+    assert not shop.path("itemprf.jsonl").exists()
+
+
+def test_the_domain_of_a_build_is_the_configurations(shop: Shop, server: LoopbackServer) -> None:
+    settings = BuildSettings(writer=LLMWriter(LLMSettings("m", base_url=server.base_url, limit=1)))
+    config = RLMRecConfig("BPR", "shop", config_dict={"data_path": str(shop.root), "text_domain": "games"})
+    assert build_semantics(config, settings, progress=False) is None
+    assert server.requests[0].body["messages"][0]["content"].startswith("You write video game profiles")
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--limit", "3"], 1), (["--batch"], 2)])
+def test_where_everything_fails_the_reason_is_said(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], status: int
+) -> None:
+    """And no error of a later step hides it; what a server says does not reach the terminal as it is."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    refused = Reply(status=400, error={"message": "Pay \x1b]0;first\x07 \x9b31mnow."})
+    with LoopbackServer(key=KEY, answer=lambda _: refused) as server:
+        monkeypatch.setattr(llm_writer.time, "sleep", lambda _: server.finish(list(server.batches)[-1]))
+        wait = ["--wait"] if "--batch" in arguments else []
+        assert shop.build(*by_llm(server), *arguments, *wait) == status
+    output = capsys.readouterr()
+    if status == 1:
+        assert "The commonest reason (3 of 3)" in output.out
+    shown = output.out + output.err
+    assert "HTTP 400: Pay " in shown
+    assert "now." in shown
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+    if status == 2:
+        assert f"None of the {N_ITEMS} items got a profile from llm:m. The commonest reason ({N_ITEMS} of" in output.err
+        assert "nothing to encode" not in output.err
+
+
+def test_steps_back_are_taken_once_for_both_sides(
+    shop: Shop, server: LoopbackServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.unsupported = frozenset(["json_schema", "temperature"])
+    assert shop.build(*by_llm(server), "--concurrency", "1") == 0
+    assert len(server.texts()) == N_ITEMS + N_USERS + 2
+    assert sum("The server does not take" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_who_was_refused_is_not_asked_in_every_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    n_refused = 0
+
+    def answer(body: Any) -> Any:
+        nonlocal n_refused
+        if '"Gadget number 3"' not in user_text(body) or "interactions" in user_text(body):
+            return None
+        n_refused += 1
+        return Reply(refusal="No.")
+
+    with LoopbackServer(key=KEY, answer=answer) as server:
+        assert shop.build(*by_llm(server)) == 0
+        assert shop.build(*by_llm(server)) == 0
+        assert n_refused == 1
+        capsys.readouterr()
+        assert shop.build(*by_llm(server), "--dry-run") == 0
+        printed = capsys.readouterr().out
+        assert f"items: {N_ITEMS - 1} prompts: {N_ITEMS - 1} profiles are recorded, 0 to ask for." in printed
+        assert "1 more failed or were refused before; --retry-failed asks again." in printed
+        assert shop.build(*by_llm(server), "--retry-failed") == 0
+        assert n_refused == 2
 
 
 def test_batch_is_a_writer_too(shop: Shop, server: LoopbackServer) -> None:
@@ -358,7 +466,7 @@ def test_what_batches_are_asked_is_not_asked_directly(
 
 
 def test_limit_and_budget_are_those_of_both_sides_together(shop: Shop, server: LoopbackServer) -> None:
-    assert shop.build(*by_llm(server), "--limit", str(N_ITEMS + 2)) == 1
+    assert shop.build(*by_llm(server), "--limit", str(N_ITEMS + 2)) == 0
     assert len(server.texts()) == N_ITEMS + 2
     prices = ["--input-price", "0", "--output-price", "1000000", "--max-tokens", "100"]
     before = len(server.texts())
@@ -458,7 +566,7 @@ def test_a_folder_that_cannot_be_written_is_named(shop: Shop, capsys: pytest.Cap
         (["--writer", "llm", "--llm", "m", "--limit", "0"], "--limit 0"),
         (["--llm", "m"], "--llm is for --writer llm"),
         (["--wait"], "--wait is for --batch."),
-        (["--writer", "llm", "--llm", "m", "--retry-failed"], "--retry-failed is for --batch."),
+        (["--retry-failed"], "--retry-failed is for --writer llm"),
         (["--batch"], "--batch is for --writer llm; the writer 'template' sends no batches."),
         (["--encoder", "openai"], "model"),
         (["--token-budget", "10"], "token_budget"),

@@ -22,7 +22,7 @@ from recbole_rlmrec.openai_client import Server
 from recbole_rlmrec.profile.answer import Completion, InvalidAnswerError, RefusedError, read_completion
 from recbole_rlmrec.profile.budget import estimate_tokens
 from recbole_rlmrec.profile.cost import Meter, shown_cost
-from recbole_rlmrec.profile.dialect import Dialect
+from recbole_rlmrec.profile.dialect import Dialect, is_of_prompt
 from recbole_rlmrec.profile.llm import (
     LLMSettings,
     PromptWriter,
@@ -36,6 +36,7 @@ from recbole_rlmrec.profile.record import (
     Failure,
     Profile,
     ProfileLog,
+    commonest_reason,
     iter_profiles,
     read_failures,
     write_failures,
@@ -108,6 +109,8 @@ class SubmitSummary:
         n_running: those that a batch has which was submitted before.
         n_submitted: those in the new batches.
         n_left: those that were not submitted, because of a limit or the budget.
+        n_asked_at_once: 1 if the first prompt was asked directly, else 0.
+        n_written_at_once: 1 if it got a profile.
         batch_ids: the new batches.
         cost: estimated US dollars of the new batches if every answer is as long as it may be; None without prices.
     """
@@ -117,6 +120,8 @@ class SubmitSummary:
     n_running: int
     n_submitted: int
     n_left: int
+    n_asked_at_once: int
+    n_written_at_once: int
     batch_ids: tuple[str, ...]
     cost: float | None
 
@@ -139,6 +144,7 @@ class CollectSummary:
         n_released: prompts that their batch did not come to, free to be submitted again.
         running: what the batches that go on say, such as "batch_1: in_progress, 40 of 100".
         problems: why batches failed as a whole.
+        reason: why most of the prompts that failed did, as a sentence; empty where none did.
         input_tokens: sent.
         output_tokens: received.
         cost: US dollars, at half the price; None without prices.
@@ -149,6 +155,7 @@ class CollectSummary:
     n_released: int
     running: tuple[str, ...]
     problems: tuple[str, ...]
+    reason: str
     input_tokens: int
     output_tokens: int
     cost: float | None
@@ -157,6 +164,7 @@ class CollectSummary:
         lines = [
             f"{self.n_written} profiles written, {self.n_failed} failed, {self.n_released} not executed.",
             f"{self.input_tokens} tokens sent, {self.output_tokens} received. Cost: {shown_cost(self.cost)}.",
+            *((self.reason,) if self.reason else ()),
             *(f"Failed: {problem}" for problem in self.problems),
             *(f"Still running: {batch}" for batch in self.running),
         ]
@@ -170,6 +178,7 @@ def submit(
     state_path: Path,
     train_sha256: str,
     failures: Path,
+    dialect: Dialect | None = None,
 ) -> SubmitSummary:
     """Submit every prompt whose profile is neither recorded nor in a running batch.
 
@@ -183,6 +192,7 @@ def submit(
         state_path: the state file; files beside it list the requests of each batch.
         train_sha256: hash of the training pairs that the prompts show.
         failures: file for the first prompt, should it fail.
+        dialect: what was found out of the server before; nothing if not given.
 
     Raises:
         ServiceError: the key, the model or the server is no good; the same call goes on where this one stopped.
@@ -201,7 +211,8 @@ def submit(
         earlier = read_failures(failures)
         to_ask.sort(key=lambda prompt: prompt.token in earlier)  # the first one is asked at once and had better succeed
         chosen = _affordable(to_ask[: settings.limit], settings)
-        writer = PromptWriter(replace(settings, concurrency=1))
+        # Whoever calls this has left out what is not to be asked again.
+        writer = PromptWriter(replace(settings, concurrency=1, retry_failed=True), dialect)
         first = writer.write(chosen[:1], log, failures, train_sha256, progress=False)
         submitted = [
             state.submit(client, lines, [recorded_profile(prompt, writer.name, train_sha256) for prompt in part])
@@ -213,6 +224,8 @@ def submit(
         n_running=len(unique) - len(waiting),
         n_submitted=len(chosen[1:]),
         n_left=len(to_ask) - len(chosen[1:]) - first.n_written - first.n_failed,
+        n_asked_at_once=first.n_written + first.n_failed,
+        n_written_at_once=first.n_written,
         batch_ids=tuple(str(batch.batch_id) for batch in submitted),
         cost=settings.prices.halved().cost(
             sum(map(settings.tokens_of, chosen[1:])), len(chosen[1:]) * settings.max_tokens
@@ -279,6 +292,7 @@ def collect(log: ProfileLog, settings: LLMSettings, state_path: Path, failures: 
         n_released=collection.n_released,
         running=tuple(running),
         problems=tuple(problems),
+        reason=commonest_reason(collection.failures.values()),
         input_tokens=collection.meter.input_tokens,
         output_tokens=collection.meter.output_tokens,
         cost=collection.meter.cost,
@@ -330,8 +344,9 @@ class _Collection:
                 answer = answer_without_key(self._counted(result), self._settings.server)
             except (InvalidAnswerError, RefusedError) as error:
                 reason = self._settings.server.secret.shown(str(error))
+                is_refused = isinstance(error, RefusedError)
                 self.failures[wanted.token] = Failure(
-                    wanted.token, wanted.prompt_sha256, wanted.writer, reason, attempts=1
+                    wanted.token, wanted.prompt_sha256, wanted.writer, reason, attempts=1, refused=is_refused
                 )
             else:
                 self._record(replace(wanted, profile=answer.profile, reasoning=answer.reasoning))
@@ -356,7 +371,9 @@ class _Collection:
         if status != 200 or within is not None:
             said = result.get("error") or body
             status, reason = within if status == 200 and within else (status, read_reason(said))
-            raise InvalidAnswerError(f"HTTP {status}: {self._settings.server.shown(reason.message)}")
+            shown = f"HTTP {status}: {self._settings.server.shown(reason.message)}"
+            is_refused = is_of_prompt(status, f"{reason.code} {reason.message}")
+            raise RefusedError(shown) if is_refused else InvalidAnswerError(shown)
         completion = read_completion(checked_body(body, self._settings.server))
         n_output = completion.output_tokens
         self.meter.spend(

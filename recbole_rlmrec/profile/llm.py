@@ -11,8 +11,10 @@ import contextlib
 import logging
 import math
 import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,14 @@ from recbole_rlmrec.profile.budget import estimate_tokens
 from recbole_rlmrec.profile.cost import Meter, Prices, shown_cost
 from recbole_rlmrec.profile.dialect import Dialect, concerns_prompt
 from recbole_rlmrec.profile.prompt import Prompt
-from recbole_rlmrec.profile.record import Failure, Profile, ProfileLog, read_failures, write_failures
+from recbole_rlmrec.profile.record import (
+    Failure,
+    Profile,
+    ProfileLog,
+    commonest_reason,
+    read_failures,
+    write_failures,
+)
 
 #: So many failures in a row, none about its prompt alone, mean that something is wrong with the server or the model.
 MAX_FAILURES_IN_A_ROW = 50
@@ -66,6 +75,7 @@ class LLMSettings:
         limit: profiles that a run asks for at most.
         input_price: US dollars per million tokens sent.
         output_price: US dollars per million tokens written.
+        retry_failed: ask again what was refused in an earlier run, and, by the Batch API, whatever failed there.
 
     Raises:
         SettingError: a value is out of range.
@@ -83,6 +93,7 @@ class LLMSettings:
     limit: int | None = None
     input_price: float | None = None
     output_price: float | None = None
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
         if not self.model.strip():
@@ -113,6 +124,10 @@ class LLMSettings:
     def writer(self) -> str:
         """The name that goes into the profiles' records."""
         return f"llm:{self.model}"
+
+    def dialect(self) -> Dialect:
+        """Return how a server is asked of which nothing is known yet."""
+        return Dialect(self.model, self.temperature, self.max_tokens)
 
     def tokens_of(self, prompt: Prompt) -> int:
         """Estimate what a server counts for a prompt."""
@@ -164,7 +179,10 @@ class WriteSummary:
         n_recorded: those whose profile was there before.
         n_written: profiles written by this run.
         n_failed: prompts that were asked and got none; they stand in the failures file.
+        n_failed_refused: those of them whose prompt itself was refused, so that the next run leaves them out.
         n_left: prompts that were not asked, because of a limit or the budget.
+        n_refused: prompts that were not asked, because they were refused in an earlier run.
+        reason: why most of those that failed did, as a sentence; empty where none did.
         input_tokens: sent.
         output_tokens: received.
         estimated: whether the server did not count all of them itself.
@@ -176,7 +194,10 @@ class WriteSummary:
     n_recorded: int
     n_written: int
     n_failed: int
+    n_failed_refused: int
     n_left: int
+    n_refused: int
+    reason: str
     input_tokens: int
     output_tokens: int
     estimated: bool
@@ -185,12 +206,15 @@ class WriteSummary:
 
     def __str__(self) -> str:
         about = "about " if self.estimated else ""
-        return (
+        lines = [
             f"{self.n_prompts} prompts: {self.n_recorded} profiles were there, {self.n_written} written, "
-            f"{self.n_failed} failed, {self.n_left} left.\n"
+            f"{self.n_failed} failed, {self.n_left} left.",
+            *note_of_left_out(self.n_refused),
+            *([self.reason] if self.reason else []),
             f"{about}{self.input_tokens} tokens sent, {about}{self.output_tokens} received, in {self.seconds:.0f} s. "
-            f"Cost: {shown_cost(self.cost)}."
-        )
+            f"Cost: {shown_cost(self.cost)}.",
+        ]
+        return "\n".join(lines)
 
 
 class PromptWriter:
@@ -198,12 +222,13 @@ class PromptWriter:
 
     Args:
         settings: which model, how, and for how much.
+        dialect: what was found out of the server before; nothing if not given.
     """
 
-    def __init__(self, settings: LLMSettings) -> None:
+    def __init__(self, settings: LLMSettings, dialect: Dialect | None = None) -> None:
         self.settings = settings
         self.name = settings.writer
-        self.dialect = Dialect(settings.model, settings.temperature, settings.max_tokens)
+        self.dialect = dialect or settings.dialect()
 
     def plan(self, prompts: Sequence[Prompt], log: ProfileLog) -> Plan:
         """Say what ``write`` would do, without a key or a network.
@@ -240,7 +265,8 @@ class PromptWriter:
         Args:
             prompts: of one side.
             log: the side's profiles.
-            failures: file of what could not be written; rewritten at the end. The next run tries those last.
+            failures: file of what could not be written; rewritten at the end. The next run tries those last, and not at
+                all where the prompt itself was refused, unless the settings say so.
             train_sha256: hash of the training pairs that the prompts show.
             progress: show a progress bar with tokens and money.
 
@@ -251,23 +277,29 @@ class PromptWriter:
         """
         start = time.monotonic()
         unique = unique_prompts(prompts)
-        to_ask = [prompt for prompt in unique if not log.recall(recorded_profile(prompt, self.name, train_sha256))]
+        missing = [prompt for prompt in unique if not log.recall(recorded_profile(prompt, self.name, train_sha256))]
         earlier = read_failures(failures)
+        to_ask = [
+            prompt for prompt in missing if self.settings.retry_failed or not is_refused(prompt, earlier, self.name)
+        ]
         to_ask.sort(key=lambda prompt: prompt.token in earlier)  # what never was tried comes first
         run = _Run(self.settings, self.dialect, log, train_sha256, to_ask[: self.settings.limit], earlier)
         try:
             run.run(progress=progress)
         except BaseException:
             with contextlib.suppress(DataError):  # the first error says more
-                write_failures(failures, _unresolved(earlier, unique, to_ask, run))
+                write_failures(failures, _unresolved(earlier, unique, missing, run))
             raise
-        write_failures(failures, _unresolved(earlier, unique, to_ask, run))
+        write_failures(failures, _unresolved(earlier, unique, missing, run))
         return WriteSummary(
             n_prompts=len(unique),
-            n_recorded=len(unique) - len(to_ask),
+            n_recorded=len(unique) - len(missing),
             n_written=len(run.written),
             n_failed=len(run.failures),
+            n_failed_refused=sum(failure.refused for failure in run.failures.values()),
             n_left=len(to_ask) - len(run.written) - len(run.failures),
+            n_refused=len(missing) - len(to_ask),
+            reason=commonest_reason(run.failures.values()),
             input_tokens=run.meter.input_tokens,
             output_tokens=run.meter.output_tokens,
             estimated=run.meter.estimated,
@@ -279,6 +311,17 @@ class PromptWriter:
 def unique_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Return one prompt for each token, the last one given."""
     return list({prompt.token: prompt for prompt in prompts}.values())
+
+
+def note_of_left_out(n_prompts: int) -> list[str]:
+    """Return what is said of prompts that are not asked again because they failed before; nothing of none."""
+    return [f"{n_prompts} more failed or were refused before; --retry-failed asks again."] if n_prompts else []
+
+
+def is_refused(prompt: Prompt, failures: Mapping[str, Failure], writer: str) -> bool:
+    """Whether this writer was asked this very prompt, and the reason of its failure lies in the prompt."""
+    failure = failures.get(prompt.token)
+    return failure is not None and failure.refused and failure.is_of(prompt.sha256, writer)
 
 
 def recorded_profile(prompt: Prompt, writer: str, train_sha256: str, answer: Answer | None = None) -> Profile:
@@ -372,6 +415,7 @@ class _Run:
         self._prompts = iter(prompts)
         self._n_workers = min(settings.concurrency, len(prompts))
         self._workers: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._error: Exception | None = None
         self._n_interrupts = 0
         self._is_stopping = False
@@ -384,13 +428,35 @@ class _Run:
             return
         self._client = self._server.async_client()
         with tqdm(total=self._n_prompts, unit="profile", disable=not progress, dynamic_ncols=True) as self._bar:
-            asyncio.run(self._run())
+            self._run_to_end()
         if self._error is not None:
             raise self._error
         if self._n_interrupts:
             raise KeyboardInterrupt
 
+    def _run_to_end(self) -> None:
+        """Run in this thread, or, where an event loop runs here already, as in a notebook, in a thread for it."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(self._run())
+            return
+        with ThreadPoolExecutor(1) as pool, _on_ctrl_c(self._interrupt_from_outside):
+            end = pool.submit(asyncio.run, self._run())
+            while not end.done():
+                wait([end], timeout=1.0)  # on Windows, Ctrl-C does not end a wait
+        end.result()
+
+    def _interrupt_from_outside(self) -> None:
+        """Do what Ctrl-C does, from another thread than the one that runs."""
+        if self._loop is None:  # nothing was asked
+            self._n_interrupts, self._is_stopping = 1, True
+            return
+        with contextlib.suppress(RuntimeError):  # it came to its end meanwhile
+            self._loop.call_soon_threadsafe(self._interrupt)
+
     async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._settled = asyncio.Event()  # set whenever a request ended
         async with self._client:
             self._workers = [asyncio.create_task(self._work()) for _ in range(self._n_workers)]
@@ -479,10 +545,12 @@ class _Run:
         sha256, writer = prompt.sha256, self._settings.writer
         before = self._earlier.get(prompt.token)
         attempts = failure.attempts
-        if before is not None and (before.prompt_sha256, before.writer) == (sha256, writer):
+        if before is not None and before.is_of(sha256, writer):
             attempts += before.attempts
         reason = self._server.secret.shown(str(failure))
-        self.failures[prompt.token] = Failure(prompt.token, sha256, writer, reason, attempts)
+        self.failures[prompt.token] = Failure(
+            prompt.token, sha256, writer, reason, attempts, refused=failure.is_about_prompt
+        )
         if failure.is_about_prompt:
             return
         self._n_failed_in_a_row += 1
@@ -579,11 +647,24 @@ class _Run:
         )
 
 
+@contextlib.contextmanager
+def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
+    """Do something else on Ctrl-C than what is done now, where the thread allows it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: action())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _unresolved(
-    earlier: Mapping[str, Failure], unique: Sequence[Prompt], to_ask: Sequence[Prompt], run: _Run
+    earlier: Mapping[str, Failure], unique: Sequence[Prompt], missing: Sequence[Prompt], run: _Run
 ) -> list[Failure]:
     """Return the failures of this run and those of earlier runs whose prompts it did not come to."""
-    left = {prompt.token for prompt in to_ask} - run.written
+    left = {prompt.token for prompt in missing} - run.written
     resolved = {prompt.token for prompt in unique} - left
     still = {token: failure for token, failure in earlier.items() if token not in resolved}
     return list({**still, **run.failures}.values())

@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.errors import ServiceError, SettingError
 from recbole_rlmrec.profile.batch import collect, requests_under_way, submit
 from recbole_rlmrec.profile.cost import shown_cost
-from recbole_rlmrec.profile.llm import LLMSettings, PromptWriter, WriteSummary
+from recbole_rlmrec.profile.llm import LLMSettings, PromptWriter, WriteSummary, is_refused, note_of_left_out
 from recbole_rlmrec.profile.prompt import Prompt
-from recbole_rlmrec.profile.record import Failure, Profile, ProfileLog, read_failures
+from recbole_rlmrec.profile.record import Failure, Profile, ProfileLog, commonest_reason, read_failures
 from recbole_rlmrec.profile.template import TemplateWriter
 from recbole_rlmrec.profile.writer import Task, Writer
 from recbole_rlmrec.sides import SIDES, Side
+from recbole_rlmrec.wording import count
 
 #: Seconds between two looks at batches that are waited for.
 BATCH_POLL_SECONDS = 60.0
@@ -42,6 +43,8 @@ class PromptedWriter(Writer):
         if settings.limit == 0:
             raise SettingError("--limit 0 asks for nothing; give at least 1, or --dry-run.")
         self._left = settings  # with what is left of its limit and its budget
+        self._dialect = settings.dialect()  # what is found out of the server holds for both sides
+        self._n_written = 0
         self._has_tried_encoder = False
 
     @abstractmethod
@@ -57,7 +60,24 @@ class PromptedWriter(Writer):
             return None
         with ProfileLog(task.profiles_path(side), read_only=True) as log:
             found = {prompt.token: log.find(prompt.token, self._left.writer, prompt.sha256) for prompt in prompts}
-        return {token: profile for token, profile in found.items() if profile is not None}
+        written = {token: profile for token, profile in found.items() if profile is not None}
+        if prompts and not written:
+            raise self._nothing_written(task, side, prompts)
+        return written
+
+    def _nothing_written(self, task: Task, side: Side, prompts: Sequence[Prompt]) -> ServiceError:
+        failures, writer = read_failures(task.failures_path(side)), self._left.writer
+        of_prompts = [failures[prompt.token] for prompt in prompts if prompt.token in failures]
+        reason = commonest_reason(failure for failure in of_prompts if failure.writer == writer)
+        return ServiceError(
+            f"None of the {count(len(prompts), side)} got a profile from {writer}. {reason.rstrip('.')}. All reasons "
+            f"are in {task.failures_path(side)}. Correct the cause and run the same command again, with "
+            "--retry-failed where prompts were refused."
+        )
+
+    def is_left_out(self, failures: Mapping[str, Failure], prompt: Prompt) -> bool:
+        """Whether a prompt is not asked again, because of how it failed before."""
+        return not self._left.retry_failed and is_refused(prompt, failures, self._left.writer)
 
     def plan(self, task: Task) -> None:
         """Report what would be asked, and for how much; users' prompts with stand-ins for items' missing profiles."""
@@ -67,9 +87,15 @@ class PromptedWriter(Writer):
             prompts, without = task.prompts.of(side, stand_ins)
             task.report_without(side, without)
             busy = requests_under_way(self._left, task.batches_path(side))
-            free = [prompt for prompt in prompts if (prompt.token, writer.name, prompt.sha256) not in busy]
+            open_prompts = [prompt for prompt in prompts if self._key(prompt) not in busy]
+            failures = read_failures(task.failures_path(side))
             with ProfileLog(task.profiles_path(side), read_only=True) as log:
-                plan = writer.plan(free, log)
+                to_plan = [
+                    prompt
+                    for prompt in open_prompts
+                    if self._key(prompt) in log or not self.is_left_out(failures, prompt)
+                ]
+                plan = writer.plan(to_plan, log)
                 for prompt in prompts if side == "item" else ():
                     known = log.find(prompt.token, writer.name, prompt.sha256)
                     is_exact = is_exact and known is not None
@@ -78,8 +104,10 @@ class PromptedWriter(Writer):
             about = (
                 "" if side == "item" or is_exact else " (with template texts for the item profiles that are missing)"
             )
-            under_way = f" {len(prompts) - len(free)} more are in batches." if len(free) < len(prompts) else ""
-            task.report(f"{side}s{about}: {plan}{under_way}")
+            n_busy = len(prompts) - len(open_prompts)
+            under_way = f" {n_busy} more are in batches." if n_busy else ""
+            left_out = " ".join(["", *note_of_left_out(len(open_prompts) - len(to_plan))])
+            task.report(f"{side}s{about}: {plan}{under_way}{left_out}")
             total += self.share_of_price * (plan.cost or 0.0)
         if self._left.prices.known:
             task.report(f"Together: {shown_cost(total)}{self.price_note}.")
@@ -95,6 +123,19 @@ class PromptedWriter(Writer):
         limit = None if llm.limit is None else max(0, llm.limit - n_asked)
         budget = None if llm.budget is None else max(0.0, llm.budget - (cost or 0.0))
         self._left = replace(llm, limit=limit, budget=budget)
+
+    def note_end(self, task: Task, side: Side, n_left: int) -> bool:
+        """Report how many are left of one side; return whether none is.
+
+        Args:
+            task: what is written.
+            side: whose profiles.
+            n_left: prompts that nobody was asked.
+        """
+        if n_left:
+            self.has_reached_limit = self._left.limit == 0 and self._n_written > 0
+            task.report(f"{n_left} {side}s are left; the same command goes on with them.")
+        return not n_left
 
     def try_encoder(self, task: Task, prompts: Sequence[Prompt], log: ProfileLog) -> None:
         """Find out before profiles are paid for, not after, that the encoder's model or key is no good."""
@@ -127,21 +168,25 @@ class LLMWriter(PromptedWriter):
         with ProfileLog(task.profiles_path(side)) as log:
             self.try_encoder(task, prompts, log)
             summary = self._ask_once(task, side, prompts, log)
-            if side == "item" and summary.n_failed and not summary.n_left:
+            n_once_more = summary.n_failed - summary.n_failed_refused
+            if side == "item" and n_once_more and not summary.n_left:
                 # Users' prompts hold items' profiles, and would have to be asked again when these come later.
-                task.report(f"Once more, for the {summary.n_failed} that failed:")
-                summary = self._ask_once(task, side, prompts, log)
+                task.report(f"Once more, for the {n_once_more} that failed:")
+                summary = self._ask_once(task, side, prompts, log, retry_refused=False)
         if summary.n_failed:
             task.report(f"What failed is listed in {task.failures_path(side)}; the next run tries it again.")
             if side == "item":
                 task.report("If an item succeeds then, the users whose prompts show it are asked again.")
-        if summary.n_left:
-            task.report(f"{summary.n_left} {side}s are left; the same command goes on with them.")
-        return not summary.n_left
+        return self.note_end(task, side, summary.n_left)
 
-    def _ask_once(self, task: Task, side: Side, prompts: Sequence[Prompt], log: ProfileLog) -> WriteSummary:
+    def _ask_once(
+        self, task: Task, side: Side, prompts: Sequence[Prompt], log: ProfileLog, *, retry_refused: bool = True
+    ) -> WriteSummary:
         train_sha256, failures = task.corpus.train_sha256, task.failures_path(side)
-        summary = PromptWriter(self._left).write(prompts, log, failures, train_sha256, progress=task.progress)
+        settings = replace(self._left, retry_failed=self._left.retry_failed and retry_refused)
+        writer = PromptWriter(settings, self._dialect)
+        summary = writer.write(prompts, log, failures, train_sha256, progress=task.progress)
+        self._n_written += summary.n_written
         self.spend(summary.n_written + summary.n_failed, summary.cost)
         task.report(str(summary))
         return summary
@@ -153,11 +198,9 @@ class BatchSettings(LLMSettings):
 
     Attributes:
         wait: look at running batches again until they end.
-        retry_failed: submit prompts again that failed in an earlier batch.
     """
 
     wait: bool = False
-    retry_failed: bool = False
 
 
 class BatchWriter(PromptedWriter):
@@ -174,7 +217,7 @@ class BatchWriter(PromptedWriter):
 
     def __init__(self, settings: BatchSettings) -> None:
         super().__init__(settings)
-        self._wait, self._retry_failed = settings.wait, settings.retry_failed
+        self._wait = settings.wait
 
     def ask(self, task: Task, side: Side, prompts: Sequence[Prompt]) -> bool:
         """Collect what batches have answered and submit what none has; return whether nothing is running or left."""
@@ -190,9 +233,7 @@ class BatchWriter(PromptedWriter):
             time.sleep(BATCH_POLL_SECONDS)
             with ProfileLog(task.profiles_path(side)) as log:
                 n_left += self._collect(task, log, side)
-        if n_left:
-            task.report(f"{n_left} {side}s are left; the same command goes on with them.")
-        return not n_left
+        return self.note_end(task, side, n_left)
 
     def _collect(self, task: Task, log: ProfileLog, side: Side) -> int:
         """Record what batches have answered; return how many prompts they did not come to."""
@@ -200,27 +241,29 @@ class BatchWriter(PromptedWriter):
             return 0
         collected = collect(log, self._left, task.batches_path(side), task.failures_path(side))
         task.report(str(collected))
+        self._n_written += collected.n_written
         return collected.n_released
 
     def _submit(self, task: Task, log: ProfileLog, side: Side, prompts: Sequence[Prompt]) -> int:
-        """Submit what is neither recorded nor running, nor, unless it is to be tried again, has failed.
+        """Submit what is neither recorded nor running, nor left out.
 
         Returns:
             How many prompts are left, for the limit or the budget.
         """
         failures = task.failures_path(side)
-        failed = {} if self._retry_failed else read_failures(failures)
-        writer = self._left.writer
-        wanted = [
-            prompt for prompt in prompts if self._key(prompt) in log or not _is_failure_of(failed, prompt, writer)
-        ]
-        submitted = submit(wanted, log, self._left, task.batches_path(side), task.corpus.train_sha256, failures)
+        failed = read_failures(failures)
+        wanted = [prompt for prompt in prompts if self._key(prompt) in log or not self.is_left_out(failed, prompt)]
+        state_path, train_sha256 = task.batches_path(side), task.corpus.train_sha256
+        submitted = submit(wanted, log, self._left, state_path, train_sha256, failures, self._dialect)
         task.report(str(submitted))
-        self.spend(submitted.n_submitted + bool(submitted.n_submitted), submitted.cost)  # one was asked at once
+        for note in note_of_left_out(len(prompts) - len(wanted)):
+            task.report(note)
+        self._n_written += submitted.n_written_at_once
+        self.spend(submitted.n_submitted + submitted.n_asked_at_once, submitted.cost)
         return submitted.n_left
 
-
-def _is_failure_of(failed: Mapping[str, Failure], prompt: Prompt, writer: str) -> bool:
-    """Whether this writer was asked this very prompt in vain."""
-    failure = failed.get(prompt.token)
-    return failure is not None and (failure.prompt_sha256, failure.writer) == (prompt.sha256, writer)
+    def is_left_out(self, failures: Mapping[str, Failure], prompt: Prompt) -> bool:
+        """Whether a prompt is not asked again: whatever failed in a batch, which takes hours."""
+        failure = failures.get(prompt.token)
+        is_failure = failure is not None and failure.is_of(prompt.sha256, self._left.writer)
+        return is_failure and not self._left.retry_failed

@@ -16,14 +16,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.profile.budget import cut_fairly, estimate_tokens
-from recbole_rlmrec.sides import Side
+from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.text.corpus import Corpus, Review
 
 DOMAINS = ("general", "books", "businesses", "games", "movies")
@@ -36,6 +36,8 @@ _FOLDER = Path(__file__).resolve().parent / "prompts"
 # Field names, quotation marks and a few words of each text have to fit into the budget.
 _LEAST_TOKENS = 100
 _LEAST_TOKENS_PER_INTERACTION = 50
+# Fewer characters may be a profile that only happens to stand in the rules.
+_SHORTEST_REPEATED = 15
 
 # Also control characters, which JSON would write at length, and halves of characters, which no request can hold.
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -313,6 +315,26 @@ def _instruction(domain: str, side: Side) -> str:
     """Return the system prompt: what to find out in this domain, then the rules that hold in all of them."""
     parts = [(_FOLDER / f"{name}.{side}.txt").read_text(encoding="utf-8").strip() for name in (domain, "rules")]
     return "\n\n".join(parts)
+
+
+def is_of_instruction(text: str) -> bool:
+    """Whether a text is nothing but a part of the rules that all instructions hold, as a model repeats them.
+
+    >>> is_of_instruction("the profile, in English, as plain running text"), is_of_instruction("the pr")
+    (True, False)
+    """
+    words = _plain(text)
+    return len(words) >= _SHORTEST_REPEATED and any(words in rules for rules in _rules())
+
+
+@lru_cache(maxsize=1)
+def _rules() -> tuple[str, ...]:
+    return tuple(_plain((_FOLDER / f"rules.{side}.txt").read_text(encoding="utf-8")) for side in SIDES)
+
+
+def _plain(text: str) -> str:
+    """Return a text in small letters, on one line, without what ends a sentence."""
+    return one_line(text).casefold().rstrip(".;…")
 
 
 def _attributes_text(attributes: Mapping[str, Sequence[str]]) -> str:

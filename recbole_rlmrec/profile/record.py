@@ -10,6 +10,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +21,10 @@ from recbole_rlmrec.files import atomic_path, json_line, try_lock
 from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.reading.shape import Count
 from recbole_rlmrec.sides import Side
+from recbole_rlmrec.wording import printable
+
+# So many characters tell one reason of a failure from another.
+_ALIKE = 40
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Failure:
         writer: who should have written it.
         error: why there is none.
         attempts: how often the writer asked, in all runs.
+        refused: whether the reason lies in the prompt itself, so that asking again is of no use.
     """
 
     token: str
@@ -61,6 +68,11 @@ class Failure:
     writer: str
     error: str
     attempts: Count
+    refused: bool = False
+
+    def is_of(self, prompt_sha256: str, writer: str) -> bool:
+        """Whether this writer was asked this very prompt."""
+        return (self.prompt_sha256, self.writer) == (prompt_sha256, writer)
 
 
 _PROFILES = Format("profile", "Correct or remove the line.", allow_others=True)
@@ -273,6 +285,27 @@ def write_failures(path: str | Path, failures: Iterable[Failure]) -> None:
             f"'{path}' cannot be written: {error}. No profile is lost; the {len(lines)} that failed are tried again "
             "when the same command runs again."
         ) from error
+
+
+def commonest_reason(failures: Iterable[Failure]) -> str:
+    """Say why most of some failures failed, and how many those are; empty where nothing failed.
+
+    Reasons that begin alike count as one: they may go on with a prompt's length, or with what the model wrote.
+
+    >>> commonest_reason([Failure(token, "", "", "HTTP 400: no such thing", 1) for token in "ab"])
+    'The commonest reason (2 of 2): HTTP 400: no such thing'
+    """
+    reasons = [failure.error for failure in failures]
+    if not reasons:
+        return ""
+    kinds = Counter(map(_beginning, reasons))
+    kind, number = kinds.most_common(1)[0]
+    reason = next(reason for reason in reasons if _beginning(reason) == kind)
+    return f"The commonest reason ({number} of {len(reasons)}): {printable(reason)}"
+
+
+def _beginning(reason: str) -> str:
+    return re.sub(r"\d+", "0", reason)[:_ALIKE]
 
 
 def _digest(token: str, writer: str, prompt_sha256: str) -> bytes:

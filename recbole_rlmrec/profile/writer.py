@@ -73,6 +73,8 @@ class Writer(ABC):
 
     Attributes:
         known_as: the name by which ``--writer`` asks for it.
+        has_reached_limit: whether a ``write`` that returned None stopped where the user asked it to, such as at a
+            number of profiles; ``build-semantics`` then ends with status 0.
         settings_class: a subclass of :class:`~recbole_rlmrec.settings.Settings`, whose fields the user gives as
             ``--name=value``; or a dataclass whose fields have options of ``build-semantics``, as those of
             :class:`~recbole_rlmrec.profile.llm.LLMSettings`.
@@ -80,6 +82,7 @@ class Writer(ABC):
 
     known_as: ClassVar[str]
     settings_class: ClassVar[type] = Settings
+    has_reached_limit: bool = False
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = self.settings_class() if settings is None else settings

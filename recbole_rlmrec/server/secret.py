@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+from recbole_rlmrec.wording import printable
+
 #: Stands where the key stood.
 HIDDEN = "[key]"
 
@@ -52,7 +54,7 @@ class Secret:
 
     def shown(self, text: str) -> str:
         """Return what a server said on one line, without the key and what a terminal would take for orders."""
-        scrubbed = self.scrub(" ".join(_CONTROL.sub("", text[:_MAX_SHOWN]).split()))
+        scrubbed = printable(self.scrub(" ".join(_CONTROL.sub("", text[:_MAX_SHOWN]).split())))
         # The last word of a text that was cut may be a part of the key.
         return scrubbed if len(text) <= _MAX_SHOWN else scrubbed.rpartition(" ")[0]
 

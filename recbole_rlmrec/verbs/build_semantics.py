@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config, settings_given
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.settings import Settings, completed
+from recbole_rlmrec.wording import printable
 
 if TYPE_CHECKING:
     from recbole_rlmrec.encoder.base import Encoder
@@ -23,11 +24,11 @@ _WRITER_OPTIONS = {
         name: name
         for name in (
             *("concurrency", "timeout", "max_retries", "temperature", "max_tokens"),
-            *("limit", "budget", "input_price", "output_price"),
+            *("limit", "retry_failed", "budget", "input_price", "output_price"),
         )
     },
 }
-_BATCH_OPTIONS = {"wait": "wait", "retry_failed": "retry_failed"}
+_BATCH_OPTIONS = {"wait": "wait"}
 
 #: Options of an encoder -> field of its settings.
 _ENCODER_OPTIONS = {
@@ -73,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--temperature", type=float, metavar="T", help="how freely it writes (0)")
     group.add_argument("--max-tokens", type=int, metavar="N", help="of an answer (600)")
     group.add_argument("--limit", type=int, metavar="N", help="profiles to ask for in this run, at most")
+    group.add_argument(
+        "--retry-failed",
+        action="store_true",
+        default=None,
+        help="ask again what was refused before; with --batch, whatever failed before",
+    )
     group.add_argument("--budget", type=float, metavar="USD", help="what this run may cost; needs the prices")
     group.add_argument("--input-price", type=float, metavar="USD", help="per million tokens sent")
     group.add_argument("--output-price", type=float, metavar="USD", help="per million tokens written")
@@ -80,9 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", action="store_true", help="ask by the Batch API, at half the price, in hours; as --writer batch"
     )
     group.add_argument("--wait", action="store_true", default=None, help="with --batch: wait until the batches end")
-    group.add_argument(
-        "--retry-failed", action="store_true", default=None, help="with --batch: submit again what failed before"
-    )
     group = parser.add_argument_group("encoder")
     group.add_argument("--encoder-model", metavar="MODEL", help="its name, or a folder (sentence-transformers)")
     group.add_argument("--encoder-base-url", metavar="URL", help="of an OpenAI-compatible server (OpenAI's)")
@@ -94,6 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build and print what is done; 1 says that something leaked or that profiles are still to come.
+
+    Where they are still to come because a limit was asked for and reached, the status is 0.
 
     Raises:
         RLMRecError: see :func:`recbole_rlmrec.semantics.build_semantics`.
@@ -108,19 +114,20 @@ def run(arguments: argparse.Namespace) -> int:
     encoder_class = ENCODERS.find(arguments.encoder)
     _refuse_unused(arguments, writer_class, encoder_class)
     config = dataset_config(arguments)
+    writer = writer_class(_writer_settings(writer_class, arguments, config))
     settings = BuildSettings(
+        writer=writer,
+        encoder=make_encoder(arguments.encoder, _encoder_settings(encoder_class, arguments, config)),
         prompts=settings_given(PromptSettings, arguments, {"seed": "prompt_seed"}, domain=config["text_domain"]),
         dry_run=arguments.dry_run,
         float16=arguments.float16,
         normalize=not arguments.no_normalize,
         overwrite=arguments.overwrite,
     )
-    writer = writer_class(_writer_settings(writer_class, arguments, config))
-    encoder = make_encoder(arguments.encoder, _encoder_settings(encoder_class, arguments, config))
-    report = build_semantics(config, writer, encoder, settings, report=partial(print, flush=True))
+    report = build_semantics(config, settings, report=partial(print, flush=True))
     if report is None:
-        return 0 if settings.dry_run else 1
-    print(report)
+        return 0 if settings.dry_run or writer.has_reached_limit else 1
+    print(printable(str(report)))
     return int(report.has_leak)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config
+from recbole_rlmrec.wording import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,5 +22,5 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec.check.report import check
 
     report = check(dataset_config(arguments))
-    print(report)
+    print(printable(str(report)))
     return int(report.has_leak)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 
+from recbole_rlmrec.wording import printable
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
@@ -46,5 +48,5 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) is None:
             raise SettingError(f"--{name} is missing. Give it, or fetch a dataset with --download NAME.")
     given = ("source", "dataset", "output", "item_map", "user_map", "release_name")
-    print(import_release(**{name: getattr(arguments, name) for name in given}))
+    print(printable(str(import_release(**{name: getattr(arguments, name) for name in given}))))
     return 0

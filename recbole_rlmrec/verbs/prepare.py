@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from recbole_rlmrec.wording import printable
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     names = ["source", "raw", "dataset", "output", "reviews", "items", "k_core", "seed", "user_fraction", "min_rating"]
     names += ["shares", "require_text", "max_malformed"]
-    print(prepare(**{name: getattr(arguments, name) for name in names}, show_progress=True))
+    print(printable(str(prepare(**{name: getattr(arguments, name) for name in names}, show_progress=True))))
     return 0
 
 

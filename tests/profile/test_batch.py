@@ -150,12 +150,21 @@ def test_failures_in_a_batch(at: Desk) -> None:
         "item number 1": Reply("no JSON"),
         "item number 2": Reply(refusal="No."),
         "item number 3": Reply(status=400, error={"message": f"Too long, Bearer {KEY}."}),
+        "item number 4": Reply('{"summarization": "A draft.", "reasoning": ""}</think>' + profile_content("it")),
     }
     at.submit(make_prompts(5))
     at.server.answer = lambda body: replies.get(user_text(body))
     at.server.finish("batch-0")
     report = at.collect()
     assert (report.n_written, report.n_failed, report.n_released) == (1, 3, 0)
+    assert at.profiles()["i4"].profile == "Profile of it"
+    assert report.reason.startswith("The commonest reason (1 of 3): ")
+    assert report.reason in str(report)
+    assert {token: failure.refused for token, failure in read_failures(at.failures_path).items()} == {
+        "i1": False,
+        "i2": True,
+        "i3": True,
+    }
     assert {token: failure.error for token, failure in read_failures(at.failures_path).items()} == {
         "i1": "it holds no JSON object: no JSON",
         "i2": "refused: No.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -115,7 +116,7 @@ def test_profiles_and_requests(desk: Make) -> None:
     assert body["messages"] == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "item number 1"}]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.5, 77)
     schema = body["response_format"]["json_schema"]["schema"]
-    assert schema["required"] == ["summarization", "reasoning"]
+    assert schema["required"] == list(schema["properties"]) == ["reasoning", "summarization"], "it thinks first"
     n_input = 3 * n_tokens(f"{SYSTEM}item number 1")
     n_output = 3 * n_tokens(profile_content("item number 1"))
     assert (summary.n_prompts, summary.n_recorded, summary.n_written, summary.n_failed, summary.n_left) == (
@@ -302,6 +303,41 @@ def test_servers_that_know_fewer_parameters(desk: Make, caplog: pytest.LogCaptur
         "The server does not take the response_format json_schema",
         "The server does not take the response_format json_object",
     ]
+
+
+def test_a_server_without_a_system_role_that_answers_500_to_a_schema(
+    desk: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As chat templates of Gemma and Mistral do, and llama-cpp-python's server."""
+
+    def answer(body: Mapping[str, Any]) -> Reply | None:
+        if body.get("response_format", {}).get("type") == "json_schema":
+            return Reply(status=500, error={"message": "[{'msg': \"Input should be 'text' or 'json_object'\"}]"})
+        if body["messages"][0]["role"] == "system":
+            return Reply(status=400, error={"message": "System role not supported"})
+        return None
+
+    at = desk(answer=answer)
+    prompts = make_prompts(6)
+    at.write(prompts, concurrency=3, max_retries=0)
+    assert {token: line.prompt_sha256 for token, line in at.profiles().items()} == {
+        prompt.token: prompt.sha256 for prompt in prompts
+    }
+    (message,) = at.server.requests[-1].body["messages"]
+    assert message["role"] == "user"
+    assert message["content"].startswith(f"{SYSTEM}\n")
+    assert message["content"].endswith(f"\n\n{prompts[-1].text}")
+    assert at.server.requests[-1].body["response_format"] == {"type": "json_object"}
+    assert len(caplog.records) == 2, "each step is said once"
+    assert len(at.server.requests) <= 6 + 2 * 3
+
+
+def test_a_draft_is_not_the_profile(desk: Make) -> None:
+    draft = '<think>{"summarization": "A mop?", "reasoning": "x"}</think>'
+    at = desk(answer=by_text({"item number 0": Reply(f"{draft}{GOOD}"), "item number 1": Reply(draft)}))
+    at.write(make_prompts(2))
+    assert {token: line.profile for token, line in at.profiles().items()} == {"i0": "A map."}
+    assert "it ends before the model's thinking came to an answer" in at.errors()["i1"]
 
 
 def test_a_request_that_is_wrong_in_another_way(desk: Make) -> None:
@@ -516,6 +552,44 @@ def test_failures_of_earlier_runs(desk: Make) -> None:
     assert set(at.failures()) == {"gone"}
 
 
+def test_what_was_refused_is_asked_again_only_when_asked_for(desk: Make) -> None:
+    filtered = Reply(status=400, error={"message": "Filtered.", "code": "content_filter"})
+    replies = {"item number 0": Reply(refusal="No."), "item number 1": filtered, "item number 2": Reply("no JSON")}
+    at = desk(answer=by_text(replies))
+    prompts = make_prompts(4)
+    first = at.write(prompts)
+    assert (first.n_failed, first.n_failed_refused, first.n_refused) == (3, 2, 0)
+    assert {token: failure.refused for token, failure in at.failures().items()} == {"i0": True, "i1": True, "i2": False}
+    at.server.answer = None
+    n_before = len(at.server.requests)
+    second = at.write(prompts)
+    assert at.server.texts()[n_before:] == ["item number 2"]
+    assert (second.n_recorded, second.n_written, second.n_left, second.n_refused) == (1, 1, 0, 2)
+    assert "2 more failed or were refused before; --retry-failed asks again." in str(second)
+    assert set(at.failures()) == {"i0", "i1"}, "they stay in the file"
+    changed = [Prompt("item", "i0", SYSTEM, "item number 0, new"), prompts[1]]
+    assert at.write(changed).n_written == 1, "another prompt was not refused"
+    assert at.write(prompts, model="m2").n_written == 4, "nor did another model refuse it"
+    assert at.write(prompts, retry_failed=True).n_written == 2
+    assert not at.failures_path.exists()
+
+
+def test_the_summary_names_the_commonest_reason(desk: Make) -> None:
+    """Also below the number of failures that ends a run, and with a limit."""
+
+    def answer(body: Mapping[str, Any]) -> Reply:
+        number = int(user_text(body).split()[-1])
+        return Reply(status=400, error={"message": f"Pay {number} dollars." if number else "Something else."})
+
+    at = desk(answer=answer)
+    summary = at.write(make_prompts(9), limit=4, concurrency=1)
+    assert (summary.n_failed, summary.n_left) == (4, 5)
+    assert summary.reason == "The commonest reason (3 of 4): HTTP 400: Pay 1 dollars."
+    assert summary.reason in str(summary)
+    at.server.answer = None
+    assert "reason" not in str(at.write(make_prompts(9)))
+
+
 # Runs the writer in a process of its own for each line it reads; it imports once, which takes longer than a run.
 RUNNER = """
 import os
@@ -624,6 +698,24 @@ def test_ctrl_c_does_not_wait_for_ever(desk: Make, monkeypatch: pytest.MonkeyPat
     thread.join()
     assert time.monotonic() - start < 3
     assert len(at.server.requests) == 4
+
+
+def test_within_a_running_event_loop(desk: Make) -> None:
+    """As in a notebook's cell; Ctrl-C stops it there as it does elsewhere."""
+    at = desk(delay=0.05)
+
+    async def cell(n_prompts: int) -> WriteSummary:
+        return at.write(make_prompts(n_prompts), concurrency=4)
+
+    assert asyncio.run(cell(4)).n_written == 4
+    before = signal.getsignal(signal.SIGINT)
+    thread = interrupt_when(lambda: len(at.server.requests) >= 12)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(cell(400))
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert 12 <= len(at.server.requests) <= 24
+    assert {f"item number {token[1:]}" for token in at.profiles()} == set(at.server.texts()), "what was paid is kept"
 
 
 def test_second_ctrl_c_stops_at_once(desk: Make) -> None:

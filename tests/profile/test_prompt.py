@@ -258,11 +258,20 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 
 def test_the_hash_is_of_instruction_and_text_only() -> None:
     prompt = Prompt("item", "i", "é", "t", ("u",))
-    # printf '{"system":"é","text":"t"}' | sha256sum
+    # printf '{"system":"é","text":"t"}' | sha256sum; neither the schema nor the words about the form are in it.
     assert prompt.sha256 == "283e2103b02f99095f10ee33556d22f164ac4ff552ec7a2fd1c4185cac679357"
     assert replace(prompt, token="j", interacted=()).sha256 == prompt.sha256
     assert replace(prompt, text="u").sha256 != prompt.sha256
     assert canonical_sha256({"b": 1, "a": 2}) == canonical_sha256({"a": 2, "b": 1})
+
+
+def test_prompts_keep_their_hashes() -> None:
+    """Another hash would ask, and pay, for every recorded profile again."""
+    corpus = corpus_of([Item("i", "Dune", "Sand.")], [Review("u", "i", "Great.")])
+    (item,), _ = item_prompts(corpus, SETTINGS)
+    (user,), _ = user_prompts(corpus, {"i": "A map."}, SETTINGS)
+    assert item.sha256 == "89871f3a1702316d2bc8d4c7b6840fd88953b197f5b81bdfd4367b3a6217b5b2"
+    assert user.sha256 == "f7fbf952c82eade107fce7817516433c9fd7d2fdd8a1b3dbfce38980e0660a22"
 
 
 def test_words() -> None:

@@ -217,6 +217,7 @@ def test_failures(tmp_path: Path) -> None:
         "writer",
         "error",
         "attempts",
+        "refused",
     }
     write_failures(path, [])
     assert not path.exists()
