@@ -51,8 +51,9 @@ def build_semantics(
 ) -> CheckReport | None:
     """Write the profiles of a dataset, encode them, and check the result.
 
-    Items come first, since users' prompts show their profiles. What is there already is not made again, so a call that
-    was stopped goes on where it was.
+    The split is frozen first, unless something fixes it already: what is written from its training interactions would
+    be a leak under another one. Items come before users, whose prompts show their profiles. What is there already is
+    not made again, so a call that was stopped goes on where it was.
 
     Args:
         config: an :class:`~recbole_rlmrec.config.RLMRecConfig`; its first data folder is written to.
@@ -71,7 +72,7 @@ def build_semantics(
         ServiceError: a server refuses, or cannot be reached.
         SettingError: a setting is wrong, or a package is missing.
     """
-    corpus = load_corpus(config)
+    corpus = load_corpus(config, freeze=None if settings.dry_run else report)
     prompts = Prompts(corpus, settings.prompts)
 
     def try_encoder() -> None:

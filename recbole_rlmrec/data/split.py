@@ -89,7 +89,13 @@ def numbered_pairs_sha256(user_tokens: ArrayLike, users: np.ndarray, item_tokens
     return _sha256(_Column.of_numbers(user_tokens, users), _Column.of_numbers(item_tokens, items))
 
 
-def write_packed_split(path: str | Path, users: ArrayLike, items: ArrayLike, codes: ArrayLike) -> None:
+def write_packed_split(
+    path: str | Path,
+    users: ArrayLike,
+    items: ArrayLike,
+    codes: ArrayLike,
+    made: Mapping[str, Any] | None = None,
+) -> None:
     """Write the split of all interactions of a dataset as a packed file.
 
     The file is JSON. ``codes`` is the base64 of two bits an interaction: of the interactions in sorted order, the first
@@ -101,6 +107,7 @@ def write_packed_split(path: str | Path, users: ArrayLike, items: ArrayLike, cod
         users: ``[N]``, user tokens (str).
         items: ``[N]``, item tokens (str).
         codes: ``[N]``, the position in ``SPLIT_NAMES``, or ``LEFT_OUT``.
+        made: how the split was made, see :class:`~recbole_rlmrec.data.frozen.SplitRecipe`; only messages read it.
 
     Raises:
         DataError: the lengths differ, a code is unknown, or no interaction is for training.
@@ -114,6 +121,7 @@ def write_packed_split(path: str | Path, users: ArrayLike, items: ArrayLike, cod
         "order": ORDER,
         "interactions": len(order),
         "source_sha256": _sorted_pairs_sha256(user_column, item_column, order),
+        **({} if made is None else {"made": dict(made)}),
         "codes": base64.b64encode(_pack(code_array[order])).decode("ascii"),
     }
     with atomic_path(path) as temporary:
@@ -126,6 +134,7 @@ def read_split(
     items: ArrayLike,
     user_field: str = "user_id",
     item_field: str = "item_id",
+    remedy: str = "",
 ) -> np.ndarray:
     r"""Read the split of a dataset's interactions, from a packed file or a text table.
 
@@ -140,6 +149,7 @@ def read_split(
         items: ``[N]``, item tokens of the dataset's interactions.
         user_field: name of the table's user column.
         item_field: name of the table's item column.
+        remedy: what else to do about a packed file of other data.
 
     Returns:
         ``[N]`` int8, one code for each given interaction: the position in ``SPLIT_NAMES``, or ``LEFT_OUT``.
@@ -154,8 +164,8 @@ def read_split(
             f"There is no split file '{path}'. Expected a packed split (NAME.split.json) or a tab-separated table "
             f"with the columns {user_field}, {item_field} and split. Check the path, or write the file."
         )
-    if source.name.endswith(".json") or _starts_like_json(source):
-        codes = _read_packed(source, user_column, item_column)
+    if is_packed(source):
+        codes = _read_packed(source, user_column, item_column, remedy)
     else:
         codes = _read_table(source, user_column, item_column, user_field, item_field)
     return _require_train(codes, f"'{source}'")
@@ -393,22 +403,34 @@ def _n_bytes(n_interactions: int) -> int:
     return -(-n_interactions // _CODES_PER_BYTE)
 
 
-def _starts_like_json(path: Path) -> bool:
+def is_packed(path: Path) -> bool:
+    """Return whether a split file is taken for a packed one, by its name or its first character."""
+    if path.name.endswith(".json"):
+        return True
     with path.open("rb") as stream:
         return stream.read(64).lstrip().startswith(b"{")
 
 
-def _read_packed(path: Path, users: _Column, items: _Column) -> np.ndarray:
+def read_packed_header(path: Path) -> dict[str, Any]:
+    """Read what a packed split says of itself.
+
+    Raises:
+        DataError: the file is no packed split.
+    """
+    return {key: value for key, value in _load_document(path).items() if key != "codes"}
+
+
+def _read_packed(path: Path, users: _Column, items: _Column, remedy: str) -> np.ndarray:
     document = _load_document(path)
     n_interactions = len(users)
     if document.get("interactions") != n_interactions:
         raise DataError(
             f"'{path}' splits {document.get('interactions')!r} interactions, but the dataset has {n_interactions}. "
             "The split belongs to other data, or a filter removed rows first: use the split made for this data, "
-            "before any filtering."
+            f"before any filtering{remedy}."
         )
     order = _pair_order(users, items)
-    _require_same_pairs(path, document, _sorted_pairs_sha256(users, items, order))
+    _require_same_pairs(path, document, _sorted_pairs_sha256(users, items, order), remedy)
     codes = np.empty(n_interactions, dtype=np.int8)
     codes[order] = _unpack(_packed_bytes(path, document, n_interactions), n_interactions)
     return codes
@@ -419,7 +441,7 @@ def _load_document(path: Path) -> dict[str, Any]:
     remedy = "Write it again with write_packed_split, or fetch a whole copy."
     try:
         document = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"'{path}' is not valid JSON ({error}). Expected a packed split. {remedy}") from error
     if not isinstance(document, dict):
         raise DataError(f"'{path}' holds a {type(document).__name__}, not the JSON object of a packed split. {remedy}")
@@ -432,14 +454,14 @@ def _load_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _require_same_pairs(path: Path, document: dict[str, Any], data_sha256: str) -> None:
+def _require_same_pairs(path: Path, document: dict[str, Any], data_sha256: str, remedy: str) -> None:
     """Raise unless the split was made for the data of this hash."""
     split_sha256 = document.get("source_sha256")
     if split_sha256 != data_sha256:
         raise DataError(
             f"The split '{path}' belongs to other data: it was made for (user, item) pairs with the SHA-256 "
             f"{str(split_sha256)[:12]}..., the dataset's have {data_sha256[:12]}... Use the split made for this data, "
-            "or the data this split was made for."
+            f"or the data this split was made for{remedy}."
         )
 
 
