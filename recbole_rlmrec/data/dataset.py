@@ -431,9 +431,7 @@ class RLMRecDataset(Dataset):
                 are some.
         """
         if self._drawn is not None or _SPLIT_COLUMN in self.field2type:
-            if self._drawn is None:
-                self._drawn = self._codes_of_column()  # a second call finds no column any more
-            parts = self._build_from_codes(self._drawn)
+            parts = self._build_from_codes(self._codes_of_column() if self._drawn is None else self._drawn)
         else:
             parts = super().build()
             drawn = SplitRecipe.of(self.config["eval_args"], self.config["seed"])

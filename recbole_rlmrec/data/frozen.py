@@ -148,13 +148,15 @@ def _plain(key: str, value: Any) -> Any:
 def _ratios(shares: Sequence[float]) -> str:
     """Write shares as small whole numbers where they are such.
 
-    >>> _ratios([0.8, 0.1, 0.1]), _ratios([6, 2, 2])
-    ('8:1:1', '3:1:1')
+    >>> _ratios([0.8, 0.1, 0.1]), _ratios([6, 2, 2]), _ratios([8, 1, 1e-9])
+    ('8:1:1', '3:1:1', '8:1:1e-09')
     """
     total = sum(shares)
     parts = [Fraction(share / total).limit_denominator(10_000) for share in shares]
     scale = math.lcm(*(part.denominator for part in parts))
     whole = [int(part * scale) for part in parts]
+    if any(share and not number for share, number in zip(shares, whole)):
+        return ":".join(f"{share:g}" for share in shares)
     common = math.gcd(*whole) or 1
     return ":".join(str(number // common) for number in whole)
 

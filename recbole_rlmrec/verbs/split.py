@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole.utils import init_seed
 
     from recbole_rlmrec.data.dataset import RLMRecDataset, training_sha256_of
-    from recbole_rlmrec.data.frozen import CHOICES_AGAIN, frozen_name
+    from recbole_rlmrec.data.frozen import CHOICES_AGAIN, SplitRecipe, frozen_name
     from recbole_rlmrec.data.split import SPLIT_NAMES
 
     without = {name for name, left_out in (("valid", arguments.no_valid), ("test", arguments.no_test)) if left_out}
@@ -81,11 +81,18 @@ def run(arguments: argparse.Namespace) -> int:
         )
     codes = dataset.draw_split([name for name in SPLIT_NAMES if name in without])
     path = Path(config.data_folders[0]) / frozen_name(arguments.dataset)
-    is_there = path.is_file() and dataset.is_drawn_as(path)
+    recorded = SplitRecipe.of_file(path) if path.is_file() else None
+    has_codes = path.is_file() and dataset.is_drawn_as(path)
+    is_there = has_codes and (str(recorded) == dataset.split_origin or dataset.recipe.source == path.name)
     stale = _stale(config, training_sha256_of(dataset, codes))
     if not is_there:
         if not arguments.overwrite:
-            _refuse_loss(path, dataset.split_origin, stale, write_again)
+            _refuse_stale(stale, dataset.split_origin, write_again)
+            if path.is_file() and recorded is None and not has_codes:
+                raise DataError(
+                    f"'{path}' holds a split that does not say how it was made, so this command could not make it "
+                    "again. Move it away, or give --overwrite to replace it."
+                )
         dataset.write_split(path)
     print(f"split of {arguments.dataset}: {dataset.split_origin}, {'already ' if is_there else ''}in {path}")
     print(_sizes(dataset, codes))
@@ -204,20 +211,15 @@ def _stale(config: Any, train_sha256: str) -> str:
     return ", ".join(f"'{path}'" for path, splits in made_from.items() if splits - {"", train_sha256})
 
 
-def _refuse_loss(path: Path, split: str, stale: str, write_again: str) -> None:
-    """Raise where freezing a split would make profiles stale, or replace a file of the user's own."""
-    from recbole_rlmrec.data.frozen import CHOICES_AGAIN, SplitRecipe
+def _refuse_stale(stale: str, split: str, write_again: str) -> None:
+    """Raise where freezing a split would make profiles stale."""
+    from recbole_rlmrec.data.frozen import CHOICES_AGAIN
 
     if stale:
         raise DataError(
             f"Made from another split than this one ({split}): {stale}. With --overwrite the split is frozen all the "
             "same: the profiles of users whose training interactions change are stale then, and "
             f"`{write_again}` writes these again; {CHOICES_AGAIN}."
-        )
-    if path.is_file() and SplitRecipe.of_file(path) is None:
-        raise DataError(
-            f"'{path}' holds a split that does not say how it was made, so this command could not make it again. Move "
-            "it away, or give --overwrite to replace it."
         )
 
 
