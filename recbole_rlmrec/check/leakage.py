@@ -107,8 +107,8 @@ class LeakReport:
         if self.other_split:
             return (
                 "verdict: SUSPECTED LEAK. Made from another training split, with no record that clears it; make it "
-                "again from this split, with build-semantics --overwrite and the settings of this check, or train on the "
-                "split it was made from."
+                "again from this split, with build-semantics --overwrite and the settings of this check, or train on "
+                "the split it was made from."
             )
         if self.unknown:
             sides = " and ".join(self.unknown)

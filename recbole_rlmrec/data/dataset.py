@@ -19,7 +19,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
-from recbole_rlmrec.data.frozen import CHOICES_AGAIN, SplitRecipe, check_asked, described, frozen_path
+from recbole_rlmrec.data.frozen import CHOICES_AGAIN, SplitRecipe, check_asked, described, frozen_path, other_wish
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
     SemanticEmbedding,
@@ -35,7 +35,7 @@ from recbole_rlmrec.data.split import (
     split_column_codes,
     write_packed_split,
 )
-from recbole_rlmrec.errors import DataError, RLMRecError
+from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_URL
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import N_EXAMPLES, examples
@@ -245,11 +245,13 @@ class RLMRecDataset(Dataset):
                 )
             self._refuse_two_splits(frozen, f"benchmark_filename={self.benchmark_filename_list}", "benchmark_filename")
             self.split_origin = f"the files of benchmark_filename={self.benchmark_filename_list}"
+            self._warn_of_wish()
             return None
         if split_column is not None:
             self.split_origin = f"the column '{split_column}' of {self.dataset_name}.inter"
             self._refuse_two_splits(frozen, self.split_origin, "split_field")
             self.logger.info(f"Split from {self.split_origin}.")
+            self._warn_of_wish()
             codes = split_column_codes(self.inter_feat[split_column].to_numpy())
             self._del_col(self.inter_feat, split_column)
             return codes
@@ -258,6 +260,11 @@ class RLMRecDataset(Dataset):
         if frozen is None:
             return None
         return self._read_frozen_split(frozen)
+
+    def _warn_of_wish(self) -> None:
+        wish = other_wish(self.config, Path(self.split_origin), None)
+        if wish:
+            self.logger.warning(f"{wish} is not used to split: the split is {self.split_origin}.")
 
     def _refuse_two_splits(self, frozen: Path | None, other: str, setting: str) -> None:
         if frozen is not None:
@@ -285,7 +292,9 @@ class RLMRecDataset(Dataset):
         if frozen is not None and path.samefile(frozen):
             return self._read_frozen_split(path)
         recipe = SplitRecipe.of_file(path) if is_packed(path) else None
-        check_asked(self.config, path, recipe)
+        wish = other_wish(self.config, path, recipe)
+        if wish:
+            raise SettingError(f"{wish} asks for another split than split_file='{name}'. Leave one of the two out.")
         self.logger.info(f"Split from {path}.")
         codes = self._codes_of(path)
         if frozen is not None and not np.array_equal(codes, self._codes_of(frozen)):

@@ -182,19 +182,26 @@ def described(path: Path, recipe: SplitRecipe | None) -> str:
     return f"{path.name} ({recipe if recipe is not None else 'it does not say how it was made'})"
 
 
+def other_wish(config: Any, path: Path, recipe: SplitRecipe | None) -> str:
+    """Return what the user's ``eval_args`` say of another split than a file's; empty if they do not."""
+    asked = config.asked_split
+    known = recipe or SplitRecipe.copied(path.name, 0)
+    if not asked or known.agrees_with(asked):
+        return ""
+    return f"eval_args ({', '.join(f'{key}: {value}' for key, value in asked.items())})"
+
+
 def check_asked(config: Any, path: Path, recipe: SplitRecipe | None) -> None:
-    """Refuse ``eval_args`` of the user's that ask for another split than the file's.
+    """Refuse ``eval_args`` of the user's that ask for another split than the frozen one.
 
     Raises:
         SettingError: they do.
     """
-    asked = config.asked_split
-    known = recipe or SplitRecipe.copied(path.name, 0)
-    if not asked or known.agrees_with(asked):
+    wish = other_wish(config, path, recipe)
+    if not wish:
         return
     raise SettingError(
-        f"eval_args ({', '.join(f'{key}: {value}' for key, value in asked.items())}) asks for another split than the "
-        f"frozen one, {described(path, recipe)}, which all trainings of '{config['dataset']}' use so that they compare "
-        "and profiles stay true. Leave split, order and group_by out of eval_args, or make and freeze that split with "
-        f"`{config.command('split', '--overwrite')}`."
+        f"{wish} asks for another split than the frozen one, {described(path, recipe)}, which all trainings of "
+        f"'{config['dataset']}' use so that they compare and profiles stay true. Leave split, order and group_by out "
+        f"of eval_args, or make and freeze that split with `{config.command('split', '--overwrite')}`."
     )

@@ -83,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(config.data_folders[0]) / frozen_name(arguments.dataset)
     recorded = SplitRecipe.of_file(path) if path.is_file() else None
     has_codes = path.is_file() and dataset.is_drawn_as(path)
-    is_there = has_codes and (str(recorded) == dataset.split_origin or dataset.recipe.source == path.name)
+    source = dataset.recipe.source if dataset.recipe is not None else ""
+    is_there = has_codes and (str(recorded) == dataset.split_origin or source == path.name)
     stale = _stale(config, training_sha256_of(dataset, codes))
     if not is_there:
         if not arguments.overwrite:
@@ -109,22 +110,16 @@ def _config(arguments: argparse.Namespace, asked: Any, without: set[str]) -> Any
         asked: the configuration without these options.
         without: parts that are for training; takes those whose share is 0 as well.
     """
-    if arguments.leave_one_out and arguments.ratios is not None:
-        raise SettingError(
-            "--ratios is for --by-time or for a split at random; --leave-one-out has none. Leave one out."
-        )
-    if arguments.ratios is None and not arguments.by_time and not arguments.leave_one_out:
-        return asked
-    if asked["split_file"] is not None and "split_file" in asked.external_config_dict:
-        raise SettingError(
-            f"split_file='{asked['split_file']}' is a split already. Leave it out, or leave out --ratios, --by-time "
-            "and --leave-one-out to freeze the file's."
-        )
-    if asked.asked_split:
-        raise SettingError(
-            f"eval_args says how to split, too ({', '.join(asked.asked_split)}). Leave that out, or leave out "
-            "--ratios, --by-time and --leave-one-out."
-        )
+    is_named = asked["split_file"] is not None and "split_file" in asked.external_config_dict
+    options = [name for name in ("ratios", "by_time", "leave_one_out") if getattr(arguments, name)]
+    ways = [f"--{name.replace('_', '-')}" for name in options if name != "ratios" or not arguments.by_time]
+    ways += ["eval_args"] * bool(asked.asked_split) + ["split_file"] * is_named
+    if len(ways) > 1:
+        raise SettingError(f"{' and '.join(ways)} both say how to split. Leave one of them out.")
+    if not options:
+        # What the dataset's property file names is not what is asked for.
+        arguments.settings = {**arguments.settings, **({"split_file": None} if asked.asked_split else {})}
+        return dataset_config(arguments)
     settings: dict[str, Any] = {"split_file": None}
     ratios = _ratios(arguments.ratios, without)
     eval_args: dict[str, Any] = {"split": {"RS": ratios}, "order": "RO", "group_by": "user"}

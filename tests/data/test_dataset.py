@@ -689,7 +689,7 @@ def training_sha256(world: World) -> str:
         (
             {"writer": "template"},
             "Write what is stale again, and freeze the split, with `recbole-rlmrec build-semantics --dataset=tiny "
-            "--data_path={root} '--benchmark_filename=[\"train\", \"valid\", \"test\"]' --overwrite`; give it the text "
+            '--data_path={root} \'--benchmark_filename=["train", "valid", "test"]\' --overwrite`; give it the text '
             "columns, the writer and the encoder that it had before, if you chose any. ",
         ),
     ],

@@ -148,9 +148,7 @@ def test_at_random_is_what_a_training_of_that_seed_would_draw(
     assert market.parts(seed=99) == drawn
 
 
-def test_without_validation_and_test_all_is_for_training(
-    market: Market, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_validation_and_test_all_is_for_training(market: Market, capsys: pytest.CaptureFixture[str]) -> None:
     assert market.split() == 0
     train, valid, test = market.parts()
     assert market.split("--no-valid") == 0
@@ -174,8 +172,8 @@ def test_rows_that_a_filter_removes_are_in_no_part(market: Market, capsys: pytes
     few = {"user_inter_num_interval": "[12,inf)"}
     drawn = market.parts(**few)
     assert market.split("--user_inter_num_interval=[12,inf)") == 0
-    n_left = sum(map(len, drawn))
-    assert f"; {len(market.rows) - n_left} in no part" not in (printed := capsys.readouterr().out)
+    assert sum(map(len, drawn)) < len(market.rows)
+    printed = capsys.readouterr().out
     assert f"train {len(drawn[0])}, valid {len(drawn[1])}, test {len(drawn[2])}" in printed
     assert market.parts(seed=3, **few) == drawn
     assert market.parts(seed=3) == drawn  # the rows stay out where the filter is forgotten
@@ -188,10 +186,11 @@ def test_rows_that_a_filter_removes_are_in_no_part(market: Market, capsys: pytes
         (["--ratios=0:1:1"], "--ratios=0:1:1: expected"),
         (["--ratios=8:-1:1"], "--ratios=8:-1:1: expected"),
         (["--ratios=nan:1:1"], "--ratios=nan:1:1: expected"),
-        (["--leave-one-out", "--ratios=8:1:1"], "--leave-one-out has none"),
+        (["--leave-one-out", "--ratios=8:1:1"], "--ratios and --leave-one-out both say how to split"),
+        (["--by-time", "--split_file=x.tsv"], "--by-time and split_file both say how to split"),
         (["--by-time", "--TIME_FIELD=when"], "there is no column when"),
         (["--by-time", "--TIME_FIELD=item_id"], "'item_id' is of the type token"),
-        (["--by-time", "--eval_args={order: TO}"], "eval_args says how to split, too (order)"),
+        (["--by-time", "--eval_args={order: TO}"], "--by-time and eval_args both say how to split"),
         (["--eval_args={split: {LS: valid_only}}"], "The test split of 'market' has no interaction"),
     ],
 )
@@ -340,6 +339,42 @@ def test_another_split_file_names_both_and_the_remedy_works(market: Market) -> N
     assert typed(message) == 0
     assert market.parts(split_file="mine.tsv") == market.parts() != frozen
     assert SplitRecipe.of_file(market.frozen) == SplitRecipe.copied("mine.tsv", 2020)
+
+
+def test_a_named_file_and_eval_args_are_one_too_many(market: Market) -> None:
+    lines = [f"{user}\t{item}\t{part}" for (user, item, _), part in zip(market.rows, PARTS * len(market.rows))]
+    (market.folder / "mine.tsv").write_text("\n".join(["user_id\titem_id\tsplit", *lines]) + "\n")
+    message = market.refused(split_file="mine.tsv", eval_args={"order": "TO"})
+    assert message.startswith("eval_args (order: TO) asks for another split than split_file='mine.tsv'.")
+
+
+def test_files_in_parts_beside_a_frozen_split_are_one_too_many(market: Market) -> None:
+    assert market.split() == 0
+    for part in PARTS:
+        (market.folder / f"market.{part}.inter").write_text("user_id:token\titem_id:token\nu1\ti1\n")
+    message = market.refused(benchmark_filename=list(PARTS))
+    assert f"and the frozen split '{market.frozen}' both say what is for training" in message
+
+
+def test_eval_args_beside_files_in_parts_are_said_to_do_nothing(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    create_dataset(world.config("BPR", eval_args={"split": {"LS": "valid_and_test"}}))
+    create_dataset(world.config("BPR", eval_args=dict(RECBOLES_SPLIT)))
+    (said,) = [message for message in caplog.messages if "is not used to split" in message]
+    assert said.startswith(
+        "eval_args (split: {'LS': 'valid_and_test'}) is not used to split: the split is the files of"
+    )
+
+
+def test_the_embedded_split_is_frozen_and_the_remedy_makes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = {"eval_args": {"split": {"LS": "valid_and_test"}}, "data_path": str(tmp_path)}
+    config = RLMRecConfig("BPR", "ml-100k", config_dict=other)
+    with pytest.raises(SettingError, match=r"ml-100k\.split\.json \(it does not say how it was made\)") as error:
+        create_dataset(config)
+    assert typed(str(error.value)) == 0
+    assert [len(part) for part in create_dataset(config).build()] == [100_000 - 2 * 943, 943, 943]
 
 
 @pytest.mark.parametrize("made", [["--by-time"], ["--ratios=6:2:2", "--seed=9"], ["--no-test"]])
