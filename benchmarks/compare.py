@@ -4,7 +4,8 @@
 
 Each run is a process of its own and leaves a JSON file in the output folder; runs whose file is there are not run
 again, so a stopped comparison goes on where it was. Settings after ``--`` go to every run. A folder holds one
-comparison: dataset, settings and versions are written there and must stay the same.
+comparison: dataset, settings and versions are written there and must stay the same. Where the dataset's split is frozen
+(`recbole-rlmrec split`, `build-semantics`) all runs have it; where it is not, each seed has a split of its own.
 """
 
 from __future__ import annotations

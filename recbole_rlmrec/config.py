@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +31,7 @@ from recbole.utils import (
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.atomic_file import is_dataset_name, part_names
+from recbole_rlmrec.data.frozen import RECBOLES_SPLIT
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of, settings_along
@@ -37,7 +40,7 @@ from recbole_rlmrec.reading.bounded_yaml import LARGEST_TEXT, BoundedLoader
 from recbole_rlmrec.reading.regular import read_bounded
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.resources import class_file, resource_folder
-from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS
+from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS, DataSettings
 from recbole_rlmrec.settings import SETTINGS, Settings, check_value, defaults_of, published_of
 
 _logger = logging.getLogger(__name__)
@@ -74,6 +77,8 @@ OUTPUT_SETTINGS = frozenset(
     {"result_file", "checkpoint_dir", "show_progress", "state", "resume_from", "data_path", "gpu_id", "use_gpu"}
 )
 
+#: What decides which interactions, texts and split a run has.
+_OF_DATA = {*dataset_arguments, *defaults_of(DataSettings), "eval_args", "data_path"} - {"leakage", "cold_nodes"}
 
 _INTEGER = re.compile(r"^[-+]?(0|[1-9][0-9]*)$")
 _FLOAT = re.compile(
@@ -162,6 +167,7 @@ class RLMRecConfig(Config):
         settings: every setting as layered, before RecBole derives more from them; plain values only. A checkpoint
             stores these, and a configuration made from them alone is the same configuration.
         notes: ``(level, message)`` for the log, which does not exist yet while a configuration is read.
+        asked_split: those of ``split``, ``order`` and ``group_by`` that the user's ``eval_args`` give.
 
     Raises:
         SettingError: unknown model, unknown or ill-valued setting, unreadable property file.
@@ -179,6 +185,7 @@ class RLMRecConfig(Config):
         self.notes: list[tuple[str, str]] = []
         self._command_line = dict(command_line or {})
         self._origins: dict[str, str] = {}
+        self.asked_split: dict[str, Any] = {}
         super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
 
     # ------------------------------------------------------------------ what RecBole's constructor calls, in order
@@ -221,6 +228,7 @@ class RLMRecConfig(Config):
             if issubclass(base, (ModelFlags, AbstractRecommender)) and not base.__module__.startswith("recbole.")
         ]
         self._is_general = model_class.type in (ModelType.GENERAL, ModelType.TRADITIONAL)
+        self._is_sequential = model_class.type == ModelType.SEQUENTIAL
         # Models that predict labels have metrics of their own, which a ranking's would replace.
         self._keeps_metrics = model_class.type in (ModelType.CONTEXT, ModelType.DECISIONTREE)
         self._put_declared(RUN_CLASSES, defaults_of)
@@ -253,6 +261,9 @@ class RLMRecConfig(Config):
         self.final_config_dict["benchmark_filename"] = part_names(self.final_config_dict["benchmark_filename"])
         self.settings = {key: _plain(value) for key, value in self.final_config_dict.items() if key != "MODEL_TYPE"}
         self.settings.update(model=self.model, dataset=self.dataset)
+        given = self.external_config_dict.get("eval_args")
+        if isinstance(given, Mapping):
+            self.asked_split = {key: given[key] for key in RECBOLES_SPLIT if key in given}
         user_folder = Path(str(self.final_config_dict["data_path"])) / self.dataset
         try:
             super()._set_default_parameters()
@@ -303,6 +314,20 @@ class RLMRecConfig(Config):
     def find_data_file(self, name: str) -> Path | None:
         """Return the first of the dataset's folders' files of this name: the user's, then the embedded one."""
         return next((folder / name for folder in self.data_folders if (folder / name).is_file()), None)
+
+    def command(self, verb: str, *options: str, without: Iterable[str] = ()) -> str:
+        """Return a command line that calls a verb on this dataset, with what was given of its data.
+
+        Args:
+            verb: such as ``build-semantics``.
+            options: further arguments of it.
+            without: settings to leave out.
+        """
+        data_path = self.external_config_dict.get("data_path")
+        given = {} if data_path is None else {"data_path": data_path}
+        given.update(self.non_default_settings())
+        settings = [f"--{key}={_typed(given[key])}" for key in given if key in _OF_DATA.difference(without)]
+        return shlex.join(["recbole-rlmrec", verb, f"--dataset={self.dataset}", *settings, *options])
 
     @property
     def aligns(self) -> bool:
@@ -430,8 +455,8 @@ class RLMRecConfig(Config):
         for key in SETTINGS if is_own else RUN_SETTINGS:
             if key in self.external_config_dict or key in self.internal_config_dict:
                 self._effective(key)
-        if not self._is_general and self.external_config_dict.get("split_file"):
-            self.notes.append(("warning", f"{model} is no general recommender: split_file is not used."))
+        if self._is_sequential and self.external_config_dict.get("split_file"):
+            self.notes.append(("warning", f"{model} reads sequences: split_file is not used."))
 
 
 def _recbole_properties() -> Path:
@@ -468,6 +493,18 @@ def _unknown_key_message(key: str, origin: str) -> str:
     near = nearest_setting(key)
     advice = f" Did you mean '{near}'?" if near else " The README lists all settings."
     return f"There is no setting '{key}' (from {origin}).{advice}"
+
+
+def _typed(value: Any) -> str:
+    """Write a setting's value so that :func:`parse_value` reads it again.
+
+    >>> _typed(None), _typed([5, "a b"]), _typed("2020"), _typed("books")
+    ('~', '[5, "a b"]', '"2020"', 'books')
+    """
+    if value is None:
+        return "~"
+    text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
+    return text if parse_value(text) == value else json.dumps(text, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

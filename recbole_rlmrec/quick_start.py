@@ -51,7 +51,7 @@ class Result:
         seconds: wall-clock time of training, validation included, without that of the base.
         best_valid_score: the ``valid_metric`` at the best epoch; None if nothing was validated.
         best_valid_result: all metrics there, as ``recall@20``; None likewise.
-        test_result: all metrics on the test split with the best epoch's weights.
+        test_result: all metrics on the test split with the best epoch's weights; None if the split has no test.
         checkpoint: the best epoch's file; empty if it was not saved.
         defaults: whose defaults were under the settings, ``recommended`` or ``published``.
         stopped: why the training ended: ``patience``, ``epochs`` (it had as many as it may have), or ``plateau``, where
@@ -65,6 +65,7 @@ class Result:
         aligned: the aligned model's :class:`~recbole_rlmrec.training.comparison.Outcome` where a base was trained
             first.
         data: hashes of the ids, of all columns of each part of the split, and of the embeddings; and how is evaluated.
+        split: where the split is from and how it was made; None for models with a dataset of RecBole's.
     """
 
     model: str
@@ -84,6 +85,7 @@ class Result:
     base: dict[str, Any] | None = None
     aligned: dict[str, Any] | None = None
     data: dict[str, str] | None = None
+    split: str | None = None
 
     def __getitem__(self, name: str) -> Any:
         """Return an attribute by its name, as what RecBole's ``run_recbole`` returns is read."""
@@ -218,6 +220,7 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
         base=known,
         aligned=trained.outcome.record() if base is not None else None,
         data=trained.data,
+        split=getattr(dataset, "split_origin", None),
     )
     if config["result_file"] and is_first:
         result.write(config["result_file"])
@@ -425,7 +428,10 @@ def _log_what_it_is_worth(
         of_seed = "" if base["seed"] == config["seed"] else f", seed {base['seed']}"
         rows.append((f"{base['model']} (base{of_seed})", base["test"]))
     rows.append((config["model"], trained.outcome.test))
-    _logger.info("Test results, each with its change from the line above:\n" + table(rows))
+    if trained.outcome.test is None:
+        _logger.info("The split has no test part: nothing was tested.")
+    else:
+        _logger.info("Test results, each with its change from the line above:\n" + table(rows))
     if kept is not trained.outcome:
         _logger.warning(
             f"{config['model']} validates no better than its base, {kept.model}: the base is kept. Its texts may be "
@@ -473,6 +479,8 @@ def load_model(
     settings = {**checkpoint["settings"], "result_file": None, "resume_from": None, **(config_dict or {})}
     name, dataset_name = (settings.pop(key) for key in ("model", "dataset"))
     config = RLMRecConfig(model or name, dataset_name, config_dict=settings)
+    if "eval_args" not in (config_dict or {}):
+        config.asked_split = {}  # a checkpoint holds all settings, also those that nobody asked for
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     loaders = data_preparation(config, dataset)

@@ -52,7 +52,7 @@ class DataSettings(Settings):
     review_field: str | None = setting(None, TEXT, "column of the .inter file with the users' words", "review")
     text_domain: TextDomain = setting("general", Choice.of(TextDomain), "what the items are, for the prompts", "books")
     leakage: Reaction = setting(
-        "warn", Choice.of(Reaction), "what to do about profiles written from another training split"
+        "error", Choice.of(Reaction), "what to do about profiles written from another training split"
     )
 
 

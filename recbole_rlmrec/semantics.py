@@ -62,8 +62,10 @@ def build_semantics(
 ) -> CheckReport | None:
     """Write the profiles of a dataset, encode them, and check the result.
 
-    Items come first, since users' prompts show their profiles. What is there already is not made again, so a call that
-    was stopped goes on where it was. It may be called where an event loop runs, as in a notebook.
+    The split is frozen first, unless something fixes it already: what is written from its training interactions would
+    be a leak under another one. Items come before users, whose prompts show their profiles. What is there already is
+    not made again, so a call that was stopped goes on where it was. It may be called where an event loop runs, as in a
+    notebook.
 
     Args:
         config: an :class:`~recbole_rlmrec.config.RLMRecConfig`; its first data folder is written to.
@@ -81,7 +83,7 @@ def build_semantics(
         SettingError: a setting is wrong, or a package is missing.
     """
     writer, encoder = _writer_of(config, settings), _encoder_of(config, settings)
-    corpus = load_corpus(config)
+    corpus = load_corpus(config, freeze=None if settings.dry_run else report)
     prompt_settings = settings.prompts or PromptSettings(domain=config["text_domain"] or "general")
     prompts = Prompts(corpus, prompt_settings)
 

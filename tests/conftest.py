@@ -57,6 +57,7 @@ SLOW = frozenset(
         "check/test_report.py::test_movielens_end_to_end",
         "data/test_dataset.py::test_own_embeddings_go_before_the_embedded_ones",
         "data/test_dataset.py::test_own_embeddings_of_another_dimension",
+        "data/test_frozen.py::test_the_embedded_split_is_frozen_and_the_remedy_makes_another",
         "data/test_loader.py",
         "data/test_ml100k_files.py",
         "ops/test_attention.py::test_gradcheck",

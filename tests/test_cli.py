@@ -291,7 +291,7 @@ def test_the_list_of_verbs_needs_none_of_what_they_work_with(tmp_path: Path) -> 
     """So it is there at once; and a verb imports no other."""
     script = "import sys; from recbole_rlmrec.cli import main\n"
     script += "try: main(sys.argv[1:])\nexcept SystemExit: print('modules:', *sys.modules)"
-    for arguments, verbs in ((["--help"], 6), (["import-release", "--help"], 1)):
+    for arguments, verbs in ((["--help"], 7), (["import-release", "--help"], 1)):
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
             cwd=tmp_path,

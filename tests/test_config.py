@@ -242,7 +242,7 @@ COMMON = {
     "user_attribute_fields": None,
     "review_field": None,
     "text_domain": "general",
-    "leakage": "warn",
+    "leakage": "error",
     "split_file": None,
     "split_field": "split",
     "result_file": None,

@@ -101,12 +101,14 @@ class LeakReport:
         if self.is_proven:
             n_leaks = len(self.used_held_out) + len(self.prompts_held_out)
             return (
-                f"verdict: LEAK. {count(n_leaks, 'held-out interaction')} used in profiles; write the profiles again."
+                f"verdict: LEAK. {count(n_leaks, 'held-out interaction')} used in profiles; write the profiles again, "
+                "with build-semantics --overwrite and the settings of this check."
             )
         if self.other_split:
             return (
                 "verdict: SUSPECTED LEAK. Made from another training split, with no record that clears it; make it "
-                "again from this split, or train on the split it was made from."
+                "again from this split, with build-semantics --overwrite and the settings of this check, or train on "
+                "the split it was made from."
             )
         if self.unknown:
             sides = " and ".join(self.unknown)

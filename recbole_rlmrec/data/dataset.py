@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
@@ -18,6 +20,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
 from recbole_rlmrec.data.file_set import require_whole
+from recbole_rlmrec.data.frozen import CHOICES_AGAIN, SplitRecipe, check_asked, described, frozen_path, other_wish
 from recbole_rlmrec.data.recbole_reader import RecBoleReader
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
@@ -25,9 +28,17 @@ from recbole_rlmrec.data.semantic_embedding import (
     check_metadata,
     check_same_dimension,
 )
-from recbole_rlmrec.data.split import SPLIT_NAMES, numbered_pairs_sha256, read_split, split_column_codes
+from recbole_rlmrec.data.split import (
+    LEFT_OUT,
+    SPLIT_NAMES,
+    is_packed,
+    numbered_pairs_sha256,
+    read_split,
+    split_column_codes,
+    write_packed_split,
+)
 from recbole_rlmrec.data.table import Table
-from recbole_rlmrec.errors import DataError, RLMRecError
+from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_URL
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import N_EXAMPLES, examples
@@ -37,20 +48,32 @@ SEMANTIC_FIELDS: dict[str, Side] = {"useremb": "user", "itememb": "item"}
 
 #: Internal column of the interactions that says where each belongs; dropped when the dataset is split.
 _SPLIT_COLUMN = "rlmrec_split"
+#: Internal column that numbers the interactions while a split is drawn.
+_ROW_COLUMN = "rlmrec_row"
+
+#: The command that writes profiles and embeddings of another split again.
+_WRITE_AGAIN = ("build-semantics", "--overwrite")
+
+#: What a dataset does about the split: takes the one a training has; does so and can freeze it; or can freeze another
+#: than the frozen one.
+SplitUse = Literal["take", "freeze", "renew"]
 
 
 class RLMRecDataset(Dataset):
     """RecBole's dataset for general recommenders.
 
-    Adds to it: a split from ``split_file`` or a ``split`` column; one warning (or error) about users and items
-    without a training interaction; semantic embeddings as the feature fields ``useremb`` and ``itememb``.
+    Adds to it: the frozen split, or one from ``split_file`` or a ``split`` column; one warning (or error) about users
+    and items without a training interaction; semantic embeddings as the feature fields ``useremb`` and ``itememb``.
 
     Args:
         config: the run's configuration.
         kept_columns: columns of the interactions to keep as the text they are, see ``kept_texts``; those that a file
             has not are left out.
+        split_use: ``freeze`` and ``renew`` allow :meth:`draw_split`; ``renew`` does not look at the frozen split.
 
     Attributes:
+        split_origin: where the split is from, and how it was made, for the log and the result; empty while unknown.
+        recipe: how :meth:`draw_split` made it; None before.
         kept_texts: for each file of interactions, in the order of reading, its ids and the columns to keep, as text
             and before any filter; the file is read once for both.
 
@@ -58,9 +81,12 @@ class RLMRecDataset(Dataset):
         DataError: the dataset or a file of it is missing or malformed.
     """
 
-    def __init__(self, config: Any, kept_columns: Sequence[str] = ()) -> None:
+    def __init__(self, config: Any, kept_columns: Sequence[str] = (), *, split_use: SplitUse = "take") -> None:
         self._reader = RecBoleReader(config, kept_columns)
         self.kept_texts = self._reader.kept_texts
+        self._split_use = split_use
+        self.split_origin = ""
+        self.recipe: SplitRecipe | None = None
         super().__init__(config)
 
     def _get_preset(self) -> None:
@@ -68,6 +94,11 @@ class RLMRecDataset(Dataset):
         self._semantic: dict[Side, JoinedEmbedding] = {}
         self._is_training_split = False
         self._extra_column: str | None = None
+        #: Codes of the interactions that are left after filtering, once a split was drawn; None before.
+        self._drawn: np.ndarray | None = None
+        self._raw_ids: tuple[np.ndarray, np.ndarray] | None = None
+        self._raw_rows: np.ndarray | None = None
+        self._empty_parts: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ loading
 
@@ -125,6 +156,8 @@ class RLMRecDataset(Dataset):
         split_column = self._split_column(Path(dataset_path) / f"{token}.inter")
         self._extra_column = split_column
         super()._load_inter_feat(token, dataset_path)
+        if self._split_use != "take":
+            self._keep_raw()
         codes = self._read_split_codes(split_column)
         if codes is not None:
             names = np.array([*SPLIT_NAMES, "left out"])
@@ -154,26 +187,201 @@ class RLMRecDataset(Dataset):
         return load_col, unload_col
 
     def _read_split_codes(self, split_column: str | None) -> np.ndarray | None:
+        """Return the code of each interaction as read, where something fixes the split; see ``split_origin``."""
+        frozen = frozen_path(self.config) if self._split_use != "renew" else None
+        name = self.config["split_file"]
+        if self.benchmark_filename_list is not None:
+            if name is not None:
+                raise DataError(
+                    f"split_file={name!r} and benchmark_filename={self.benchmark_filename_list} both say what is for "
+                    "training; set one of them to nothing (~)."
+                )
+            self._refuse_two_splits(frozen, f"benchmark_filename={self.benchmark_filename_list}", "benchmark_filename")
+            self.split_origin = f"the files of benchmark_filename={self.benchmark_filename_list}"
+            self._warn_of_wish()
+            return None
         if split_column is not None:
-            self.logger.info(f"Split from the column '{split_column}' of {self.dataset_name}.inter.")
+            self.split_origin = f"the column '{split_column}' of {self.dataset_name}.inter"
+            self._refuse_two_splits(frozen, self.split_origin, "split_field")
+            self.logger.info(f"Split from {self.split_origin}.")
+            self._warn_of_wish()
             codes = split_column_codes(self.inter_feat[split_column].to_numpy())
             self._del_col(self.inter_feat, split_column)
             return codes
-        name = self.config["split_file"]
-        if name is None:
+        if name is not None:
+            return self._read_named_split(name, frozen)
+        if frozen is None:
             return None
-        if self.benchmark_filename_list is not None:
+        return self._read_frozen_split(frozen)
+
+    def _warn_of_wish(self) -> None:
+        wish = other_wish(self.config, Path(self.split_origin), None)
+        if wish:
+            self.logger.warning(f"{wish} is not used to split: the split is {self.split_origin}.")
+
+    def _refuse_two_splits(self, frozen: Path | None, other: str, setting: str) -> None:
+        if frozen is not None:
             raise DataError(
-                f"split_file={name!r} and benchmark_filename={self.benchmark_filename_list} both say what is for "
-                "training; set one of them to nothing (~)."
+                f"{other} and the frozen split '{frozen}' both say what is for training. Remove that file, or set "
+                f"{setting} to nothing (~) to train on it."
             )
+
+    def _read_frozen_split(self, path: Path) -> np.ndarray:
+        recipe = SplitRecipe.of_file(path)
+        check_asked(self.config, path, recipe)
+        again = recipe.options() if recipe is not None else []
+        remedy = self.config.command("split", *again, "--overwrite", without=["eval_args"])
+        codes = self._codes_of(path, f"; or make and freeze another with `{remedy}`")
+        self._empty_parts = recipe.without if recipe is not None else ()
+        self.split_origin = f"the frozen one of {described(path, recipe)}"
+        self.logger.info(f"split: {self.split_origin}; `recbole-rlmrec split` makes another")
+        return codes
+
+    def _read_named_split(self, name: str, frozen: Path | None) -> np.ndarray:
         path = self.config.find_data_file(name) or Path(name)
         if not path.is_file():
             looked = ", ".join(f"'{folder}'" for folder in self.config.data_folders)
             raise DataError(f"There is no split file '{name}'; looked in {looked} and at the path itself.")
+        if frozen is not None and path.samefile(frozen):
+            return self._read_frozen_split(path)
+        recipe = SplitRecipe.of_file(path) if is_packed(path) else None
+        wish = other_wish(self.config, path, recipe)
+        if wish:
+            raise SettingError(f"{wish} asks for another split than split_file='{name}'. Leave one of the two out.")
         self.logger.info(f"Split from {path}.")
+        codes = self._codes_of(path)
+        if frozen is not None and not np.array_equal(codes, self._codes_of(frozen)):
+            raise DataError(
+                f"split_file='{name}' is another split than the frozen one, "
+                f"{described(frozen, SplitRecipe.of_file(frozen))}, which all trainings of '{self.dataset_name}' use. "
+                "Leave split_file out, or freeze this file's split instead with "
+                f"`{self.config.command('split', '--overwrite')}`."
+            )
+        self._empty_parts = recipe.without if recipe is not None else ()
+        self.split_origin = described(path, recipe) if is_packed(path) else path.name
+        return codes
+
+    def _codes_of(self, path: Path, remedy: str = "") -> np.ndarray:
         users, items = (self.inter_feat[field].to_numpy() for field in (self.uid_field, self.iid_field))
-        return read_split(path, users, items, self.uid_field, self.iid_field)
+        return read_split(path, users, items, self.uid_field, self.iid_field, remedy)
+
+    # ------------------------------------------------------------------ a split that is drawn, to be frozen
+
+    def _keep_raw(self) -> None:
+        """Keep the ids of all interactions: a packed split lists those, too, that a filter removes."""
+        users, items = (self.inter_feat[field].to_numpy() for field in (self.uid_field, self.iid_field))
+        self._raw_ids = users, items
+        eval_args = self.config["eval_args"]
+        if eval_args["order"] == "TO" and self.time_field in self.inter_feat:
+            missing = np.flatnonzero(self.inter_feat[self.time_field].isna())
+            if len(missing):
+                raise DataError(
+                    f"{len(missing)} interactions of '{self.dataset_name}' have no {self.time_field}, the first in row "
+                    f"{missing[0] + 1} after the header: a split by time needs that of all. Complete them, or leave "
+                    "the rows out."
+                )
+
+    def _reset_index(self) -> None:
+        if self._split_use != "take":
+            self._raw_rows = self.inter_feat.index.to_numpy()  # RecBole's filters keep the labels of the rows
+        super()._reset_index()
+
+    def draw_split(self, without: Sequence[str] = ()) -> np.ndarray:
+        """Split as a training without a frozen split would, and let :meth:`build` give these parts.
+
+        Args:
+            without: parts, ``valid`` or ``test``, whose interactions are for training.
+
+        Returns:
+            ``[N]`` int8, a code of each interaction that is left after filtering.
+
+        Raises:
+            DataError: a part that is not in ``without`` is empty, or there is no time to sort by.
+        """
+        self._empty_parts = tuple(without)
+        if _SPLIT_COLUMN in self.field2type:
+            codes = self._codes_of_column()
+            self.recipe = SplitRecipe.copied(self.config["split_file"], self.config["seed"], without)
+        else:
+            codes = self._codes_by_recbole()
+            self.recipe = SplitRecipe.of(self.config["eval_args"], self.config["seed"], without)
+        self.split_origin = str(self.recipe)
+        codes[np.isin(codes, [SPLIT_NAMES.index(name) for name in without])] = SPLIT_NAMES.index("train")
+        sizes = np.bincount(codes, minlength=LEFT_OUT + 1)
+        for name, size in zip(SPLIT_NAMES, sizes):
+            self._require_interactions(name, size)
+        self._drawn = codes
+        return codes
+
+    @property
+    def is_split_in_data(self) -> bool:
+        """Whether the interactions come in parts, or have a column that says the part."""
+        return self.benchmark_filename_list is not None or self._extra_column is not None
+
+    def is_drawn_as(self, path: Path) -> bool:
+        """Return whether a split file holds what :meth:`draw_split` made."""
+        assert self._raw_ids is not None, "the ids of all interactions are kept"
+        try:
+            codes = read_split(path, *self._raw_ids)
+        except DataError:  # it is of other data
+            return False
+        return np.array_equal(codes, self._raw_codes())
+
+    def _raw_codes(self) -> np.ndarray:
+        """Return the drawn code of each interaction as read; those that a filter removed are left out."""
+        assert self._drawn is not None and self._raw_ids is not None, "a split was drawn"
+        codes = np.full(len(self._raw_ids[0]), LEFT_OUT, dtype=np.int8)
+        codes[self._raw_rows] = self._drawn
+        return codes
+
+    def _codes_by_recbole(self) -> np.ndarray:
+        """Have RecBole split the numbers of the rows, in the random numbers' order of its own datasets."""
+        numbers = copy.copy(self)
+        numbers.feat_name_list = ["inter_feat"]
+        numbers.field2type = {**self.field2type, _ROW_COLUMN: FeatureType.TOKEN}
+        columns = {field: self.inter_feat[field] for field in (self.uid_field, self.iid_field)}
+        if self.config["eval_args"]["order"] == "TO":
+            if self.time_field not in self.inter_feat:
+                raise DataError(
+                    f"'{self.dataset_name}' is to be split by time, but no column '{self.time_field}' is loaded: name "
+                    "it as TIME_FIELD, and in load_col."
+                )
+            # RecBole sorts by single precision, in which the seconds of two minutes are one.
+            columns[self.time_field] = pd.factorize(self.inter_feat[self.time_field], sort=True)[0].astype(float)
+        columns[_ROW_COLUMN] = np.arange(len(self.inter_feat))
+        numbers.inter_feat = pd.DataFrame(columns)
+        codes = np.full(len(self.inter_feat), LEFT_OUT, dtype=np.int8)
+        for code, part in enumerate(super(RLMRecDataset, numbers).build()):
+            codes[part.inter_feat[_ROW_COLUMN].numpy()] = code
+        return codes
+
+    def write_split(self, path: Path) -> None:
+        """Freeze the split that :meth:`draw_split` made.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        assert self._raw_ids is not None and self.recipe is not None, "a split was drawn"
+        try:
+            write_packed_split(path, *self._raw_ids, self._raw_codes(), self.recipe.record())
+        except OSError as error:
+            raise DataError(
+                f"The split cannot be frozen: '{path}' cannot be written ({error}). Without it another seed would be "
+                "another split; give a data_path that is writable."
+            ) from error
+
+    def freeze_split(self, path: Path) -> bool:
+        """Draw a split and freeze it, unless something fixes it already; return whether it was.
+
+        Raises:
+            DataError: see :meth:`draw_split` and :meth:`write_split`.
+        """
+        # Parts, a column and a file of the user's are the same whatever the seed, and so is what was frozen before.
+        if self.benchmark_filename_list is not None or _SPLIT_COLUMN in self.field2type:
+            return False
+        self.draw_split()
+        self.write_split(path)
+        return True
 
     # ------------------------------------------------------------------ splitting
 
@@ -181,29 +389,44 @@ class RLMRecDataset(Dataset):
         """Split into training, validation and test, in this order.
 
         Raises:
-            DataError: a part is empty, or ``cold_nodes: error`` and there are some.
+            DataError: a part is empty, unless the frozen split was made without it; or ``cold_nodes: error`` and there
+                are some.
         """
-        parts = self._build_from_codes() if _SPLIT_COLUMN in self.field2type else super().build()
+        if self._drawn is not None or _SPLIT_COLUMN in self.field2type:
+            parts = self._build_from_codes(self._codes_of_column() if self._drawn is None else self._drawn)
+        else:
+            parts = super().build()
+            drawn = SplitRecipe.of(self.config["eval_args"], self.config["seed"])
+            self.split_origin = self.split_origin or str(drawn)
         for part, name in zip(parts, SPLIT_NAMES):
-            if len(part.inter_feat) == 0:
-                raise DataError(
-                    f"The {name} split of '{self.dataset_name}' has no interaction; training, validation and test all "
-                    "need some. Check split_file, the split column, benchmark_filename or eval_args."
-                )
+            self._require_interactions(name, len(part.inter_feat))
         parts[0]._is_training_split = True
         parts[0]._semantic = {}  # what was read before there was a split has not been checked against it
         self._check_cold_nodes(parts[0])
         return parts
 
-    def _build_from_codes(self) -> list[Dataset]:
+    def _require_interactions(self, name: str, size: int) -> None:
+        if size == 0 and name not in self._empty_parts:
+            raise DataError(
+                f"The {name} split of '{self.dataset_name}' has no interaction; training, validation and test all "
+                "need some. Check split_file, the split column, benchmark_filename or eval_args."
+            )
+
+    def _codes_of_column(self) -> np.ndarray:
+        """Return the code of each interaction that is left after filtering."""
+        ids = np.asarray(self.inter_feat[_SPLIT_COLUMN])
+        code_of = {name: code for code, name in enumerate(SPLIT_NAMES)}
+        codes = np.array([code_of.get(str(name), LEFT_OUT) for name in self.field2id_token[_SPLIT_COLUMN]], np.int8)
+        return codes[ids]
+
+    def _build_from_codes(self, codes: np.ndarray) -> list[Dataset]:
         self._change_feat_format()
-        ids = self.inter_feat[_SPLIT_COLUMN]
-        id_of = self.field2token_id[_SPLIT_COLUMN]
-        rows = [(ids == id_of[name]).nonzero().squeeze(1) if name in id_of else [] for name in SPLIT_NAMES]
-        left_out = len(ids) - sum(map(len, rows))
+        rows = [torch.from_numpy(np.flatnonzero(codes == code)) for code in range(len(SPLIT_NAMES))]
+        left_out = len(codes) - sum(map(len, rows))
         if left_out:
             self.logger.info(f"{left_out} interactions belong to no part of the split and are left out.")
-        self._del_col(self.inter_feat, _SPLIT_COLUMN)
+        if _SPLIT_COLUMN in self.field2type:
+            self._del_col(self.inter_feat, _SPLIT_COLUMN)
         self._drop_unused_col()
         return [self.copy(self.inter_feat[row]) for row in rows]
 
@@ -263,28 +486,35 @@ class RLMRecDataset(Dataset):
             path = metadata_path([source], name) or source
             for table in tables.values():
                 check_metadata(metadata, table, path)
-            self._check_leakage(metadata.get("train_sha256"), path)
+            self._check_leakage(metadata, path)
         fields: dict[Side, str] = {"user": self.uid_field, "item": self.iid_field}
         joined = {side: table.join(self.field2id_token[fields[side]]) for side, table in tables.items()}
         for table in tables.values():
             table.release()
         return joined
 
-    def _check_leakage(self, profiles_split: str | None, path: Path) -> None:
+    def _check_leakage(self, metadata: Mapping[str, Any], path: Path) -> None:
+        profiles_split = metadata.get("train_sha256")
         if profiles_split is None or not self._is_training_split:
             return
         training_split = _training_sha256(self)
-        if training_split != profiles_split:
-            message = (
-                f"{path}: the profiles were written from another training split ({profiles_split[:12]}...) than this "
-                f"run's ({training_split[:12]}...); they may hold validation or test interactions."
-            )
-            if self.config["leakage"] == "error":
-                raise DataError(
-                    f"{message} Write them again from this split with `recbole-rlmrec build-semantics --dataset "
-                    f"{self.dataset_name}`, train on the split they were written from, or set leakage to warn."
-                )
+        if training_split == profiles_split:
+            return
+        message = (
+            f"{path}: the profiles were written from another training split ({profiles_split[:12]}...) than this "
+            f"run's ({training_split[:12]}...); they may hold validation or test interactions."
+        )
+        if self.config["leakage"] == "warn":
             self.logger.warning(message)
+            return
+        if "writer" in metadata:  # this package's writers know which profiles are to be written again
+            remedy = (
+                f"Write what is stale again, and freeze the split, with `{self.config.command(*_WRITE_AGAIN)}`; "
+                f"{CHOICES_AGAIN}"
+            )
+        else:
+            remedy = "Make them again from this split's training interactions"
+        raise DataError(f"{message} {remedy}. `--leakage=warn` trains all the same.")
 
 
 @contextmanager
@@ -327,18 +557,38 @@ def fingerprint(training: Any, *, with_embeddings: bool) -> dict[str, str]:
     return hashes
 
 
+def training_sha256_of(dataset: Any, codes: np.ndarray) -> str:
+    """Hash the pairs of a split that was drawn and not built.
+
+    Args:
+        dataset: all interactions.
+        codes: ``[N]``, of each that is left after filtering.
+    """
+    return _pairs_sha256(dataset, codes == SPLIT_NAMES.index("train"))
+
+
+def _pairs_sha256(dataset: Any, rows: Any) -> str:
+    columns = (
+        (dataset.field2id_token[field], np.asarray(dataset.inter_feat[field])[rows])
+        for field in (dataset.uid_field, dataset.iid_field)
+    )
+    (user_tokens, users), (item_tokens, items) = columns
+    return numbered_pairs_sha256(user_tokens, users, item_tokens, items)
+
+
+def inter_columns(config: Any) -> tuple[Path, dict[str, str]]:
+    """Return the file of a dataset's interactions, and the type of each of its columns; none where it is not there."""
+    path = Path(config["data_path"]) / f"{config['dataset']}.inter"
+    return path, dict(Table.of(config, path).types) if path.is_file() else {}
+
+
 #: Training split -> hash of its pairs. A run asks for it several times, and for millions of pairs it takes seconds.
 _TRAINING_SHA256: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def _training_sha256(training: Any) -> str:
     if training not in _TRAINING_SHA256:
-        columns = (
-            (training.field2id_token[field], training.inter_feat[field].numpy())
-            for field in (training.uid_field, training.iid_field)
-        )
-        (user_tokens, users), (item_tokens, items) = columns
-        _TRAINING_SHA256[training] = numbered_pairs_sha256(user_tokens, users, item_tokens, items)
+        _TRAINING_SHA256[training] = _pairs_sha256(training, slice(None))
     return _TRAINING_SHA256[training]
 
 

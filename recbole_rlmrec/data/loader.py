@@ -172,6 +172,23 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         return by_user
 
 
+class EmptyLoader:
+    """Stands for the loader of a part that was left out of the split: it gives no batch.
+
+    Args:
+        dataset: the part, which holds no interaction.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Interaction]:
+        return iter(())
+
+
 class _ItemLists:
     """A list of items for each row, end to end in one tensor.
 

@@ -14,7 +14,8 @@ from recbole.utils import ModelType
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.dataset import RLMRecDataset, reading
-from recbole_rlmrec.data.loader import FullSortLoader, TrainLoader
+from recbole_rlmrec.data.frozen import frozen_path
+from recbole_rlmrec.data.loader import EmptyLoader, FullSortLoader, TrainLoader
 from recbole_rlmrec.data.recbole_reader import RecBoleReader
 from recbole_rlmrec.data.sampler import PairSampler
 from recbole_rlmrec.errors import DataError, SettingError
@@ -23,6 +24,22 @@ from recbole_rlmrec.recbole_names import recbole_name
 _logger = logging.getLogger(__name__)
 
 _PHASES = ["train", "valid", "test"]
+
+
+class _KnowledgeDataset(RLMRecDataset, recbole_datasets.KnowledgeBasedDataset):
+    """RecBole's dataset with a knowledge graph, split as ours."""
+
+
+class _DecisionTreeDataset(RLMRecDataset, recbole_datasets.DecisionTreeDataset):
+    """RecBole's dataset for decision trees, split as ours."""
+
+
+#: Where a file fixes the split. A sequential model's dataset makes sequences of rows, which no such file knows.
+_SPLIT_BY_FILE = {
+    ModelType.CONTEXT: RLMRecDataset,
+    ModelType.KNOWLEDGE: _KnowledgeDataset,
+    ModelType.DECISIONTREE: _DecisionTreeDataset,
+}
 
 _OTHER_DATASETS = {
     ModelType.SEQUENTIAL: recbole_datasets.SequentialDataset,
@@ -35,13 +52,25 @@ _OTHER_DATASETS = {
 def create_dataset(config: Any) -> Any:
     """Build the dataset of a run: ours for general recommenders, RecBole's for its other kinds of model.
 
+    Where a file fixes the split, those other kinds follow it as well, but for models that read sequences.
+
     RecBole's function of this name would also unpickle a dataset it finds in ``checkpoint_dir``.
 
     Raises:
         DataError: a file is missing or malformed.
     """
     own = getattr(recbole_datasets, f"{config['model']}Dataset", None)
-    dataset_class = own or _OTHER_DATASETS.get(config["MODEL_TYPE"], RLMRecDataset)
+    kind = config["MODEL_TYPE"]
+    dataset_class = own or _OTHER_DATASETS.get(kind, RLMRecDataset)
+    frozen = frozen_path(config)
+    if frozen is not None or config["split_file"] is not None:
+        if own is None and kind in _SPLIT_BY_FILE:
+            dataset_class = _SPLIT_BY_FILE[kind]
+        elif frozen is not None and not issubclass(dataset_class, RLMRecDataset):
+            _logger.warning(
+                f"{config['model']} reads sequences and splits them itself: the frozen split of {frozen.name} is not "
+                "used, and its results do not compare with those of models that use it."
+            )
     if issubclass(dataset_class, RLMRecDataset):
         return dataset_class(config)
     with reading(config), compat.tables_read_by(RecBoleReader(config)):
@@ -55,7 +84,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     training items are masked, as in the official RLMRec code.
 
     Returns:
-        The loaders of training, validation and test data.
+        The loaders of training, validation and test data; an :class:`EmptyLoader` for a part that the split leaves out.
 
     Raises:
         DataError: a part is empty, or a user has every item, so that nothing is left to sample.
@@ -79,6 +108,8 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     train_data = loader(config, parts[0], samplers[0], *knowledge, shuffle=config["shuffle"])
     valid_data, test_data = (
         _evaluation_loader(config, phase, sampler)(config, part, sampler, shuffle=False)
+        if len(part.inter_feat)
+        else EmptyLoader(part)
         for phase, part, sampler in zip(("valid", "test"), parts[1:], samplers[1:])
     )
     _logger.info(f"Batches: {len(train_data)} training, {len(valid_data)} validation, {len(test_data)} test.")

@@ -35,7 +35,7 @@ from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.reading.regular import open_regular
-from recbole_rlmrec.reading.shape import Count
+from recbole_rlmrec.reading.shape import Count, PlainValue
 from recbole_rlmrec.wording import count, example_pairs
 
 SPLIT_NAMES = ("train", "valid", "test")
@@ -63,6 +63,7 @@ class _Packed:
     interactions: Count
     source_sha256: str
     codes: str
+    made: dict[str, PlainValue] | None = None
 
 
 _TRAIN = SPLIT_NAMES.index("train")
@@ -113,7 +114,13 @@ def numbered_pairs_sha256(user_tokens: ArrayLike, users: np.ndarray, item_tokens
     return _sha256(_Column.of_numbers(user_tokens, users), _Column.of_numbers(item_tokens, items))
 
 
-def write_packed_split(path: str | Path, users: ArrayLike, items: ArrayLike, codes: ArrayLike) -> None:
+def write_packed_split(
+    path: str | Path,
+    users: ArrayLike,
+    items: ArrayLike,
+    codes: ArrayLike,
+    made: Mapping[str, Any] | None = None,
+) -> None:
     """Write the split of all interactions of a dataset as a packed file.
 
     The file is JSON. ``codes`` is the base64 of two bits an interaction: of the interactions in sorted order, the first
@@ -125,6 +132,7 @@ def write_packed_split(path: str | Path, users: ArrayLike, items: ArrayLike, cod
         users: ``[N]``, user tokens (str).
         items: ``[N]``, item tokens (str).
         codes: ``[N]``, the position in ``SPLIT_NAMES``, or ``LEFT_OUT``.
+        made: how the split was made, see :class:`~recbole_rlmrec.data.frozen.SplitRecipe`; only messages read it.
 
     Raises:
         DataError: the lengths differ, a code is unknown, or no interaction is for training.
@@ -138,6 +146,7 @@ def write_packed_split(path: str | Path, users: ArrayLike, items: ArrayLike, cod
         "order": ORDER,
         "interactions": len(order),
         "source_sha256": _sorted_pairs_sha256(user_column, item_column, order),
+        **({} if made is None else {"made": dict(made)}),
         "codes": base64.b64encode(_pack(code_array[order])).decode("ascii"),
     }
     with atomic_path(path) as temporary:
@@ -150,6 +159,7 @@ def read_split(
     items: ArrayLike,
     user_field: str = "user_id",
     item_field: str = "item_id",
+    remedy: str = "",
 ) -> np.ndarray:
     r"""Read the split of a dataset's interactions, from a packed file or a text table.
 
@@ -164,6 +174,7 @@ def read_split(
         items: ``[N]``, item tokens of the dataset's interactions.
         user_field: name of the table's user column.
         item_field: name of the table's item column.
+        remedy: what else to do about a packed file of other data.
 
     Returns:
         ``[N]`` int8, one code for each given interaction: the position in ``SPLIT_NAMES``, or ``LEFT_OUT``.
@@ -178,8 +189,8 @@ def read_split(
             f"There is no split file '{path}'. Expected a packed split (NAME.split.json) or a tab-separated table "
             f"with the columns {user_field}, {item_field} and split. Check the path, or write the file."
         )
-    if source.name.endswith(".json") or _starts_like_json(source):
-        codes = _read_packed(source, user_column, item_column)
+    if is_packed(source):
+        codes = _read_packed(source, user_column, item_column, remedy)
     else:
         codes = _read_table(source, user_column, item_column, user_field, item_field)
     return _require_train(codes, f"'{source}'")
@@ -473,34 +484,46 @@ def _n_bytes(n_interactions: int) -> int:
     return -(-n_interactions // _CODES_PER_BYTE)
 
 
-def _starts_like_json(path: Path) -> bool:
+def is_packed(path: Path) -> bool:
+    """Return whether a split file is taken for a packed one, by its name or its first character."""
+    if path.name.endswith(".json"):
+        return True
     with open_regular(path) as stream:
         return stream.read(64).lstrip().startswith(b"{")
 
 
-def _read_packed(path: Path, users: _Column, items: _Column) -> np.ndarray:
+def read_recipe(path: Path) -> Mapping[str, Any] | None:
+    """Read how a packed split was made, as it says itself; None where it does not.
+
+    Raises:
+        DataError: the file is no packed split.
+    """
+    return _PACKED.read(path, _Packed).made
+
+
+def _read_packed(path: Path, users: _Column, items: _Column, remedy: str) -> np.ndarray:
     document = _PACKED.read(path, _Packed)
     n_interactions = len(users)
     if document.interactions != n_interactions:
         raise DataError(
             f"'{path}' splits {document.interactions} interactions, but the dataset has {n_interactions}. "
             "The split belongs to other data, or a filter removed rows first: use the split made for this data, "
-            "before any filtering."
+            f"before any filtering{remedy}."
         )
     order = _pair_order(users, items)
-    _require_same_pairs(path, document, _sorted_pairs_sha256(users, items, order))
+    _require_same_pairs(path, document, _sorted_pairs_sha256(users, items, order), remedy)
     codes = np.empty(n_interactions, dtype=np.int8)
     codes[order] = _unpack(_packed_bytes(path, document, n_interactions), n_interactions)
     return codes
 
 
-def _require_same_pairs(path: Path, document: _Packed, data_sha256: str) -> None:
+def _require_same_pairs(path: Path, document: _Packed, data_sha256: str, remedy: str) -> None:
     """Raise unless the split was made for the data of this hash."""
     if document.source_sha256 != data_sha256:
         raise DataError(
             f"The split '{path}' belongs to other data: it was made for (user, item) pairs with the SHA-256 "
             f"{document.source_sha256[:12]}..., the dataset's have {data_sha256[:12]}... Use the split made for "
-            "this data, or the data this split was made for."
+            f"this data, or the data this split was made for{remedy}."
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from recbole.utils import init_seed
 
 from recbole_rlmrec.data.dataset import RLMRecDataset
+from recbole_rlmrec.data.frozen import frozen_name
 from recbole_rlmrec.data.split import pairs_sha256
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.text.corpus import Corpus, Item, Review
@@ -29,7 +30,7 @@ _logger = logging.getLogger(__name__)
 _OCCURRENCE = "rlmrec_occurrence"
 
 
-def load_corpus(config: Any) -> Corpus:
+def load_corpus(config: Any, freeze: Callable[[str], None] | None = None) -> Corpus:
     """Load the texts of the dataset of a configuration, split as its training is.
 
     Items come from ``items.jsonl`` in the dataset's folder where there is one, else from the columns of the ``.item``
@@ -42,6 +43,9 @@ def load_corpus(config: Any) -> Corpus:
 
     Args:
         config: an :class:`~recbole_rlmrec.config.RLMRecConfig`.
+        freeze: if given, a split that nothing fixes yet is frozen beside the dataset before this returns, since what is
+            written from its training interactions is true of no other; it is called with a line that says which split
+            there is.
 
     Raises:
         DataError: a file is missing, malformed, lacks a column that the configuration names, or knows none of the
@@ -49,10 +53,21 @@ def load_corpus(config: Any) -> Corpus:
     """
     # A split that RecBole draws is the training's only from the training's seed.
     init_seed(config["seed"], config["reproducibility"])
-    dataset = RLMRecDataset(config, columns_of_interactions(config))
+    dataset = RLMRecDataset(config, columns_of_interactions(config), split_use="freeze" if freeze else "take")
     fields = dataset.uid_field, dataset.iid_field
     user_tokens, item_tokens = ([str(token) for token in dataset.field2id_token[field][1:]] for field in fields)
     n_rows = _number_repeats(dataset, fields)
+    if freeze is not None:
+        path = Path(config.data_folders[0]) / frozen_name(config["dataset"])
+        is_new = dataset.freeze_split(path)
+        freeze(
+            f"split: {dataset.split_origin}"
+            + (
+                f", frozen in {path}: every training of {config['dataset']} uses it, whatever its seed"
+                if is_new
+                else ""
+            )
+        )
     parts = [_interactions(part, fields, config["TIME_FIELD"]) for part in dataset.build()]
     training = [(row.user, row.item) for row in parts[0]]
     held_out = frozenset((row.user, row.item) for row in parts[1] + parts[2])

@@ -138,6 +138,7 @@ class SafeTrainerMixin:
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
         self.fingerprint = fingerprint(dataset_of(train_data), with_embeddings=self.config.reads_semantic_embeddings)
+        self._require_an_end(valid_data)
         self._begin_watching(train_data, valid_data)
         ended = []
 
@@ -180,6 +181,23 @@ class SafeTrainerMixin:
         )
 
     # ------------------------------------------------------------------ early stopping and the popularity ranking
+
+    def _require_an_end(self, valid_data: Any) -> None:
+        """Refuse to train without validation for as many epochs as early stopping would need at most.
+
+        Raises:
+            SettingError: nothing is for validation, and nobody said how many epochs there are.
+        """
+        if valid_data is None or valid_data or not self.trains_in_steps:
+            return
+        given = getattr(self.config, "external_config_dict", {}).get("epochs")
+        if given is None:
+            raise SettingError(
+                f"The split of '{self.config['dataset']}' has no validation part, so early stopping cannot say when to "
+                "end. Give the number of epochs, such as --epochs=50: a run with validation logs its best epoch, and "
+                "its result holds it as best_epoch (counted from 0)."
+            )
+        self.logger.info(f"No validation part: all {self.epochs} epochs are trained, and the last one is kept.")
 
     def _begin_watching(self, train_data: Any, valid_data: Any) -> None:
         """Prepare early stopping, and the ranking that validations are compared with."""

@@ -91,7 +91,8 @@ def test_held_out_interactions_in_profiles_are_a_leak(tmp_path: Path) -> None:
     assert report.leaks.used_held_out == (("u", "b"), ("v", "b"))
     assert report.leaks.used_unknown == (("u", "e"),)
     assert report.has_leak
-    assert "verdict: LEAK. 2 held-out interactions used in profiles; write the profiles again." in str(report)
+    verdict = "verdict: LEAK. 2 held-out interactions used in profiles; write the profiles again, with build-semantics "
+    assert f"{verdict}--overwrite" in str(report)
 
 
 def test_training_interactions_in_profiles_are_no_leak(tmp_path: Path) -> None:

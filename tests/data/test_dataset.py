@@ -259,6 +259,7 @@ def test_empty_part(world: World, absent: str) -> None:
 
 def test_empty_part_by_ratio(whole: Path) -> None:
     ratios = {"split": {"RS": [0.8, 0.0, 0.2]}, "group_by": None}
+    (whole / "whole" / "whole.split.json").unlink()
     assert refused(whole, "whole", eval_args=ratios).startswith("The valid split of 'whole' has no interaction;")
 
 
@@ -680,14 +681,32 @@ def training_sha256(world: World) -> str:
     return hashlib.sha256("".join(f"{user}\t{item}\n" for user, item in lines).encode()).hexdigest()
 
 
-def test_profiles_of_another_split_are_a_warning(world: World, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("writer", "remedy"),
+    [
+        ({}, "Make them again from this split's training interactions. "),
+        (
+            {"writer": "template"},
+            "Write what is stale again, and freeze the split, with `recbole-rlmrec build-semantics --dataset=tiny "
+            '--data_path={root} \'--benchmark_filename=["train", "valid", "test"]\' --overwrite`; give it the text '
+            "columns, the writer and the encoder that it had before, if you chose any. ",
+        ),
+    ],
+)
+def test_profiles_of_another_split_are_an_error(
+    world: World, caplog: pytest.LogCaptureFixture, writer: dict[str, str], remedy: str
+) -> None:
     path = world.folder / "tiny.semantic.json"
-    path.write_text(json.dumps({"dimension": 12, "train_sha256": "0123456789abcdef" * 4}))
-    world.model("LightGCN_RLMRecGen")
-    assert warnings_in(caplog) == [
+    path.write_text(json.dumps({"dimension": 12, "train_sha256": "0123456789abcdef" * 4, **writer}))
+    found = (
         f"{path}: the profiles were written from another training split (0123456789ab...) than this run's "
         f"({training_sha256(world)[:12]}...); they may hold validation or test interactions."
-    ]
+    )
+    with pytest.raises(DataError) as error:
+        world.model("LightGCN_RLMRecGen")
+    assert str(error.value) == f"{found} {remedy.format(root=world.root)}`--leakage=warn` trains all the same."
+    world.model("LightGCN_RLMRecGen", leakage="warn")
+    assert warnings_in(caplog) == [found]
 
 
 @pytest.mark.parametrize("with_hash", [True, False])
@@ -706,7 +725,7 @@ def test_a_base_model_does_not_warn_of_leakage(world: World, caplog: pytest.LogC
 
 def test_leakage_is_said_also_where_embeddings_were_read_before(world: World, caplog: pytest.LogCaptureFixture) -> None:
     (world.folder / "tiny.semantic.json").write_text(json.dumps({"train_sha256": "0" * 64}))
-    dataset = create_dataset(world.config("LightGCN_RLMRecCon"))
+    dataset = create_dataset(world.config("LightGCN_RLMRecCon", leakage="warn"))
     dataset.get_preload_weight("useremb")
     dataset.build()[0].semantic_embedding("user")
     assert any("another training split" in message for message in warnings_in(caplog))
