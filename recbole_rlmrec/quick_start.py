@@ -33,6 +33,9 @@ from recbole_rlmrec.training.trainer import trainer_class
 
 _logger = logging.getLogger(__name__)
 
+#: Where models come from that need not be said where they come from.
+_KNOWN_PACKAGES = ("recbole_rlmrec.", "recbole.")
+
 #: What may differ between two trainings that have the same outcome; data are compared by their hashes.
 _OF_NO_MATTER = OUTPUT_SETTINGS | {"dataset", "base_first"}
 
@@ -269,7 +272,8 @@ def _train(
     train_data, valid_data, test_data = data.loaders
     recommender = _built(config, dataset_of(train_data)).to(config["device"])
     _logger.info(recommender)
-    trainer = trainer_class(config)(config, recommender)
+    with config.foreign_errors_said(f"The training of {config['model']} could not be prepared"):
+        trainer = trainer_class(config)(config, recommender)
     trainer.base_record = base.record() if base is not None else None
     try:
         if resume_from:
@@ -485,10 +489,14 @@ def _built(config: RLMRecConfig, dataset: Any) -> Any:
     """Build a configuration's model; some of RecBole's import a package only then (KGAT: dgl).
 
     Raises:
-        SettingError: that package is missing.
+        SettingError: that package is missing, the tables do not fit in memory, or others' code fails.
     """
+    module = config.model_class.__module__
+    name = config["model"] if module.startswith(_KNOWN_PACKAGES) else f"{config['model']} (of {module})"
+    n_nodes = sum(dataset.num(field) for field in (dataset.uid_field, dataset.iid_field) if field)
     try:
-        return config.model_class(config, dataset)
+        with config.foreign_errors_said(f"{name} could not be built"), config.check_memory(n_nodes):
+            return config.model_class(config, dataset)
     except ModuleNotFoundError as error:
         raise SettingError(missing_package(config["model"], error)) from error
 

@@ -24,7 +24,7 @@ FLOORS = (
     ("text", "encoder"),
     ("data",),
     ("ops", "parts"),
-    ("run_settings",),
+    ("run_settings", "recbole_settings"),
     ("settings", "openai_client"),
     ("sides", "recbole_names", "known_datasets", "resources", "compat", "wording", "files", "version"),
     ("errors",),

@@ -37,7 +37,8 @@ def create_dataset(config: Any) -> Any:
     """
     own = getattr(recbole_datasets, f"{config['model']}Dataset", None)
     dataset_class = own or _OTHER_DATASETS.get(config["MODEL_TYPE"], RLMRecDataset)
-    return dataset_class(config)
+    with config.foreign_errors_said(f"The dataset '{config['dataset']}' could not be read"):
+        return dataset_class(config)
 
 
 def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
@@ -51,12 +52,25 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
     Raises:
         DataError: a part is empty, or a user has every item, so that nothing is left to sample.
-        SettingError: ``topk`` asks for more items than there are.
+        SettingError: ``topk`` or the number of sampled negatives asks for more items than there are, or RecBole fails.
     """
+    with config.foreign_errors_said(f"The dataset '{config['dataset']}' could not be split into batches"):
+        return _loaders(config, dataset)
+
+
+def _loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     parts = dataset.build()
     n_items, longest = dataset.num(config["ITEM_ID_FIELD"]) - 1, max(config["topk"])
     if longest > n_items:
         raise SettingError(f"topk={config['topk']}: '{config['dataset']}' has {n_items} items, fewer than {longest}.")
+    for phase in _PHASES:
+        wanted = config[f"{phase}_neg_sample_args"]["sample_num"]
+        if isinstance(wanted, int) and wanted >= n_items:
+            setting = "train_neg_sample_args" if phase == "train" else "eval_args"
+            raise SettingError(
+                f"{setting} asks for {wanted:,} sampled items beside each positive one; '{config['dataset']}' has "
+                f"{n_items:,} items. Ask for fewer."
+            )
     try:
         samplers = _create_samplers(config, dataset, parts)
     except ValueError as error:
