@@ -40,7 +40,7 @@ from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.recbole_settings.columns import check_columns, read_headers
 from recbole_rlmrec.recbole_settings.declared import FORMER_NAMES, check_recbole_settings
 from recbole_rlmrec.recbole_settings.effects import Run, without_effect
-from recbole_rlmrec.recbole_settings.escapes import said_in_a_sentence
+from recbole_rlmrec.recbole_settings.escapes import explained, said_in_a_sentence
 from recbole_rlmrec.recbole_settings.evaluation import check_evaluation, fitting_valid_metric
 from recbole_rlmrec.recbole_settings.memory import check_embedding_size, within_memory
 from recbole_rlmrec.resources import class_file, resource_folder
@@ -347,6 +347,10 @@ class RLMRecConfig(Config):
             failure: what to say of it, such as "LightGCN could not be built".
         """
         return said_in_a_sentence(failure, self.external_config_dict, self._origins)
+
+    def explained(self, error: BaseException) -> str:
+        """Return the words of a foreign error, and the settings that they or the failing lines name."""
+        return explained(error, self.external_config_dict, self._origins)
 
     def check_memory(self, n_nodes: int) -> AbstractContextManager[None]:
         """Refuse settings with which the tables of a model cannot fit in memory, now and while it is built.

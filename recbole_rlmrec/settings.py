@@ -62,6 +62,8 @@ class Range:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
+        if self.low == -float("inf") and self.high == float("inf"):
+            return kind
         if self.high == float("inf"):
             return f"{kind} {'at least' if self.includes_low else 'above'} {self.low:.10g}"
         left, right = "[" if self.includes_low else "(", "]" if self.includes_high else ")"
@@ -87,7 +89,7 @@ class Choice:
         return value in self.words
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(self.words)
+        return "one of " + ", ".join(self.words) if len(self.words) > 1 else self.words[0]
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,9 @@ class RLMRecDataset(Dataset):
             raise
         except (ValueError, KeyError) as error:
             raise DataError(
-                f"RecBole cannot read the dataset '{self.dataset_name}' in '{self.dataset_path}': {error}. Expected "
-                "UTF-8 files with a typed header such as 'user_id:token<TAB>item_id:token' and at least one row."
+                f"RecBole cannot read the dataset '{self.dataset_name}' in '{self.dataset_path}': "
+                f"{self.config.explained(error)} Expected UTF-8 files with a typed header such as "
+                "'user_id:token<TAB>item_id:token' and at least one row."
             ) from error
 
     def _load_data(self, token: str, dataset_path: str) -> None:

@@ -52,7 +52,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
     Raises:
         DataError: a part is empty, or a user has every item, so that nothing is left to sample.
-        SettingError: ``topk`` or the number of sampled negatives asks for more items than there are, or RecBole fails.
+        SettingError: ``topk`` or ``eval_args`` asks for more items than there are, or RecBole fails.
     """
     with config.foreign_errors_said(f"The dataset '{config['dataset']}' could not be split into batches"):
         return _loaders(config, dataset)
@@ -63,13 +63,12 @@ def _loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     n_items, longest = dataset.num(config["ITEM_ID_FIELD"]) - 1, max(config["topk"])
     if longest > n_items:
         raise SettingError(f"topk={config['topk']}: '{config['dataset']}' has {n_items} items, fewer than {longest}.")
-    for phase in _PHASES:
+    for phase in _PHASES[1:]:
         wanted = config[f"{phase}_neg_sample_args"]["sample_num"]
         if isinstance(wanted, int) and wanted >= n_items:
-            setting = "train_neg_sample_args" if phase == "train" else "eval_args"
             raise SettingError(
-                f"{setting} asks for {wanted:,} sampled items beside each positive one; '{config['dataset']}' has "
-                f"{n_items:,} items. Ask for fewer."
+                f"eval_args={config['eval_args']} ranks among {wanted:,} sampled items; '{config['dataset']}' has "
+                f"{n_items:,}. Ask for fewer, or for the mode full."
             )
     try:
         samplers = _create_samplers(config, dataset, parts)

@@ -38,6 +38,7 @@ from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text_digest
 from recbole_rlmrec.errors import DataError, ServiceError
 from recbole_rlmrec.files import atomic_path, try_lock
+from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.sides import SIDES, Side
 
 _logger = logging.getLogger(__name__)
@@ -309,7 +310,8 @@ class Job:
                 self._kept.clear()  # this job began without them
             n_texts = {side: len(self.sides[side].texts) for side in SIDES}
             if self.encoder.learns_from_texts and state.done != n_texts:
-                self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
+                with failures_named("encoder", self.encoder):
+                    self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
             self._resumed = sum(state.done.values())
             started = time.perf_counter()
             with tqdm(
@@ -396,7 +398,7 @@ class Job:
     def _vectors(self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: int | None) -> np.ndarray:
         """Encode a block and check it; ``[n, D]`` as it is stored."""
         try:
-            vectors = np.asarray(self.encoder.encode(texts), dtype=np.float32)
+            vectors = np.asarray(failures_named("encoder", self.encoder)(self.encoder.encode)(texts), dtype=np.float32)
         except TextRefusedError as error:
             raise ServiceError(
                 f"The profile of the {side} {tokens[error.position]!r} ({len(texts[error.position]):,} characters) "

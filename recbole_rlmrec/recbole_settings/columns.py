@@ -90,15 +90,21 @@ def check_columns(
 
 def _named(settings: Mapping[str, Any], external: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
     """Yield setting, column, the kinds of files that may have it, and the beginning of the type that it must have."""
+    names = [name for name in ("load_col", "unload_col") if "inter" in (external.get(name) or {})]
+    for field in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
+        if names and field not in external and settings.get(field) is not None:
+            yield names[0], settings[field], ("inter",), ""
     has_parts = settings["benchmark_filename"] is not None
     is_split = has_parts or settings.get("split_file") is not None
     if settings["eval_args"].get("order") == "TO" and not is_split and "eval_args" in external:
         yield "eval_args", settings["TIME_FIELD"], ("inter",), ""
-    for column, wanted in (settings.get("val_interval") or {}).items():
+    # Files of additional_feat_suffix have columns too.
+    has_more_files = bool(settings.get("additional_feat_suffix"))
+    for column, wanted in () if has_more_files else (settings.get("val_interval") or {}).items():
         yield "val_interval", column, _SOURCES, "float" if isinstance(wanted, str) else "token"
     for column in settings.get("threshold") or {}:
         yield "threshold", column, ("inter",), ""
-    for column in settings.get("normalize_field") or ():
+    for column in () if has_more_files else settings.get("normalize_field") or ():
         yield "normalize_field", column, _SOURCES, ""
 
 
@@ -123,4 +129,4 @@ def _remedy(settings: Mapping[str, Any], source: str, column: str) -> str:
 def _columns(column: str, header: Mapping[str, str]) -> str:
     near = difflib.get_close_matches(column, header, n=1)
     advice = f"Did you mean '{near[0]}'? " if near else ""
-    return f"{advice}Its columns are {', '.join(header)}."
+    return f"{advice}The columns are {', '.join(header)}."

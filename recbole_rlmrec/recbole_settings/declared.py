@@ -55,6 +55,7 @@ _NAME = Text("a name")
 _NAMES = ListOf(_NAME, "a list of names", may_be_empty=True)
 _NAMES_OR_NONE = _or_nothing(_NAMES)
 _FLAG_OR_NONE = _or_nothing(FLAG)
+_ANY_NUMBER = Range(-float("inf"), includes_low=False)
 _PLACES = Range(1, 16, whole=True)
 _DROPOUT = Range(0, 1, includes_high=False)
 _WIDTHS = ListOf(COUNT, "a list of whole numbers at least 1", may_be_empty=True)
@@ -76,8 +77,9 @@ _SAMPLED = MappingOf(
     "a mapping such as {distribution: uniform, sample_num: 1}",
     {
         "distribution": Either(Choice(("uniform", "popularity", "none", "None")), Nothing()),
-        "sample_num": Either(COUNT, Choice(("none",))),
-        "alpha": Either(Range(0, 10), Choice(("none",))),
+        "sample_num": Range(1, 100_000, whole=True),
+        # RecBole raises shares of 1e-6 and less to it: larger powers are 0.
+        "alpha": Range(0, 10),
         "dynamic": FLAG,
         "candidate_num": COUNT_OR_NONE,
     },
@@ -101,7 +103,7 @@ _CLIPPED = MappingOf(
     },
     required=("max_norm",),
 )
-_VALUES = Either(Intervals(), ListOf(Either(_TEXT, Range(float("-inf"))), "a list of values"))
+_VALUES = Either(Intervals(), ListOf(Either(_TEXT, _ANY_NUMBER), "a list of values"))
 
 #: Name -> kind, example, meaning.
 RECBOLE_SETTINGS: dict[str, _Declared] = {
@@ -187,7 +189,7 @@ RECBOLE_SETTINGS: dict[str, _Declared] = {
     "user_inter_num_interval": _Declared(_or_nothing(Intervals()), "[10,inf)", "interactions of the users to keep"),
     "item_inter_num_interval": _Declared(_or_nothing(Intervals()), "[10,inf)", "interactions of the items to keep"),
     "threshold": _Declared(
-        _or_nothing(MappingOf("one column and a number", {}, values=Range(float("-inf")), length=1)),
+        _or_nothing(MappingOf("one column and a number", {}, values=_ANY_NUMBER, length=1)),
         "{rating: 3}",
         "values from which on an interaction is labelled 1",
     ),

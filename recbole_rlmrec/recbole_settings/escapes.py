@@ -42,11 +42,21 @@ def said_in_a_sentence(failure: str, external: Mapping[str, Any], origins: Mappi
     except Exception as error:
         if _is_ours(error.__traceback__) or _OUT_OF_MEMORY.search(str(error)):
             raise
-        # What a foreign line was given may be wrong in any layer; what the user changed is likeliest.
-        named = [given(name, external[name], origins.get(name, "")) for name in _settings_in(error, external)]
-        words = re.sub(r"\s+", " ", str(error)).strip()[:_SHOWN] or "without a word"
-        cause = f"Look at {', '.join(named)}." if named else "Look at the settings and the data that this step reads."
-        raise SettingError(f"{failure}: {type(error).__name__}: {words.rstrip('.')}. {cause}") from error
+        raise SettingError(f"{failure}: {explained(error, external, origins)}") from error
+
+
+def explained(error: BaseException, external: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """Return the words of a foreign error, and the settings that they or the failing lines name.
+
+    Args:
+        error: with its traceback.
+        external: the settings that the user gave; what is wrong is likeliest among them.
+        origins: where they come from.
+    """
+    named = [given(name, external[name], origins.get(name, "")) for name in _settings_in(error, external)]
+    words = re.sub(r"\s+", " ", str(error)).strip()[:_SHOWN] or "without a word"
+    cause = f"Look at {', '.join(named)}." if named else "Look at the settings and the data that this step reads."
+    return f"{type(error).__name__}: {words.rstrip('.')}. {cause}"
 
 
 def _frames(traceback: TracebackType | None) -> Iterator[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import scipy.sparse
 import torch
 
 from recbole_rlmrec.errors import CheckpointError
+from recbole_rlmrec.wording import listed
 
 CHECKPOINT_FORMAT = 1
 _CHECKPOINT_KEYS = (
@@ -94,13 +96,25 @@ def load_weights(model: Any, checkpoint: dict[str, Any], path: str | Path) -> No
     name = type(model).__name__
     if checkpoint["model"] != name:
         raise CheckpointError(f"'{path}' is a checkpoint of {checkpoint['model']}, not of {name}.")
-    try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+    misfits = _misfits(checkpoint["state_dict"], model.state_dict())
+    if misfits:
         raise CheckpointError(
-            f"'{path}' does not fit this {name}: {error} Load it with the dataset and settings it was trained with."
-        ) from error
+            f"'{path}' does not fit this {name}: {listed(misfits, 3)}. Load it with the dataset, the embeddings and "
+            "the settings it was trained with."
+        )
+    model.load_state_dict(checkpoint["state_dict"])
     model.load_other_parameter({key: unpack(value) for key, value in checkpoint["other_parameter"].items()})
+
+
+def _misfits(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Say which tensors of a checkpoint are not those of a model."""
+    misfits = [f"it lacks {name}" for name in wanted if name not in stored]
+    misfits += [f"it has {name}, which the model has not" for name in stored if name not in wanted]
+    for name in wanted:
+        there, here = (list(getattr(table.get(name), "shape", ())) for table in (stored, wanted))
+        if name in stored and there != here:
+            misfits.append(f"{name} has the shape {there} there and {here} here")
+    return misfits
 
 
 def pack(value: Any) -> Any:
