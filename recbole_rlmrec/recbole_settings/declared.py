@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.recbole_settings.kinds import (
     Either,
+    Infinity,
     Intervals,
     Kind,
     ListOf,
@@ -97,7 +98,7 @@ _CLIPPED = MappingOf(
     "a mapping such as {max_norm: 5, norm_type: 2}",
     {
         "max_norm": POSITIVE,
-        "norm_type": Either(POSITIVE, Choice(("inf",))),
+        "norm_type": Either(POSITIVE, Infinity()),
         "error_if_nonfinite": FLAG,
         "foreach": _FLAG_OR_NONE,
     },

@@ -19,6 +19,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _NOT_OF_SETTINGS = (RLMRecError, OSError, MemoryError, ImportError, RecursionError)
 #: How PyTorch begins to say that memory ran out, which is a RuntimeError on a CPU.
 _OUT_OF_MEMORY = re.compile("enforce fail|out of memory|can't allocate", re.IGNORECASE)
+#: Texts of so many characters are not looked for in a message.
+_SHORT = 2
 #: Characters of a foreign message that are shown.
 _SHOWN = 500
 
@@ -75,5 +77,17 @@ def _settings_in(error: BaseException, external: Mapping[str, Any]) -> list[str]
     """Return the given settings that the message or the lines of a traceback name, the likeliest first."""
     lines = [linecache.getline(file, number) for file, number in _frames(error.__traceback__)]
     by_message = [name for name in external if re.search(rf"\b{re.escape(name)}\b", str(error))]
+    quoted = set(re.findall(r"[\w.-]+", str(error)))
+    by_value = [name for name in external if not quoted.isdisjoint(_texts(external[name]))]
     by_line = [name for line in reversed(lines) for name in external if re.search(rf"\b{re.escape(name)}\b", line)]
-    return list(dict.fromkeys([*by_message, *by_line]))[:3]
+    return list(dict.fromkeys([*by_message, *by_value, *by_line]))[:3]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a value, short ones apart, which a message may hold by chance."""
+    if isinstance(value, str):
+        yield from [value] if len(value) > _SHORT else []
+    elif isinstance(value, Mapping):
+        yield from (text for entry in (*value, *value.values()) for text in _texts(entry))
+    elif isinstance(value, (list, tuple)):
+        yield from (text for entry in value for text in _texts(entry))

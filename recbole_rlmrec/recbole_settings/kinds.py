@@ -91,13 +91,24 @@ class Either:
 
 @dataclass(frozen=True)
 class Nothing:
-    """``None``, as text too, which RecBole takes for it."""
+    """``None``."""
 
     def __contains__(self, value: object) -> bool:
         return value is None
 
     def __str__(self) -> str:
         return "nothing (~)"
+
+
+@dataclass(frozen=True)
+class Infinity:
+    """The infinite number, which ranges leave out."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, float) and value == math.inf
+
+    def __str__(self) -> str:
+        return ".inf"
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ class MappingOf:
         return None
 
 
-Kind = Range | AutoOr | Choice | OfType | Text | Intervals | Either | Nothing | ListOf | MappingOf
+Kind = Range | AutoOr | Choice | OfType | Text | Intervals | Either | Nothing | Infinity | ListOf | MappingOf
 
 
 def flaw(kind: Kind, value: object) -> str:

@@ -185,8 +185,8 @@ def _refuse_settings_of_others(
             )
             for name in sorted(unknown.intersection(declared)):
                 raise SettingError(
-                    f"--{name} is a setting of the {kind} '{other}', and this run has the {kind} '{part.known_as}'. Give "
-                    f"--{kind} {other}, or leave it out."
+                    f"--{name} is a setting of the {kind} '{other}', and this run has the {kind} '{part.known_as}'. "
+                    f"Give --{kind} {other}, or leave it out."
                 )
 
 
