@@ -168,14 +168,14 @@ def test_refused_declarations(undeclared: None, settings: type[Settings], messag
             "Faulty.nproc: --nproc is an option of the command line",
         ),
         (class_of(tune=setting(1, Range(0), "Odd: a number")), "Faulty.tune: --tune is an option of the command line"),
-        (class_of(odd=setting(1, Range(0), None)), "Faulty.odd: the meaning is None; expected half a sentence"),  # type: ignore[arg-type]
+        (class_of(odd=setting(1, Range(0), None)), "Faulty.odd: the meaning is None; expected half a sentence"),
         (class_of(odd=setting(1, Range(0), " ")), "Faulty.odd: the meaning is ' '; expected half a sentence"),
-        (class_of(odd=setting("a", Choice("abc"), "Odd")), "Faulty.odd: the words of Choice('abc') are no tuple of"),  # type: ignore[arg-type]
+        (class_of(odd=setting("a", Choice("abc"), "Odd")), "Faulty.odd: the words of Choice('abc') are no tuple of"),
         (class_of(odd=setting("a", Choice(()), "Odd")), "Faulty.odd: the words of Choice(()) are no tuple of words"),
         (class_of(odd=setting(1, Range(2, 1), "Odd")), "Faulty.odd: Range(2, 1) holds no number"),
         (class_of(odd=setting(1, Range(float("nan")), "Odd")), "Faulty.odd: Range(nan, inf) holds no number"),
-        (class_of(odd=setting(1, AutoOr(Choice(("a",))), "Odd")), "has no range of numbers"),  # type: ignore[arg-type]
-        (class_of(odd=setting(1, OfType("int", "int"), "Odd")), "Faulty.odd: OfType('int', ...) has no type"),  # type: ignore[arg-type]
+        (class_of(odd=setting(1, AutoOr(Choice(("a",))), "Odd")), "has no range of numbers"),
+        (class_of(odd=setting(1, OfType("int", "int"), "Odd")), "Faulty.odd: OfType('int', ...) has no type"),
     ],
 )
 def test_declarations_that_say_nothing(undeclared: None, settings: type[Settings], message: str) -> None:

@@ -82,12 +82,12 @@ class SemanticEmbedding:
         """
         try:
             table = np.asarray(vectors)
+            table = table if table.dtype in (np.float16, np.float32) else to_float32(table)
         except ValueError as error:
             raise DataError(
                 f"The given vectors are no table of numbers ({error}). Give [n, D]: vectors of one length, one for "
                 "each of the tokens."
             ) from error
-        table = table if table.dtype in (np.float16, np.float32) else to_float32(table)
         embedding = cls(np.asarray(tokens).astype(np.str_), table, "the given vectors", side)
         embedding.check()
         return embedding

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -616,3 +617,9 @@ def test_from_arrays_takes_what_encoders_return() -> None:
     assert SemanticEmbedding.from_arrays(["a"], np.ones((1, 2), dtype=np.float16)).vectors.dtype == np.float16
     with pytest.raises(DataError, match="NaN"):
         SemanticEmbedding.from_arrays(["a"], [[float("nan"), 1.0]])
+
+
+@pytest.mark.parametrize("vectors", [[[1.0, 2.0], [3.0]], [["a", "b"], ["c", "d"]]])
+def test_from_arrays_refuses_what_is_no_table(vectors: Any) -> None:
+    with pytest.raises(DataError, match=r"The given vectors are no table of numbers .* Give \[n, D\]"):
+        SemanticEmbedding.from_arrays(["1", "2"], vectors)

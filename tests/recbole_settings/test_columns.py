@@ -63,7 +63,7 @@ def test_columns_that_are_not_there(shop: Path, settings: dict[str, Any], messag
         {"val_interval": {"rating": "[3,inf)"}, "load_col": {"inter": "*"}},
         {
             "val_interval": {"price": "[3,inf)"},
-            "load_col": {"inter": ["user_id", "item_id"], "item": ["item_id", "price"]},
+            "load_col": {**ALL, "item": ["item_id", "price"]},
         },
     ],
 )
