@@ -13,7 +13,7 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.ops.balance import shared
-from recbole_rlmrec.settings import FEW, Settings, Weight, known, setting
+from recbole_rlmrec.settings import COUNT, Settings, Weight, known, setting
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CrossLayerSettings(Settings):
     """
 
     contrast_layer: int = setting(
-        1, FEW, "XSimGCL: layer that the representation is contrasted with, from 1 to n_layers"
+        1, COUNT, "XSimGCL: layer that the representation is contrasted with, from 1 to n_layers"
     )
     n_layers: int = known("n_layers", 3)
     eps: float = known("eps", 0.2)
