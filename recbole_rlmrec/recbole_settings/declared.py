@@ -67,7 +67,7 @@ _LEAVE_ONE = Choice(("valid_and_test",))
 #: RecBole 1.2.1 has a third way, of which RecBole 1.2.0 says itself that it does not know it.
 _SPLIT = MappingOf(
     "{RS: [8, 1, 1]} (ratios) or {LS: valid_and_test} (the last ones)",
-    {"RS": _RATIOS, "LS": _LEAVE_ONE, "TS": ListOf(_TEXT, "a list of times")},
+    {"RS": _RATIOS, "LS": _LEAVE_ONE, "TS": ListOf(Either(_TEXT, _ANY_NUMBER), "a list of times")},
     length=1,
 )
 _GPUS = Text(
