@@ -11,6 +11,7 @@ from types import ModuleType
 from recbole_rlmrec.arguments import parse_settings
 from recbole_rlmrec.compat import require_recbole
 from recbole_rlmrec.errors import RLMRecError
+from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.verbs import VERBS
 from recbole_rlmrec.version import __version__
 from recbole_rlmrec.wording import printable
@@ -58,7 +59,7 @@ def _summary(name: str) -> str:
 
 def _fill(parser: argparse.ArgumentParser, verb: ModuleType) -> None:
     verb.add_arguments(parser)
-    parser.set_defaults(run=verb.run)
+    parser.set_defaults(run=failures_named("verb", verb)(verb.run))
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:

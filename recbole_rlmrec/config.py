@@ -7,7 +7,9 @@ import json
 import logging
 import re
 import shlex
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.utils import get_dataloader
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import (
+    EvaluatorType,
     InputType,
     ModelType,
     dataset_arguments,
@@ -32,6 +35,8 @@ from recbole.utils import (
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.atomic_file import is_dataset_name, part_names
 from recbole_rlmrec.data.frozen import RECBOLES_SPLIT
+from recbole_rlmrec.data.paper_data import other_than_the_papers
+from recbole_rlmrec.data.table import read_headers
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of, settings_along
@@ -39,9 +44,15 @@ from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.reading.bounded_yaml import LARGEST_TEXT, BoundedLoader
 from recbole_rlmrec.reading.regular import read_bounded
 from recbole_rlmrec.recbole_names import recbole_name
+from recbole_rlmrec.recbole_settings.columns import check_columns
+from recbole_rlmrec.recbole_settings.declared import FORMER_NAMES, check_recbole_settings
+from recbole_rlmrec.recbole_settings.effects import Run, without_effect
+from recbole_rlmrec.recbole_settings.escapes import explained, said_in_a_sentence
+from recbole_rlmrec.recbole_settings.evaluation import check_evaluation, fitting_valid_metric
+from recbole_rlmrec.recbole_settings.memory import check_embedding_size, within_memory
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS, DataSettings
-from recbole_rlmrec.settings import SETTINGS, Settings, check_value, defaults_of, published_of
+from recbole_rlmrec.settings import SETTINGS, Settings, check_value, defaults_of, inert, published_of
 
 _logger = logging.getLogger(__name__)
 
@@ -231,6 +242,7 @@ class RLMRecConfig(Config):
         self._is_sequential = model_class.type == ModelType.SEQUENTIAL
         # Models that predict labels have metrics of their own, which a ranking's would replace.
         self._keeps_metrics = model_class.type in (ModelType.CONTEXT, ModelType.DECISIONTREE)
+        self._is_own = bool(own_classes)
         self._put_declared(RUN_CLASSES, defaults_of)
         self._add_layers([folder / "overall.yaml"])
         for base, declared in own_classes:
@@ -243,6 +255,13 @@ class RLMRecConfig(Config):
         above.append(folder / "protocol" / f"{self._effective('eval_protocol')}.yaml")
         self._add_layers(above[-1:])
         tuned = self._tuned_file(folder / "tuned" / dataset, model_class)
+        difference = other_than_the_papers(self._user_folder(), dataset) if tuned is not None else None
+        if tuned is not None and difference is not None:
+            shown = tuned.relative_to(folder.parent)
+            self.notes.append(
+                ("warning", f"{shown} is not applied: it was tuned for the paper's data, and {difference}.")
+            )
+            tuned = None
         if tuned is not None:
             self._add_layers([tuned], only=("defaults",))
         if self._effective("defaults") == "published":
@@ -255,21 +274,26 @@ class RLMRecConfig(Config):
             self._add_layers([tuned])
             shown = tuned.relative_to(folder.parent)
             self.notes.append(("info", f"Tuned settings of {model} on {dataset}: {shown} (off with --tuned=False)."))
-        self._check_external(model, is_own=bool(own_classes))
+        self._check_external(model)
+
+    def _user_folder(self) -> Path:
+        """Return where the user's files of the dataset lie."""
+        layers = self.internal_config_dict, self.external_config_dict
+        return Path(str(ChainMap(*reversed(layers))["data_path"])) / self.dataset
 
     def _set_default_parameters(self) -> None:
         self.final_config_dict["benchmark_filename"] = part_names(self.final_config_dict["benchmark_filename"])
+        self._check_recbole_settings()
         self.settings = {key: _plain(value) for key, value in self.final_config_dict.items() if key != "MODEL_TYPE"}
         self.settings.update(model=self.model, dataset=self.dataset)
         given = self.external_config_dict.get("eval_args")
         if isinstance(given, Mapping):
             self.asked_split = {key: given[key] for key in RECBOLES_SPLIT if key in given}
-        user_folder = Path(str(self.final_config_dict["data_path"])) / self.dataset
+        user_folder = self._user_folder()
         try:
             super()._set_default_parameters()
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise SettingError(f"RecBole refuses the settings of {self.model}: {error}") from error
-        self._check_valid_metric()
         if any(user_folder.glob(f"{self.dataset}*.inter")):
             # RecBole looks for ml-100k inside itself even where the user has files of that name.
             self.final_config_dict["data_path"] = str(user_folder)
@@ -283,6 +307,7 @@ class RLMRecConfig(Config):
         elif "benchmark_filename" not in self.external_config_dict and has_whole and not has_parts:
             # Data prepared from a raw dump may have the name of one that was released in parts.
             self.final_config_dict["benchmark_filename"] = None
+        self._check_columns()
 
     def _set_train_neg_sample_args(self) -> None:
         try:
@@ -297,6 +322,26 @@ class RLMRecConfig(Config):
                 f"{self.model} ranks an item against a sampled one; train_neg_sample_args must name a distribution, "
                 "such as {distribution: uniform, sample_num: 1}."
             )
+        self._note_settings_without_effect(samples=loader is TrainDataLoader)
+
+    def _note_settings_without_effect(self, *, samples: bool) -> None:
+        settings = self.final_config_dict
+        negatives = settings["train_neg_sample_args"]["distribution"] != "none"
+        of_labels = settings["MODEL_TYPE"] in (ModelType.CONTEXT, ModelType.DECISIONTREE)
+        takes_steps = settings["MODEL_TYPE"] not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE)
+        takes_steps = takes_steps and not flags_of(self.model_class).nothing_to_train
+        run = Run(
+            model=self.model,
+            samples=samples and takes_steps,
+            takes_steps=takes_steps,
+            ranks=settings["eval_type"] == EvaluatorType.RANKING,
+            reads_labels=of_labels or not negatives,
+        )
+        found = list(without_effect(settings, self.external_config_dict, run))
+        if self._is_own:
+            idle = sorted(inert(settings) & self.external_config_dict.keys() - {"early_stopping"})
+            found += [f"{name}={settings[name]} changes nothing beside the other settings." for name in idle]
+        self.notes += [("warning", message) for message in found]
 
     def _init_device(self) -> None:
         super()._init_device()
@@ -310,6 +355,32 @@ class RLMRecConfig(Config):
         """Write ``notes`` to the log, once there is one."""
         for level, message in self.notes:
             getattr(_logger, level)(message)
+
+    def foreign_errors_said(self, failure: str) -> AbstractContextManager[None]:
+        """Let what RecBole, pandas or PyTorch raise in a step be one sentence that names the setting, if it is known.
+
+        Args:
+            failure: what to say of it, such as "LightGCN could not be built".
+        """
+        return said_in_a_sentence(failure, self.external_config_dict, self._origins)
+
+    def explained(self, error: BaseException) -> str:
+        """Return the words of a foreign error, and the settings that they or the failing lines name."""
+        return explained(error, self.external_config_dict, self._origins)
+
+    def check_memory(self, n_nodes: int) -> AbstractContextManager[None]:
+        """Refuse settings with which the tables of a model cannot fit in memory, now and while it is built.
+
+        Args:
+            n_nodes: users and items together.
+
+        Raises:
+            SettingError: with the bytes that are needed and those that are free.
+        """
+        if self._is_general:
+            settings, origin = self.final_config_dict, self._origins.get("embedding_size", "")
+            check_embedding_size(settings, n_nodes, settings["device"], origin)
+        return within_memory(self.external_config_dict, self._origins)
 
     def find_data_file(self, name: str) -> Path | None:
         """Return the first of the dataset's folders' files of this name: the user's, then the embedded one."""
@@ -420,18 +491,28 @@ class RLMRecConfig(Config):
         check_value(key, value, self._origins.get(key, ""))
         return value
 
-    def _check_valid_metric(self) -> None:
-        """Refuse a ``valid_metric`` that is not among the metrics computed; RecBole finds out after an epoch."""
-        valid_metric = str(self.final_config_dict["valid_metric"])
-        name, at, k = valid_metric.lower().partition("@")
-        metrics, topk = self.final_config_dict["metrics"], self.final_config_dict["topk"]
-        if name not in [metric.lower() for metric in metrics] or (at and k not in [str(cut) for cut in topk]):
-            raise SettingError(
-                f"valid_metric={valid_metric!r} (from {self._origins.get('valid_metric', 'RecBole')}) is not computed; "
-                f"the metrics are {metrics} at {topk}. Choose one of them, such as {metrics[0]}@{topk[-1]}, or add it."
-            )
+    def _check_recbole_settings(self) -> None:
+        """Refuse settings of RecBole's that it would take for something else, or fail on after an epoch."""
+        settings = self.final_config_dict
+        check_recbole_settings(settings, self.external_config_dict, self._origins, is_own=self._is_own)
+        fitting = fitting_valid_metric(settings, self.external_config_dict)
+        if fitting is not None:
+            self.notes.append(("info", f"valid_metric={fitting}, for topk={settings['topk']}."))
+            settings["valid_metric"] = fitting
+        check_evaluation(settings, self._origins)
 
-    def _check_external(self, model: str, *, is_own: bool) -> None:
+    def _check_columns(self) -> None:
+        settings = self.final_config_dict
+        headers = read_headers(
+            Path(settings["data_path"]),
+            self.dataset,
+            settings["benchmark_filename"],
+            settings["field_separator"],
+            settings.get("encoding"),
+        )
+        check_columns(settings, self.external_config_dict, self._origins, headers)
+
+    def _check_external(self, model: str) -> None:
         """Refuse unknown keys and ill values; note settings that this model does not read.
 
         The ranges of model settings are ours; RecBole's models may mean something else by the same name.
@@ -441,7 +522,7 @@ class RLMRecConfig(Config):
                 origin = self._origins[key]
                 if not is_setting(key):
                     raise SettingError(_unknown_key_message(key, origin))
-                if is_own and key in self._command_line:
+                if self._is_own and key in self._command_line:
                     # A file may serve several models; what is typed for this one must mean something to it.
                     near = difflib.get_close_matches(key, sorted(self.internal_config_dict), n=1, cutoff=0.6)
                     advice = f" Did you mean '{near[0]}'?" if near else ""
@@ -452,7 +533,7 @@ class RLMRecConfig(Config):
                     f"{key}={value!r} (from {self._origins[key]}): RecBole saves datasets as pickles, and reading a "
                     "pickle runs whatever code is in it. Leave the setting out; datasets are built again in each run."
                 )
-        for key in SETTINGS if is_own else RUN_SETTINGS:
+        for key in SETTINGS if self._is_own else RUN_SETTINGS:
             if key in self.external_config_dict or key in self.internal_config_dict:
                 self._effective(key)
         if self._is_sequential and self.external_config_dict.get("split_file"):
@@ -490,7 +571,7 @@ def nearest_setting(name: str, likeness: float = 0.6) -> str | None:
 
 
 def _unknown_key_message(key: str, origin: str) -> str:
-    near = nearest_setting(key)
+    near = FORMER_NAMES.get(key) or nearest_setting(key)
     advice = f" Did you mean '{near}'?" if near else " The README lists all settings."
     return f"There is no setting '{key}' (from {origin}).{advice}"
 

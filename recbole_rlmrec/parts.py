@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from importlib.metadata import EntryPoint, entry_points
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from recbole_rlmrec.errors import ContractError, SettingError
+from recbole_rlmrec.errors import ContractError, RLMRecError, SettingError
 from recbole_rlmrec.settings import Settings, declare
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[a-z0-9]+([-.][a-z0-9]+)*")
+
+#: Frames of a call that fails before any code of the part runs: this file's, and the caller's, decorated or not.
+_OF_A_CALL = 2
 
 _logger = logging.getLogger(__name__)
 
@@ -155,6 +160,40 @@ class Registry(Mapping[str, _T], Generic[_T]):
 def _origin(part: Any) -> str:
     """Return where a class or a module was defined, in the words of an entry point."""
     return part.__name__ if isinstance(part, ModuleType) else f"{part.__module__}:{part.__qualname__}"
+
+
+def _package(origin: str) -> str:
+    return origin.partition(":")[0].partition(".")[0]
+
+
+@contextmanager
+def failures_named(kind: str, part: Any) -> Iterator[None]:
+    """Say of which part from outside an error is, while its code runs; parts of this package keep their tracebacks.
+
+    Args:
+        kind: what such a part is called in messages, such as "encoder".
+        part: an object of it, its class or its module.
+
+    Raises:
+        ContractError: the part raised something that is no error of this package, of files or of memory.
+    """
+    owner = part if isinstance(part, (type, ModuleType)) else type(part)
+    where = _origin(owner)
+    try:
+        yield
+    except (RLMRecError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+        is_theirs = any(module.partition(".")[0] == _package(where) for module in modules)
+        # Without a frame of theirs the call itself failed, or what called them.
+        if _package(where) == __package__ or not (is_theirs or len(modules) <= _OF_A_CALL):
+            raise
+        words = f"{type(error).__name__}: {error}".strip().rstrip(".")
+        name = getattr(part, "known_as", None) or owner.__name__
+        raise ContractError(
+            f"The {kind} '{name}' ({where}) failed with {words}. The fault is in that package."
+        ) from error
 
 
 def checked_class(part: Any, base: type, kind: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,17 +16,20 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import torch
 from recbole.utils import init_logger, init_seed, set_color
 
 from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
+from recbole_rlmrec.data.provenance import embeddings_used, versions
 from recbole_rlmrec.errors import RLMRecError, SettingError
 from recbole_rlmrec.files import atomic_path, require_writable
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
+from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
 from recbole_rlmrec.training.launch import Processes, run_in_processes
@@ -33,6 +37,9 @@ from recbole_rlmrec.training.machine import LESS_MEMORY, let_logs_fail, machine_
 from recbole_rlmrec.training.trainer import trainer_class
 
 _logger = logging.getLogger(__name__)
+
+#: Where models come from that need not be said where they come from.
+_KNOWN_PACKAGES = ("recbole_rlmrec.", "recbole.")
 
 #: What may differ between two trainings that have the same outcome; data are compared by their hashes.
 _OF_NO_MATTER = OUTPUT_SETTINGS | {"dataset", "base_first"}
@@ -54,8 +61,9 @@ class Result:
         test_result: all metrics on the test split with the best epoch's weights; None if the split has no test.
         checkpoint: the best epoch's file; empty if it was not saved.
         defaults: whose defaults were under the settings, ``recommended`` or ``published``.
-        stopped: why the training ended: ``patience``, ``epochs`` (it had as many as it may have), or ``plateau``, where
-            its best validation is not above the popularity ranking's by more than noise; None if nothing was validated.
+        stopped: why the training ended: ``epochs`` (it had as many as it may have), ``patience``, or ``plateau``, where
+            patience ended it and no validation was above the popularity ranking's by more than noise; None if nothing
+            was validated.
         kept: ``model``, or ``base`` where the base that was trained first validates at least as well: then ``best_*``,
             ``test_result`` and ``stopped`` are the base's, and the checkpoint is one of ``model`` with its weights.
         popularity: ``valid`` and ``test``, all metrics of the popularity ranking; None if they are not to be had.
@@ -66,6 +74,10 @@ class Result:
             first.
         data: hashes of the ids, of all columns of each part of the split, and of the embeddings; and how is evaluated.
         split: where the split is from and how it was made; None for models with a dataset of RecBole's.
+        semantic: the embeddings that the model read, see :func:`~recbole_rlmrec.data.provenance.embeddings_used`; None
+            for a model that reads none.
+        command: how the process was started.
+        versions: of this package and of what it computes with.
     """
 
     model: str
@@ -86,6 +98,9 @@ class Result:
     aligned: dict[str, Any] | None = None
     data: dict[str, str] | None = None
     split: str | None = None
+    semantic: dict[str, Any] | None = None
+    command: str = ""
+    versions: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> Any:
         """Return an attribute by its name, as what RecBole's ``run_recbole`` returns is read."""
@@ -199,7 +214,7 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
     kept = trained.kept
     _logger.info(set_color("best valid ", "yellow") + f": {kept.valid}")
     _logger.info(set_color("test result", "yellow") + f": {kept.test}")
-    known = _known_base(config, base, trained.data)
+    known, training = _known_base(config, base, trained.data), dataset_of(loaders[0])
     _log_what_it_is_worth(config, trained, known, kept)
 
     result = Result(
@@ -221,6 +236,9 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
         aligned=trained.outcome.record() if base is not None else None,
         data=trained.data,
         split=getattr(dataset, "split_origin", None),
+        semantic=embeddings_used(training, trained.data) if config.reads_semantic_embeddings else None,
+        command=shlex.join(sys.argv),
+        versions=versions(),
     )
     if config["result_file"] and is_first:
         result.write(config["result_file"])
@@ -277,13 +295,16 @@ def _train(
     train_data, valid_data, test_data = data.loaders
     recommender = _built(config, dataset_of(train_data)).to(config["device"])
     _logger.info(recommender)
-    trainer = trainer_class(config)(config, recommender)
+    with config.foreign_errors_said(f"The training of {config['model']} could not be prepared"):
+        trainer = trainer_class(config)(config, recommender)
+    trainer.says_plateau = False  # the run does, in its last line, of what it keeps
     trainer.base_record = base.record() if base is not None else None
     try:
         if resume_from:
             trainer.resume_checkpoint(resume_from, train_data)
         started, progress = perf_counter(), config["show_progress"]
-        _, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+        with failures_named("model", _outermost(config.model_class)):
+            _, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
         seconds = perf_counter() - started
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
         popularity = {
@@ -498,12 +519,23 @@ def _built(config: RLMRecConfig, dataset: Any) -> Any:
     """Build a configuration's model; some of RecBole's import a package only then (KGAT: dgl).
 
     Raises:
-        SettingError: that package is missing.
+        SettingError: that package is missing, the tables do not fit in memory, or others' code fails.
     """
+    module = _outermost(config.model_class).__module__
+    name = config["model"] if module.startswith(_KNOWN_PACKAGES) else f"{config['model']} (of {module})"
+    n_nodes = sum(dataset.num(field) for field in (dataset.uid_field, dataset.iid_field) if field)
     try:
-        return config.model_class(config, dataset)
+        with config.foreign_errors_said(f"{name} could not be built"), config.check_memory(n_nodes):
+            return config.model_class(config, dataset)
     except ModuleNotFoundError as error:
         raise SettingError(missing_package(config["model"], error)) from error
+
+
+def _outermost(model: type) -> type:
+    """Return the class of another package that a model is or extends; the model itself where there is none."""
+    bases = [base for base in model.__mro__ if issubclass(base, torch.nn.Module)]
+    known = (*_KNOWN_PACKAGES, "torch.")
+    return next((base for base in bases if not base.__module__.startswith(known)), model)
 
 
 def _floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -11,6 +11,7 @@ from recbole_rlmrec.settings import (
     FLAG,
     NAMES,
     POSITIVE,
+    SEED,
     TEXT,
     Choice,
     Settings,
@@ -94,7 +95,7 @@ class RunSettings(Settings):
 class RecBolesSettings(Settings):
     """Settings of RecBole's, with RecBole's defaults: what they may be."""
 
-    seed: int = setting(MISSING, COUNT_OR_NONE, "seed of every random number", "2020")
+    seed: int = setting(MISSING, SEED, "seed of every random number", "2020")
     learning_rate: float = setting(MISSING, POSITIVE, "step size of the optimiser", "0.001")
     train_batch_size: int = setting(MISSING, COUNT, "training interactions per step", "2048")
     eval_step: int = setting(MISSING, COUNT_OR_NONE, "epochs between validations; 0 validates never", "1")

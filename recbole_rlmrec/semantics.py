@@ -11,6 +11,7 @@ from typing import Any
 from recbole_rlmrec.check.report import CheckReport, check_corpus
 from recbole_rlmrec.encoder.base import ENCODERS, Encoder, make_encoder
 from recbole_rlmrec.errors import ContractError, DataError, SettingError
+from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.profile.encode_profiles import encode_profiles
 from recbole_rlmrec.profile.llm import LLMSettings
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings
@@ -92,11 +93,11 @@ def build_semantics(
 
     def try_encoder() -> None:
         if not encoder.learns_from_texts:
-            encoder.encode(["A text to try the encoder with."])
+            failures_named("encoder", encoder)(encoder.encode)(["A text to try the encoder with."])
 
     task = Task(corpus, Path(config.data_folders[0]), prompt_settings, prompts, show, try_encoder, progress)
     if settings.dry_run:
-        writer.plan(task)
+        failures_named("writer", writer)(writer.plan)(task)
         return None
     items = _write(writer, task, "item", {})
     users = items and _write(writer, task, "user", {token: item.profile for token, item in items.items()})
@@ -173,7 +174,7 @@ def _write(writer: Writer, task: Task, side: Side, item_profiles: Mapping[str, s
         DataError: nobody gets a profile.
         ContractError: the writer returns something else.
     """
-    found = writer.write(task, side, item_profiles)
+    found = failures_named("writer", writer)(writer.write)(task, side, item_profiles)
     if found is None:
         return None
     if not isinstance(found, dict) or not all(isinstance(profile, Profile) for profile in found.values()):

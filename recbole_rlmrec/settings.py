@@ -14,6 +14,15 @@ from recbole_rlmrec.errors import ContractError, SettingError
 
 _SettingsT = TypeVar("_SettingsT", bound="Settings")
 
+#: Characters of a value that a message shows.
+_SHOWN = 200
+
+#: Options of ``train`` that are no settings, which would never reach a model.
+OPTIONS_OF_TRAIN = frozenset(
+    {"nproc", "world_size", "ip", "port", "group_offset", "help"}
+    | {"tune", "tune_algo", "max_evals", "tool", "jobs", "tune_output"}
+)
+
 #: Weight of a term: a number, or ``auto`` for one that a bound on the term's gradient decides at each step.
 Weight = float | Literal["auto"]
 
@@ -53,10 +62,12 @@ class Range:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
+        if self.low == -float("inf") and self.high == float("inf"):
+            return kind
         if self.high == float("inf"):
-            return f"{kind} {'at least' if self.includes_low else 'above'} {self.low:g}"
+            return f"{kind} {'at least' if self.includes_low else 'above'} {self.low:.10g}"
         left, right = "[" if self.includes_low else "(", "]" if self.includes_high else ")"
-        return f"{kind} in {left}{self.low:g}, {self.high:g}{right}"
+        return f"{kind} in {left}{self.low:.10g}, {self.high:.10g}{right}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Choice:
         return value in self.words
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(self.words)
+        return "one of " + ", ".join(self.words) if len(self.words) > 1 else self.words[0]
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,10 @@ AUTO_WEIGHT = AutoOr(WEIGHT)
 SHARE = Range(0, 1)
 COUNT = Range(1, whole=True)
 COUNT_OR_NONE = Range(0, whole=True)
+#: Of what is done one after another, such as layers: a slip of a few digits would not end.
+FEW = Range(1, 100, whole=True)
+#: What NumPy's generator takes.
+SEED = Range(0, 2**32 - 1, whole=True)
 FLAG = OfType(bool, "True or False")
 TEXT = OfType(str, "text", optional=True)
 NAMES = OfType(list, "a list of names", optional=True)
@@ -263,17 +278,55 @@ def _described(
             f"{where} = known('{declared.setting}', ...): expected the field's name, and a setting that exists. A new "
             "one is declared by setting(default, allowed, meaning)."
         )
-    if not isinstance(described.allowed, Allowed):
-        raise ContractError(
-            f"{where}: {described.allowed!r} does not say what it may be; expected a Range, an AutoOr, a Choice or an "
-            "OfType, such as Range(0)."
-        )
+    flaw = _flaw(described)
+    if flaw:
+        raise ContractError(f"{where}: {flaw}")
     for kind, value in (("default", field.default), ("published value", declared.published)):
         if value is not MISSING and value not in described.allowed:
             raise ContractError(f"{where}: the {kind} {value!r} is not {described.allowed}.")
     if there is None and field.name in _recboles_settings() and not of_recbole:
         raise ContractError(f"{where} is a setting of RecBole's. Choose another name.")
+    if field.name in OPTIONS_OF_TRAIN:
+        raise ContractError(
+            f"{where}: --{field.name} is an option of the command line, so no value would reach the setting. Choose "
+            "another name."
+        )
     return None if isinstance(declared.setting, str) else described
+
+
+def _flaw(described: Setting) -> str | None:
+    """Return what is wrong with what a setting says of itself; None if nothing is."""
+    allowed = described.allowed
+    if not isinstance(allowed, Allowed):
+        return (
+            f"{allowed!r} does not say what it may be; expected a Range, an AutoOr, a Choice or an OfType, such as "
+            "Range(0)."
+        )
+    if isinstance(allowed, Choice) and (
+        not isinstance(allowed.words, tuple)
+        or not allowed.words
+        or not all(isinstance(word, str) and word for word in allowed.words)
+    ):
+        return f"the words of Choice({allowed.words!r}) are no tuple of words; expected e.g. Choice(('mean', 'sum'))."
+    numbers = allowed.range if isinstance(allowed, AutoOr) else allowed
+    if isinstance(allowed, AutoOr) and not isinstance(numbers, Range):
+        return f"AutoOr({numbers!r}) has no range of numbers; expected e.g. AutoOr(Range(0))."
+    if isinstance(numbers, Range) and not _is_interval(numbers):
+        return f"Range({numbers.low!r}, {numbers.high!r}) holds no number; expected e.g. Range(0, 1)."
+    if isinstance(allowed, OfType) and not isinstance(allowed.type, type):
+        return f"OfType({allowed.type!r}, ...) has no type; expected e.g. OfType(str, 'text')."
+    for part, text in (("meaning", described.meaning), ("example", described.example)):
+        if not isinstance(text, str) or not text.strip():
+            return f"the {part} is {text!r}; expected half a sentence, which messages and the list of settings show."
+    return None
+
+
+def _is_interval(numbers: Range) -> bool:
+    ends = (numbers.low, numbers.high)
+    if not all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends):
+        return False
+    is_closed = numbers.includes_low and numbers.includes_high
+    return numbers.low < numbers.high or (numbers.low == numbers.high and is_closed)
 
 
 def _recboles_settings() -> set[str]:
@@ -329,12 +382,22 @@ def check_value(name: str, value: Any, origin: str = "") -> None:
     setting = SETTINGS.get(name)
     if setting is None or value in setting.allowed:
         return
-    where = f" (from {origin})" if origin else ""
     fault = " is out of range" if isinstance(setting.allowed, (Range, AutoOr)) else ""
     raise SettingError(
-        f"{name}={value!r}{where}{fault}: expected {setting.allowed}, e.g. --{name}={setting.example}. "
+        f"{given(name, value, origin)}{fault}: expected {setting.allowed}, e.g. --{name}={setting.example}. "
         f"Meaning: {setting.meaning}."
     )
+
+
+def given(name: str, value: Any, origin: str = "") -> str:
+    """Return a setting, its value and where that comes from, as messages show them.
+
+    >>> given("n_layers", 0, "'one.yaml'")
+    "n_layers=0 (from 'one.yaml')"
+    """
+    shown = repr(value)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    return f"{name}={shown}" + (f" (from {origin})" if origin else "")
 
 
 def require(config: Any, name: str) -> Any:

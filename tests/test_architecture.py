@@ -24,7 +24,7 @@ FLOORS = (
     ("text", "encoder"),
     ("data",),
     ("ops", "parts"),
-    ("run_settings",),
+    ("run_settings", "recbole_settings"),
     ("settings", "openai_client"),
     ("reading",),
     ("server",),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import World
@@ -303,25 +304,55 @@ def test_an_outcome_is_plain(world: World) -> None:
 @pytest.mark.parametrize(
     ("margin", "where"), [(Margin(0.1, 0.01, 0.01), "within noise of"), (Margin(0.1, -0.05, 0.01), "below")]
 )
+@pytest.mark.parametrize("epochs", [2, 50])
 def test_a_training_on_the_plateau_ends_loudly(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, margin: Margin, where: str
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    margin: Margin,
+    where: str,
+    epochs: int,
 ) -> None:
+    """Once, in the last line; the plateau is why it ended only where the epochs did not run out."""
     monkeypatch.setattr(trainer, "margin_over", lambda *_: margin)
-    result = train(world, "LightGCN", result_file="result.json")
-    assert result.stopped == json.loads(Path("result.json").read_text())["stopped"] == "plateau"
+    if epochs > 2:
+        end_by_patience(monkeypatch)
+    patience = {"stopping_step": 3, "patience_steps": 0, "plateau_epochs": 1}
+    result = train(world, "LightGCN", result_file="result.json", epochs=epochs, **patience)
+    stopped, advice = (
+        ("epochs", "more epochs, which ran out (epochs=2)") if epochs == 2 else ("plateau", "more patience")
+    )
+    assert result.stopped == json.loads(Path("result.json").read_text())["stopped"] == stopped
     last = caplog.records[-1].getMessage()
     assert caplog.records[-1].levelname == "WARNING"
     assert f"LightGCN ended {where} the popularity ranking: its best validation Recall@20 is" in last
-    assert "that of the most popular items 0.1000" in last and "What to try: " in last
+    assert "that of the most popular items 0.1000" in last and "What to try: " in last and advice in last
+    assert caplog.text.count("LightGCN ended") == 1
 
 
-def test_a_training_above_the_plateau_ends_quietly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def end_by_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first validation be the best; the margins are computed all the same."""
+    scores = iter([0.5, *[0.1] * 50])
+
+    def scripted(*_: Any, **__: Any) -> tuple[float, dict[str, float]]:
+        value = next(scores)
+        return value, {"recall@20": value}
+
+    monkeypatch.setattr(trainer.RecBoleTrainer, "_valid_epoch", scripted)
+    monkeypatch.setattr(trainer, "score_by_user", lambda *_: np.ones(1))
+
+
+def test_a_training_above_the_plateau_ends_quietly(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the best validation is not as sure as one that the log called above popularity."""
     monkeypatch.setattr(trainer, "margin_over", lambda *_: Margin(0.1, 0.05, 0.01))
     assert train(world, "LightGCN").stopped == "epochs"
-    scores = iter([0.5, *[0.1] * 50])
-    monkeypatch.setattr(
-        trainer.RecBoleTrainer, "_valid_epoch", lambda *_, **__: (value := next(scores), {"recall@20": value})
-    )
+    margins = iter([Margin(0.1, 0.05, 0.01), *[Margin(0.1, 0.06, 0.1)] * 9])
+    monkeypatch.setattr(trainer, "margin_over", lambda *_: next(margins))
+    assert train(world, "LightGCN").stopped == "epochs" and "LightGCN ended" not in caplog.text
+    monkeypatch.setattr(trainer, "margin_over", lambda *_: Margin(0.1, 0.05, 0.01))
+    end_by_patience(monkeypatch)
     assert train(world, "LightGCN", stopping_step=3, patience_steps=0, epochs=50).stopped == "patience"
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import recbole_rlmrec
+from recbole_rlmrec.cli import main
 from recbole_rlmrec.encoder.base import ENCODERS, Encoder, EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.lsa import LSAEncoder
 from recbole_rlmrec.errors import ContractError, SettingError
 from recbole_rlmrec.extension import register
-from recbole_rlmrec.parts import Registry
+from recbole_rlmrec.parts import Registry, failures_named
 from recbole_rlmrec.profile.writer import WRITERS, RuleWriter, Writer
 from recbole_rlmrec.settings import SETTINGS, Range, Settings, completed, setting
 from recbole_rlmrec.sources.raw_dump import AMAZON, SOURCES
@@ -219,3 +220,37 @@ def test_two_sources_of_lambdas_are_two(monkeypatch: pytest.MonkeyPatch) -> None
         assert SOURCES.register(each) is each
     with pytest.raises(ContractError, match="the source 'twice' is there already"):
         SOURCES.register(replace(AMAZON, name="twice", interaction=lambda record: ("v", "j", 2.0, None)))
+
+
+class Failing(EvenEncoder):
+    known_as = "failing"
+
+    def encode(self, texts: Any) -> np.ndarray:
+        return np.zeros(3) @ np.zeros(len(texts))
+
+
+def test_whose_code_failed_is_said() -> None:
+    """Of a stranger's part; an error of this package's, and what they say themselves, stay as they are."""
+    failing = Failing(EvenSettings())
+    with pytest.raises(ContractError) as caught:
+        failures_named("encoder", failing)(failing.encode)(["a"])
+    message = str(caught.value)
+    assert message.startswith("The encoder 'failing' (test_parts:Failing) failed with ValueError: matmul")
+    assert message.endswith("The fault is in that package.") and isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(ContractError, match=r"failed with TypeError: .*encode\(\) takes"):
+        failures_named("encoder", failing)(failing.encode)([], 1)
+    for error in (SettingError("said"), OSError("disk")):
+        with pytest.raises(type(error)) as passed, failures_named("encoder", failing):
+            raise error
+        assert passed.value is error
+    ours = LSAEncoder(EncoderSettings())
+    with pytest.raises(ValueError, match="needs fit"):
+        failures_named("encoder", ours)(ours.encode)(["a"])
+
+
+def test_a_verb_that_fails_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    says = verb("says")
+    exec("def run(arguments):\n    return {}['nothing']\n", vars(says))  # a function of that module
+    register(says)
+    assert main(["says"]) == 2
+    assert "error: The verb 'theirs.says' (theirs.says) failed with KeyError: 'nothing'" in capsys.readouterr().err

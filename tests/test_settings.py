@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from recbole_rlmrec.model.backbone.contract import settings_along
 from recbole_rlmrec.model.registry import get_model, names
 from recbole_rlmrec.run_settings import RUN_CLASSES
 from recbole_rlmrec.settings import (
+    OPTIONS_OF_TRAIN,
     SETTINGS,
     AutoOr,
     Choice,
+    OfType,
     Range,
     Settings,
     Weight,
@@ -28,6 +31,7 @@ from recbole_rlmrec.settings import (
     published_of,
     setting,
 )
+from recbole_rlmrec.verbs import train
 
 _OF_MODELS = {each for name in names() for _, declared in settings_along(get_model(name)) for each in declared}
 CLASSES = sorted({*RUN_CLASSES, *_OF_MODELS}, key=lambda settings: settings.__name__)
@@ -154,3 +158,36 @@ def test_refused_declarations(undeclared: None, settings: type[Settings], messag
         declare(settings)
     assert message in str(refusal.value)
     assert before == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            class_of(nproc=setting(1, Range(0), "Odd: a number")),
+            "Faulty.nproc: --nproc is an option of the command line",
+        ),
+        (class_of(tune=setting(1, Range(0), "Odd: a number")), "Faulty.tune: --tune is an option of the command line"),
+        (class_of(odd=setting(1, Range(0), None)), "Faulty.odd: the meaning is None; expected half a sentence"),
+        (class_of(odd=setting(1, Range(0), " ")), "Faulty.odd: the meaning is ' '; expected half a sentence"),
+        (class_of(odd=setting("a", Choice("abc"), "Odd")), "Faulty.odd: the words of Choice('abc') are no tuple of"),
+        (class_of(odd=setting("a", Choice(()), "Odd")), "Faulty.odd: the words of Choice(()) are no tuple of words"),
+        (class_of(odd=setting(1, Range(2, 1), "Odd")), "Faulty.odd: Range(2, 1) holds no number"),
+        (class_of(odd=setting(1, Range(float("nan")), "Odd")), "Faulty.odd: Range(nan, inf) holds no number"),
+        (class_of(odd=setting(1, AutoOr(Choice(("a",))), "Odd")), "has no range of numbers"),
+        (class_of(odd=setting(1, OfType("int", "int"), "Odd")), "Faulty.odd: OfType('int', ...) has no type"),
+    ],
+)
+def test_declarations_that_say_nothing(undeclared: None, settings: type[Settings], message: str) -> None:
+    before = dict(SETTINGS)
+    with pytest.raises(ContractError) as refusal:
+        declare(settings)
+    assert message in str(refusal.value)
+    assert before == SETTINGS
+
+
+def test_options_of_train_are_those_of_its_parser() -> None:
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    options = {name[2:] for action in parser._actions for name in action.option_strings if name.startswith("--")}
+    assert {name.replace("-", "_") for name in options} - {"model", "dataset", "config_files"} == OPTIONS_OF_TRAIN

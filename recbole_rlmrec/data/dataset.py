@@ -530,8 +530,9 @@ def reading(config: Any) -> Iterator[None]:
         raise
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"RecBole cannot read the dataset '{config['dataset']}' in '{config['data_path']}': {error}. Expected "
-            "UTF-8 files with a typed header such as 'user_id:token<TAB>item_id:token' and at least one row."
+            f"RecBole cannot read the dataset '{config['dataset']}' in '{config['data_path']}': "
+            f"{config.explained(error)} Expected UTF-8 files with a typed header such as "
+            "'user_id:token<TAB>item_id:token' and at least one row."
         ) from error
 
 

@@ -71,10 +71,11 @@ def create_dataset(config: Any) -> Any:
                 f"{config['model']} reads sequences and splits them itself: the frozen split of {frozen.name} is not "
                 "used, and its results do not compare with those of models that use it."
             )
-    if issubclass(dataset_class, RLMRecDataset):
-        return dataset_class(config)
-    with reading(config), compat.tables_read_by(RecBoleReader(config)):
-        return dataset_class(config)
+    with config.foreign_errors_said(f"The dataset '{config['dataset']}' could not be read"):
+        if issubclass(dataset_class, RLMRecDataset):
+            return dataset_class(config)
+        with reading(config), compat.tables_read_by(RecBoleReader(config)):
+            return dataset_class(config)
 
 
 def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
@@ -88,12 +89,24 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
     Raises:
         DataError: a part is empty, or a user has every item, so that nothing is left to sample.
-        SettingError: ``topk`` asks for more items than there are.
+        SettingError: ``topk`` or ``eval_args`` asks for more items than there are, or RecBole fails.
     """
+    with config.foreign_errors_said(f"The dataset '{config['dataset']}' could not be split into batches"):
+        return _loaders(config, dataset)
+
+
+def _loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     parts = dataset.build()
     n_items, longest = dataset.num(config["ITEM_ID_FIELD"]) - 1, max(config["topk"])
     if longest > n_items:
         raise SettingError(f"topk={config['topk']}: '{config['dataset']}' has {n_items} items, fewer than {longest}.")
+    for phase in _PHASES[1:]:
+        wanted = config[f"{phase}_neg_sample_args"]["sample_num"]
+        if isinstance(wanted, int) and wanted >= n_items:
+            raise SettingError(
+                f"eval_args={config['eval_args']} ranks among {wanted:,} sampled items; '{config['dataset']}' has "
+                f"{n_items:,}. Ask for fewer, or for the mode full."
+            )
     try:
         samplers = _create_samplers(config, dataset, parts)
     except ValueError as error:

@@ -78,8 +78,14 @@ class SemanticEmbedding:
         >>> table.dimension, table.vectors.dtype.name, table.tokens.tolist()
         (3, 'float32', ['12', '77'])
         """
-        table = np.asarray(vectors)
-        table = table if table.dtype in (np.float16, np.float32) else to_float32(table)
+        try:
+            table = np.asarray(vectors)
+            table = table if table.dtype in (np.float16, np.float32) else to_float32(table)
+        except ValueError as error:
+            raise DataError(
+                f"The given vectors are no table of numbers ({error}). Give [n, D]: vectors of one length, one for "
+                "each of the tokens."
+            ) from error
         embedding = cls(object_array(tokens), table, "the given vectors", side)
         embedding.check()
         return embedding

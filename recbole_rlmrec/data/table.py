@@ -13,6 +13,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -22,7 +23,8 @@ import numpy as np
 import pandas as pd
 
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS, id_fault
-from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
+from recbole_rlmrec.recbole_settings.columns import SOURCES
 from recbole_rlmrec.wording import count
 
 _logger = logging.getLogger(__name__)
@@ -431,3 +433,28 @@ def _checked_encoding(encoding: object) -> str:
     except (LookupError, ValueError):
         raise SettingError(f"encoding={encoding!r}: there is no such encoding. Expected one such as utf-8.") from None
     return str(encoding)
+
+
+def read_headers(
+    folder: Path, dataset: str, parts: list[str] | None, separator: str, encoding: str | None
+) -> dict[str, dict[str, str] | None]:
+    """Read the first lines of a dataset's files.
+
+    Args:
+        folder: of the dataset.
+        dataset: its name.
+        parts: names of the files of a split that is ready, whose columns are taken from the first; None for one file.
+        separator: of columns.
+        encoding: of the files; None for UTF-8.
+
+    Returns:
+        Of each kind of file, type of each column by its name; None of a file that is not there or cannot be read:
+        whoever reads the data says what is wrong with it.
+    """
+    first = f"{dataset}.{parts[0]}.inter" if parts else f"{dataset}.inter"
+    headers: dict[str, dict[str, str] | None] = {}
+    for source, name in zip(SOURCES, (first, f"{dataset}.user", f"{dataset}.item")):
+        headers[source] = None
+        with suppress(RLMRecError, OSError):
+            headers[source] = dict(Table(folder / name, separator, encoding or "utf-8").types)
+    return headers

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from recbole_rlmrec.errors import ContractError, ServiceError, SettingError
-from recbole_rlmrec.parts import Registry, checked_class
+from recbole_rlmrec.parts import Registry, checked_class, failures_named
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,9 @@ def make_encoder(name: str, settings: Any) -> Encoder:
         SettingError: the name is unknown, a setting is missing or cannot be used, or a package is not installed.
         ContractError: the encoder's class breaks the contract.
     """
-    encoder = ENCODERS.find(name)(settings)
+    encoder_class = ENCODERS.find(name)
+    with failures_named("encoder", encoder_class):
+        encoder = encoder_class(settings)
     if not isinstance(getattr(encoder, "name", None), str):
         raise ContractError(
             f"{type(encoder).__name__} breaks the contract of encoders: it sets no name, which says what made the "

@@ -44,6 +44,7 @@ from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text_digest
 from recbole_rlmrec.errors import DataError, RLMRecError, ServiceError
 from recbole_rlmrec.files import atomic_path, try_lock
+from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.reading.shape import AtLeast, Count
 from recbole_rlmrec.sides import SIDES, Side
@@ -333,7 +334,8 @@ class Job:
                 self._kept.clear()  # this job began without them
             n_texts = {side: len(self.sides[side].texts) for side in SIDES}
             if self.encoder.learns_from_texts and state.done != n_texts:
-                self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
+                with failures_named("encoder", self.encoder):
+                    self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
             self._resumed = sum(state.done.values())
             started = time.perf_counter()
             with tqdm(
@@ -445,7 +447,9 @@ class Job:
             return np.stack([known[place] for place in range(len(texts))])
         new_texts = [texts[place] for place in new]
         try:
-            encoded = np.asarray(self.encoder.encode(new_texts), dtype=np.float32)
+            encoded = np.asarray(
+                failures_named("encoder", self.encoder)(self.encoder.encode)(new_texts), dtype=np.float32
+            )
         except BaseException as error:  # also when the user presses Ctrl-C
             self._keep({new_texts[place]: row for place, row in self.encoder.answered().items()})
             if not isinstance(error, TextRefusedError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from recbole_rlmrec.reading.tree import check_tree, plain_parts
 from recbole_rlmrec.training.comparison import Outcome
 from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.training.stopping import Margin, Progress
+from recbole_rlmrec.wording import listed
 
 CHECKPOINT_FORMAT = 1
 _FILE = Format("checkpoint of recbole_rlmrec", "Train the model again.", CheckpointError, allow_others=True)
@@ -179,12 +180,13 @@ def load_weights(model: Any, checkpoint: dict[str, Any], path: str | Path) -> No
     if checkpoint["model"] != name:
         raise CheckpointError(f"'{path}' is a checkpoint of {checkpoint['model']}, not of {name}.")
     _check_weights(model, checkpoint["state_dict"], path)
-    try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+    misfits = _misfits(checkpoint["state_dict"], model.state_dict())
+    if misfits:
         raise CheckpointError(
-            f"'{path}' does not fit this {name}: {error} Load it with the dataset and settings it was trained with."
-        ) from error
+            f"'{path}' does not fit this {name}: {listed(misfits, 3)}. Load it with the dataset, the embeddings and "
+            "the settings it was trained with."
+        )
+    model.load_state_dict(checkpoint["state_dict"])
     stored = checkpoint["other_parameter"]
     try:
         if set(stored) != set(getattr(model, "other_parameter_name", ())):
@@ -247,6 +249,17 @@ def _is_alike(found: Any, wanted: Any) -> bool:
 def _is_state_of(value: torch.Tensor, parameter: torch.Tensor) -> bool:
     is_of_shape = not value.dim() or value.shape == parameter.shape
     return is_of_shape and bool(torch.isfinite(value).all())
+
+
+def _misfits(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Say which tensors of a checkpoint are not those of a model."""
+    misfits = [f"it lacks {name}" for name in wanted if name not in stored]
+    misfits += [f"it has {name}, which the model has not" for name in stored if name not in wanted]
+    for name in wanted:
+        there, here = (list(getattr(table.get(name), "shape", ())) for table in (stored, wanted))
+        if name in stored and there != here:
+            misfits.append(f"{name} has the shape {there} there and {here} here")
+    return misfits
 
 
 def pack(value: Any) -> Any:

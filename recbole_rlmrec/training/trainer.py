@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,9 +70,12 @@ class SafeTrainerMixin:
     Attributes:
         best_epoch: epoch that is tested, the one of the best validation so far, counted from 0; -1 before the first.
         fingerprint: identity of the training data, stored in checkpoints; set by :meth:`fit`.
-        stopped: why the training ended: ``patience``; ``epochs``, where it had as many as it may have; or ``plateau``,
-            where its best validation is not above the popularity ranking's by more than noise. Set by :meth:`fit`.
-        plateau_message: what to say of a training that ended on the plateau, and what to try; else empty.
+        stopped: why the training ended: ``epochs``, where it had as many as it may have; ``patience``; or ``plateau``,
+            where patience ended it and no validation was above the popularity ranking's by more than noise. Set by
+            :meth:`fit`.
+        plateau_message: what to say of a training that did not get above the popularity ranking, and what to try; else
+            empty.
+        says_plateau: whether :meth:`fit` logs that message, or whoever calls it.
         popular_valid_result: all metrics of the popularity ranking at validation, as far as they are known.
         base_record: what is known of the base that was trained first, stored in checkpoints; None without one.
     """
@@ -98,6 +101,7 @@ class SafeTrainerMixin:
     best_epoch: int = -1
     stopped: str | None = None
     plateau_message: str = ""
+    says_plateau: bool = True
     base_record: dict[str, Any] | None = None
 
     #: Whether the model is trained step by step, so that patience means something.
@@ -168,7 +172,8 @@ class SafeTrainerMixin:
             raise SettingError(missing_package(self.config["model"], error)) from error
         # A training that goes on where nothing is left to train ended before it began.
         self._say_how_it_ended(ended[-1] if ended else self.start_epoch - 1 if self.best_valid_result else None)
-        return result
+        score, valid = result
+        return float(score), _plain_floats(valid)
 
     def _what_is_kept(self, *, saved: bool) -> str:
         """Say what there is of a training that the machine ended."""
@@ -230,7 +235,7 @@ class SafeTrainerMixin:
             result = self.evaluate(eval_data, load_best_model=False)
         finally:
             self.model, self.wandblogger = trained, board
-        return {name: float(value) for name, value in result.items()}
+        return dict(result)
 
     def _scores_by_user(self) -> np.ndarray | None:
         """Return the ``valid_metric`` of each user of the latest evaluation, ``[users]``."""
@@ -262,14 +267,16 @@ class SafeTrainerMixin:
             )
 
     def _say_how_it_ended(self, last_epoch: int | None) -> None:
-        """Set :attr:`stopped`, and say so loudly where the training did not get above the popularity ranking."""
+        """Set :attr:`stopped`, and say so where the training did not get above the popularity ranking."""
         if last_epoch is None or not self.trains_in_steps:
             return
-        self.stopped = "patience" if last_epoch + 1 < self.epochs and self.stopping_step < 0 else "epochs"
+        has_epochs_left = last_epoch + 1 < self.epochs and self.stopping_step < 0
+        self.stopped = "patience" if has_epochs_left else "epochs"
         margin = self._best_margin
-        if margin is None or margin.is_above:
-            return
-        self.stopped = "plateau"
+        if margin is None or margin.is_above or (self._stopping is not None and self._stopping.has_left):
+            return  # the log has said of a validation that it lay above
+        if has_epochs_left:
+            self.stopped = "plateau"
         where = "below" if margin.is_below else "within noise of"
         found = (
             f"{type(self.model).__name__} ended {where} the popularity ranking: its best validation "
@@ -278,14 +285,18 @@ class SafeTrainerMixin:
             f"{last_epoch + 1} epochs). As far as this validation shows, it says no more of its users than a list "
             "of what is popular."
         )
-        self.logger.warning(found)
         rate = self.config["learning_rate"]
+        longer = "more patience (patience_steps, plateau_steps, plateau_epochs)"
+        if not has_epochs_left:
+            longer = f"more epochs, which ran out (epochs={self.epochs})"
         self.plateau_message = (
-            f"{found} What to try: where the loss was still falling, a larger learning_rate (it is {rate}) or more "
-            "patience (patience_steps, plateau_steps, plateau_epochs, epochs); where it was low already, a larger "
-            "reg_weight; with contrast between views, a smaller ssl_weight. If nothing helps, the data may hold no "
-            "more: --model=EASE and --model=ItemKNN say within a minute what other methods find."
+            f"{found} What to try: where the loss was still falling, {longer} or a larger learning_rate (it is "
+            f"{rate}); where it was low already, a larger reg_weight; with contrast between views, a smaller "
+            "ssl_weight. If nothing helps, the data may hold no more: --model=EASE and --model=ItemKNN say within a "
+            "minute what other methods find."
         )
+        if self.says_plateau:
+            self.logger.warning(self.plateau_message)
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         if self.popular_valid_result is None:
@@ -299,7 +310,8 @@ class SafeTrainerMixin:
             # A model with statistics of its own, such as those of batch normalisation, scores differently in each
             # process; they must agree on when to stop.
             score, result, self._margin = agreed((score, result, self._margin))
-        self._latest_valid_result = {name: float(value) for name, value in result.items()}
+        score, result = float(score), {name: float(value) for name, value in result.items()}
+        self._latest_valid_result = result
         self._observe(score, self._margin)
         return score, result
 
@@ -437,7 +449,7 @@ class SafeTrainerMixin:
         result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)  # type: ignore[misc]
         if not isinstance(self.eval_collector, TopKCollector):
             self._require_finite_scores()
-        return result
+        return _plain_floats(result)
 
     def _require_finite_scores(self) -> None:
         self._scores.require_finite(type(self.model).__name__, self._weights)
@@ -478,6 +490,11 @@ def _copy_from_first_process(model: Any) -> None:
     others = [{key: _moved(pack(value), "cpu") for key, value in model.other_parameter().items()}]
     dist.broadcast_object_list(others, src=0)
     model.load_other_parameter({key: unpack(_moved(value, model.device)) for key, value in others[0].items()})
+
+
+def _plain_floats(result: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """Return metrics as Python's numbers, which print as numbers; RecBole's are NumPy's."""
+    return None if result is None else {name: float(value) for name, value in result.items()}
 
 
 def _moved(value: Any, device: str | torch.device) -> Any:

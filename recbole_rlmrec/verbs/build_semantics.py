@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config, settings_given
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.errors import RLMRecError, SettingError
 from recbole_rlmrec.settings import Settings, completed
 from recbole_rlmrec.wording import printable
 
 if TYPE_CHECKING:
     from recbole_rlmrec.encoder.base import Encoder
+    from recbole_rlmrec.parts import Registry
     from recbole_rlmrec.profile.writer import Writer
 
 #: Options of a writer that asks a language model -> field of its settings. (The key's variable is the encoder's too.)
@@ -105,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         RLMRecError: see :func:`recbole_rlmrec.semantics.build_semantics`.
     """
     from recbole_rlmrec.encoder.base import ENCODERS, make_encoder
+    from recbole_rlmrec.parts import failures_named
     from recbole_rlmrec.profile.prompt import PromptSettings
     from recbole_rlmrec.profile.writer import WRITERS
     from recbole_rlmrec.semantics import BuildSettings, build_semantics
@@ -113,8 +116,10 @@ def run(arguments: argparse.Namespace) -> int:
     writer_class = WRITERS.find(_writer_name(arguments))
     encoder_class = ENCODERS.find(arguments.encoder)
     _refuse_unused(arguments, writer_class, encoder_class)
+    _refuse_settings_of_others(arguments, {"writer": (WRITERS, writer_class), "encoder": (ENCODERS, encoder_class)})
     config = dataset_config(arguments)
-    writer = writer_class(_writer_settings(writer_class, arguments, config))
+    with failures_named("writer", writer_class):
+        writer = writer_class(_writer_settings(writer_class, arguments, config))
     settings = BuildSettings(
         writer=writer,
         encoder=make_encoder(arguments.encoder, _encoder_settings(encoder_class, arguments, config)),
@@ -162,6 +167,34 @@ def _refuse_unused(arguments: argparse.Namespace, writer: type[Writer], encoder:
                 f"The encoder {encoder.known_as} cannot use --{option.replace('_', '-')}. Leave it out; its settings "
                 f"are: {known}."
             )
+
+
+def _refuse_settings_of_others(
+    arguments: argparse.Namespace, chosen: Mapping[str, tuple[Registry[Any], type[Any]]]
+) -> None:
+    """Raise if a setting is given that only a writer or an encoder declares which is not asked for.
+
+    Args:
+        arguments: the parsed command line.
+        chosen: kind of part -> its registry and the part that is asked for.
+    """
+    from recbole_rlmrec.config import is_setting
+
+    unknown = {name for name in arguments.settings if not is_setting(name)}
+    for kind, (registry, part) in chosen.items():
+        for other in registry if unknown else ():
+            try:
+                kind_of_settings = registry[other].settings_class
+            except RLMRecError:  # one that cannot be loaded has said so when it was asked for
+                continue
+            declared = (
+                {each.name for each in fields(kind_of_settings)} if issubclass(kind_of_settings, Settings) else ()
+            )
+            for name in sorted(unknown.intersection(declared)):
+                raise SettingError(
+                    f"--{name} is a setting of the {kind} '{other}', and this run has the {kind} '{part.known_as}'. "
+                    f"Give --{kind} {other}, or leave it out."
+                )
 
 
 def _writer_settings(writer: type[Writer], arguments: argparse.Namespace, config: Any) -> Any:

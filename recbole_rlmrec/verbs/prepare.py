@@ -46,11 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RLMRecError: see :func:`recbole_rlmrec.sources.prepare.prepare`.
     """
+    from recbole_rlmrec.parts import failures_named
     from recbole_rlmrec.sources.prepare import prepare
+    from recbole_rlmrec.sources.raw_dump import SOURCES
 
     names = ["source", "raw", "dataset", "output", "reviews", "items", "k_core", "seed", "user_fraction", "min_rating"]
     names += ["shares", "require_text", "max_malformed"]
-    print(printable(str(prepare(**{name: getattr(arguments, name) for name in names}, show_progress=True))))
+    with failures_named("source", SOURCES.find(arguments.source)):
+        print(printable(str(prepare(**{name: getattr(arguments, name) for name in names}, show_progress=True))))
     return 0
 
 

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -690,3 +691,9 @@ def test_vectors_and_tokens_are_regular_files(tmp_path):
         for read in (read_tokens, lambda path: read_vectors(path, memory_map=False)):
             with pytest.raises(DataError, match="expected a regular file"):
                 read(path)
+
+
+@pytest.mark.parametrize("vectors", [[[1.0, 2.0], [3.0]], [["a", "b"], ["c", "d"]]])
+def test_from_arrays_refuses_what_is_no_table(vectors: Any) -> None:
+    with pytest.raises(DataError, match=r"The given vectors are no table of numbers .* Give \[n, D\]"):
+        SemanticEmbedding.from_arrays(["1", "2"], vectors)

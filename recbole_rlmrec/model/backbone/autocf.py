@@ -20,7 +20,7 @@ from recbole_rlmrec.ops.blockwise import log_sum_exp
 from recbole_rlmrec.ops.distributed import Share, this_shard
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.ops.subgraph import edges, undirected_graph, within, without_nodes
-from recbole_rlmrec.settings import COUNT, SHARE, Choice, Settings, known, require_number, setting
+from recbole_rlmrec.settings import COUNT, FEW, SHARE, Choice, Settings, known, require_number, setting
 
 _logger = logging.getLogger(__name__)
 
@@ -42,12 +42,12 @@ class AutoCFSettings(Settings):
     layer_combination: LayerCombination = known("layer_combination", "sum")
     l2_scope: L2Scope = known("l2_scope", "all")  # the decoder's weights take part in the L2 term
     # gt_layer.
-    n_decoder_layers: int = setting(1, COUNT, "AutoCF: graph-transformer layers of the decoder")
+    n_decoder_layers: int = setting(1, FEW, "AutoCF: graph-transformer layers of the decoder")
     head_num: int = setting(4, COUNT, "AutoCF: attention heads of a decoder layer; a divisor of embedding_size")
     # Lower it on data of far fewer than 20,000 nodes.
     seed_num: int = setting(100, COUNT, "AutoCF: centres whose surroundings are masked")
     mask_depth: int = setting(
-        2, COUNT, "AutoCF: edges are masked that touch a node less than this many steps from a centre"
+        2, FEW, "AutoCF: edges are masked that touch a node less than this many steps from a centre"
     )
     fix_steps: int = setting(10, COUNT, "AutoCF: training steps between two draws of centres and graphs")
     # keep_rate.

@@ -19,7 +19,7 @@ from recbole_rlmrec.ops.info_nce import info_nce
 from recbole_rlmrec.ops.loss import bpr_loss, mean_norm, squared_l2
 from recbole_rlmrec.settings import (
     AUTO_WEIGHT,
-    COUNT,
+    FEW,
     FLAG,
     POSITIVE,
     SHARE,
@@ -49,7 +49,7 @@ class GraphSettings(Settings):
     """Settings every graph backbone reads. The defaults are RecBole's own numbers."""
 
     # The default is that of RecBole's model, or of the class.
-    n_layers: int = setting(MISSING, COUNT, "propagation layers", "2")
+    n_layers: int = setting(MISSING, FEW, "propagation layers", "2")
     reg_weight: float = setting(MISSING, WEIGHT, "weight of the L2 term", "1e-5")
     require_pow: bool = setting(MISSING, FLAG, "RecBole: square the norms of the batch's L2 term", "False")
     layer_combination: LayerCombination = setting(

@@ -27,15 +27,15 @@ from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.layers import SemanticTable, StorageSettings, linear
 from recbole_rlmrec.ops.distributed import Shard, join_rows, this_shard
 from recbole_rlmrec.ops.mixture import perceptron_mixture
-from recbole_rlmrec.settings import COUNT, require, setting
+from recbole_rlmrec.settings import FEW, require, setting
 
 
 @dataclass(frozen=True)
 class AugmentationSettings(StorageSettings):
     """Settings of KAR; the numbers of experts are those of the port described above, which is ours."""
 
-    kar_shared_experts: int = setting(2, COUNT, "KAR: experts that users and items share")
-    kar_side_experts: int = setting(2, COUNT, "KAR: further experts of each side")
+    kar_shared_experts: int = setting(2, FEW, "KAR: experts that users and items share")
+    kar_side_experts: int = setting(2, FEW, "KAR: further experts of each side")
 
 
 class Experts(nn.Module):

@@ -1,0 +1,53 @@
+"""Where a result comes from: the embeddings that a training read, what made them, and the versions that computed."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import recbole
+import torch
+
+from recbole_rlmrec.data.embedding_files import read_metadata
+from recbole_rlmrec.sides import SIDES
+from recbole_rlmrec.version import __version__
+
+#: What is taken from the metadata beside embeddings.
+_OF_METADATA = ("encoder", "writer", "dimension", "normalized", "profiles_sha256", "train_sha256")
+
+
+def embeddings_used(training: Any, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Say which semantic embeddings a model read, so that the runs of two encoders can be told apart.
+
+    Args:
+        training: the dataset of the training data loader, which has read them.
+        hashes: its :func:`~recbole_rlmrec.data.dataset.fingerprint`, with embeddings.
+
+    Returns:
+        ``file`` and ``sha256`` by side; ``encoder``, ``writer``, ``dimension``, ``normalized``, ``profiles_sha256`` and
+        ``train_sha256``, None where the metadata beside the files does not say.
+
+    Raises:
+        DataError: the metadata cannot be read.
+    """
+    files = {side: training.semantic_embedding(side).embedding.source for side in SIDES}
+    metadata = read_metadata([Path(files["user"]).parent], training.dataset_name) or {}
+    return {
+        "file": files,
+        "sha256": {side: hashes.get(f"{side} embeddings") for side in SIDES},
+        **{name: metadata.get(name) for name in _OF_METADATA},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    return {
+        "recbole_rlmrec": __version__,
+        "recbole": recbole.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
