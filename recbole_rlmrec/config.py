@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,15 @@ from recbole.utils import (
 )
 
 from recbole_rlmrec import compat
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.errors import SettingError, UnknownSettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of, settings_along
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS
-from recbole_rlmrec.settings import SETTINGS, Settings, check_value, defaults_of, published_of
+from recbole_rlmrec.settings import FLAG, NAMES, SETTINGS, Settings, check_value, defaults_of, published_of
+from recbole_rlmrec.wording import nearest
 
 _logger = logging.getLogger(__name__)
 
@@ -71,6 +74,25 @@ OUTPUT_SETTINGS = frozenset(
     {"result_file", "checkpoint_dir", "show_progress", "state", "resume_from", "data_path", "gpu_id", "use_gpu"}
 )
 
+#: Settings that name a file or a folder; ``~`` is the home folder there.
+_PATHS = ("data_path", "checkpoint_dir", "result_file", "resume_from", "split_file")
+
+#: Settings of RecBole's that are lists although their defaults may be nothing.
+_LISTS = frozenset({"metrics", "topk", "benchmark_filename", "additional_feat_suffix", "numerical_features"})
+
+#: What other programs call a setting.
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "batch_size": "train_batch_size",
+    "num_workers": "worker",
+    "workers": "worker",
+    "gpu": "gpu_id",
+    "output_dir": "checkpoint_dir",
+    "k": "topk",
+}
+
+#: What is written instead of a setting that does not exist, where no other setting has the same values.
+_INSTEAD = {"device": "Give --use_gpu=False for the CPU, or --gpu_id=1 for the second GPU."}
 
 _INTEGER = re.compile(r"^[-+]?(0|[1-9][0-9]*)$")
 _FLOAT = re.compile(
@@ -244,6 +266,9 @@ class RLMRecConfig(Config):
             self._add_layers([tuned])
             shown = tuned.relative_to(folder.parent)
             self.notes.append(("info", f"Tuned settings of {model} on {dataset}: {shown} (off with --tuned=False)."))
+        # Also those without a default, which no layer holds until they are given.
+        self._declared = {each.name for _, declared in own_classes for part in declared for each in fields(part)}
+        self._complete_external()
         self._check_external(model, is_own=bool(own_classes))
 
     def _set_default_parameters(self) -> None:
@@ -318,7 +343,7 @@ class RLMRecConfig(Config):
             base: the base's class.
         """
         defaults = RLMRecConfig(base, self.dataset, config_dict={"data_path": self.settings["data_path"]})
-        known = {*defaults.internal_config_dict, *_UNLISTED_KEYS}
+        known = {*defaults.internal_config_dict, *defaults._declared, *_UNLISTED_KEYS}
         given = {key: value for key, value in self.external_config_dict.items() if key in known}
         config = RLMRecConfig(base, self.dataset, config_dict={**given, "result_file": None, "resume_from": None})
         # Where and how loudly this process computes.
@@ -402,21 +427,32 @@ class RLMRecConfig(Config):
                 f"the metrics are {metrics} at {topk}. Choose one of them, such as {metrics[0]}@{topk[-1]}, or add it."
             )
 
+    def _complete_external(self) -> None:
+        """Read what was given as its setting is meant: ``~`` in a path, and ``a,b`` where a list is expected."""
+        for key, value in self.external_config_dict.items():
+            if not isinstance(value, str):
+                continue
+            declared = SETTINGS.get(key)
+            is_list = declared.allowed is NAMES if declared else isinstance(self.internal_config_dict.get(key), list)
+            if key in _PATHS:
+                self.external_config_dict[key] = os.path.expanduser(value)
+            elif (is_list or key in _LISTS) and value[:1] not in ("[", "("):
+                self.external_config_dict[key] = [parse_value(part.strip()) for part in value.split(",")]
+
     def _check_external(self, model: str, *, is_own: bool) -> None:
         """Refuse unknown keys and ill values; note settings that this model does not read.
 
         The ranges of model settings are ours; RecBole's models may mean something else by the same name.
         """
         for key, value in self.external_config_dict.items():
-            if key not in self.internal_config_dict and key not in _UNLISTED_KEYS:
+            if key not in {*self.internal_config_dict, *self._declared, *_UNLISTED_KEYS}:
                 origin = self._origins[key]
                 if not is_setting(key):
-                    raise SettingError(_unknown_key_message(key, origin))
+                    raise _unknown(key, origin)
                 if is_own and key in self._command_line:
                     # A file may serve several models; what is typed for this one must mean something to it.
-                    near = difflib.get_close_matches(key, sorted(self.internal_config_dict), n=1, cutoff=0.6)
-                    advice = f" Did you mean '{near[0]}'?" if near else ""
-                    raise SettingError(f"{model} does not read the setting '{key}' (from {origin}).{advice}")
+                    near = nearest(key, self.internal_config_dict)
+                    raise UnknownSettingError(f"{model} does not read the setting '{key}' (from {origin}).", key, near)
                 self.notes.append(("warning", f"{model} does not use the setting '{key}' ({self._origins[key]})."))
             elif key in _PICKLE_SETTINGS and value:
                 raise SettingError(
@@ -435,15 +471,17 @@ def _recbole_properties() -> Path:
 
 
 @lru_cache(maxsize=1)
-def _known_keys() -> frozenset[str]:
-    """Every key of RecBole's and our property files, whichever model reads it."""
-    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
+def _known_keys() -> Mapping[str, list[Any]]:
+    """Every key of RecBole's and our property files, whichever model reads it, with the values that it has there."""
+    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *_UNLISTED_KEYS}
+    values: dict[str, list[Any]] = {key: [] for key in keys}
     own, theirs = resource_folder("properties"), _recbole_properties()
     paths = [theirs / "overall.yaml", theirs / "dataset/sample.yaml", *theirs.glob("quick_start_config/*.yaml")]
     paths += [*theirs.glob("model/*.yaml"), *own.rglob("*.yaml")]
     for path in paths:
-        keys.update(read_yaml(path))
-    return frozenset(keys | _UNLISTED_KEYS)
+        for key, value in read_yaml(path).items():
+            values.setdefault(key, []).append(value)
+    return values
 
 
 def is_setting(name: str) -> bool:
@@ -451,19 +489,45 @@ def is_setting(name: str) -> bool:
     return name in SETTINGS or name in _known_keys()
 
 
-def nearest_setting(name: str, likeness: float = 0.6) -> str | None:
-    """Return the setting whose name is most like this one, if any is as like as ``likeness``, of at most 1.
+def is_flag(name: str) -> bool:
+    """Return whether a setting is True or False.
 
-    >>> nearest_setting("learning_rte"), nearest_setting("qqq")
-    ('learning_rate', None)
+    >>> is_flag("tuned"), is_flag("show_progress"), is_flag("epochs")
+    (True, True, False)
     """
-    return next(iter(difflib.get_close_matches(name, sorted({*_known_keys(), *SETTINGS}), n=1, cutoff=likeness)), None)
+    if name in SETTINGS:
+        return SETTINGS[name].allowed is FLAG
+    return any(isinstance(value, bool) for value in _known_keys().get(name, ()))
 
 
-def _unknown_key_message(key: str, origin: str) -> str:
-    near = nearest_setting(key)
-    advice = f" Did you mean '{near}'?" if near else " The README lists all settings."
-    return f"There is no setting '{key}' (from {origin}).{advice}"
+def may_be_nothing(name: str) -> bool:
+    """Return whether a setting can be given without a value, as ``--split_field=``; so may one that is not known.
+
+    >>> may_be_nothing("split_field"), may_be_nothing("load_col"), may_be_nothing("epochs")
+    (True, True, False)
+    """
+    if name in SETTINGS:
+        return None in SETTINGS[name].allowed
+    values = _known_keys().get(name, [])
+    return not values or any(value is None or isinstance(value, dict) for value in values)
+
+
+def nearest_setting(name: str, likeness: float = 0) -> str | None:
+    """Return the setting that is most likely meant by this name, if any is as like as ``likeness``, of at most 1.
+
+    >>> nearest_setting("learning_rte"), nearest_setting("lr"), nearest_setting("qqq")
+    ('learning_rate', 'learning_rate', None)
+    """
+    near = _OTHER_NAMES.get(name) or nearest(name, sorted({*_known_keys(), *SETTINGS}))
+    if near is None or difflib.SequenceMatcher(None, name, near).ratio() < likeness:
+        return None
+    return near
+
+
+def _unknown(key: str, origin: str) -> UnknownSettingError:
+    advice = _INSTEAD.get(key, "The README lists all settings.")
+    near = None if key in _INSTEAD else nearest_setting(key)
+    return UnknownSettingError(f"There is no setting '{key}' (from {origin}).", key, near, advice)
 
 
 def _plain(value: Any) -> Any:
