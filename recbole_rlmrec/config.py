@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
@@ -280,6 +281,7 @@ class RLMRecConfig(Config):
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise SettingError(f"RecBole refuses the settings of {self.model}: {error}") from error
         self._check_valid_metric()
+        self._check_workers()
         if any(user_folder.glob(f"{self.dataset}*.inter")):
             # RecBole looks for ml-100k inside itself even where the user has files of that name.
             self.final_config_dict["data_path"] = str(user_folder)
@@ -438,6 +440,15 @@ class RLMRecConfig(Config):
                 self.external_config_dict[key] = os.path.expanduser(value)
             elif (is_list or key in _LISTS) and value[:1] not in ("[", "("):
                 self.external_config_dict[key] = [parse_value(part.strip()) for part in value.split(",")]
+
+    def _check_workers(self) -> None:
+        """Refuse workers where a process cannot begin as a copy of another: what loaders hold cannot be pickled."""
+        worker = self.final_config_dict["worker"]
+        if worker and not sys.platform.startswith("linux"):
+            raise SettingError(
+                f"worker={worker}: loaders have processes of their own on Linux only. Leave the setting out; batches "
+                "are cut from arrays, which needs no help."
+            )
 
     def _check_external(self, model: str, *, is_own: bool) -> None:
         """Refuse unknown keys and ill values; note settings that this model does not read.
