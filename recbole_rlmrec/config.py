@@ -38,8 +38,8 @@ from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS
-from recbole_rlmrec.settings import FLAG, NAMES, SETTINGS, Settings, check_value, defaults_of, published_of
-from recbole_rlmrec.wording import nearest
+from recbole_rlmrec.settings import NAMES, SETTINGS, Settings, check_value, defaults_of, published_of
+from recbole_rlmrec.wording import count, nearest
 
 _logger = logging.getLogger(__name__)
 
@@ -311,10 +311,33 @@ class RLMRecConfig(Config):
             )
 
     def _init_device(self) -> None:
+        given = compat.visible_gpus()
+        if given is not None:
+            self.final_config_dict["gpu_id"] = self._gpus_among(given)
         super()._init_device()
+        compat.note_visible_gpus(given)
         if not self.final_config_dict["use_gpu"]:
             # RecBole 1.2 reads use_gpu for its memory display only.
             self.final_config_dict["device"] = torch.device("cpu")
+
+    def _gpus_among(self, given: str) -> str:
+        """Return the GPUs to use in the terms of CUDA_VISIBLE_DEVICES, which RecBole sets to ``gpu_id``.
+
+        Args:
+            given: the variable as it was given; ``gpu_id`` counts among its GPUs, or names them as it does.
+        """
+        if "gpu_id" not in self.external_config_dict or not given:
+            return given
+        asked, visible = str(self.final_config_dict["gpu_id"]), given.split(",")
+        ids = [each for each in asked.strip("[]()").replace(" ", "").split(",") if each]
+        if all(each.isdigit() and int(each) < len(visible) for each in ids):
+            return ",".join(visible[int(each)] for each in ids)
+        if not set(ids) <= set(visible) and self.final_config_dict["use_gpu"]:
+            raise SettingError(
+                f"gpu_id={asked}: the environment shows {count(len(visible), 'GPU')} (CUDA_VISIBLE_DEVICES={given}). "
+                f"Expected numbers below {len(visible)}, such as --gpu_id=0."
+            )
+        return ",".join(ids)
 
     # ------------------------------------------------------------------ our own
 
@@ -495,32 +518,14 @@ def _known_keys() -> Mapping[str, list[Any]]:
     return values
 
 
+def values_in_files(name: str) -> list[Any]:
+    """Return the values that RecBole's and our property files give a setting."""
+    return _known_keys().get(name, [])
+
+
 def is_setting(name: str) -> bool:
     """Return whether there is a setting of this name, whichever model reads it."""
     return name in SETTINGS or name in _known_keys()
-
-
-def is_flag(name: str) -> bool:
-    """Return whether a setting is True or False.
-
-    >>> is_flag("tuned"), is_flag("show_progress"), is_flag("epochs")
-    (True, True, False)
-    """
-    if name in SETTINGS:
-        return SETTINGS[name].allowed is FLAG
-    return any(isinstance(value, bool) for value in _known_keys().get(name, ()))
-
-
-def may_be_nothing(name: str) -> bool:
-    """Return whether a setting can be given without a value, as ``--split_field=``; so may one that is not known.
-
-    >>> may_be_nothing("split_field"), may_be_nothing("load_col"), may_be_nothing("epochs")
-    (True, True, False)
-    """
-    if name in SETTINGS:
-        return None in SETTINGS[name].allowed
-    values = _known_keys().get(name, [])
-    return not values or any(value is None or isinstance(value, dict) for value in values)
 
 
 def nearest_setting(name: str, likeness: float = 0) -> str | None:

@@ -28,6 +28,10 @@ class UnknownSettingError(SettingError):
         return f"{self.fault} {advice}".rstrip()
 
 
+class FolderError(RLMRecError, OSError):
+    """A folder that a run writes to cannot be written to; no other run from there could either."""
+
+
 class DataError(RLMRecError, ValueError):
     """A data file is missing, malformed, or does not belong to the dataset."""
 

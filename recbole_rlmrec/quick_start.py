@@ -28,6 +28,7 @@ from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
+from recbole_rlmrec.training.folders import check_folders, write_log_in_utf8
 from recbole_rlmrec.training.launch import Processes, run_in_processes
 from recbole_rlmrec.training.trainer import trainer_class
 
@@ -173,11 +174,11 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
     is_first = this_shard().rank == 0
     if config["result_file"] and is_first:
         _check_writable(Path(config["result_file"]))
+    check_folders(config, is_first=is_first, own_log=own_log)
     init_seed(config["seed"], config["reproducibility"])
-    # RecBole makes folders that are not there a moment before; of runs that begin together all but one would fail.
     if is_first and own_log:
-        Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
         init_logger(config)
+        write_log_in_utf8()
     _logger.info(sys.argv)
     _logger.info(config)
     config.log_notes()
@@ -185,7 +186,6 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
     dataset = create_dataset(config)
     _logger.info(dataset)
     loaders = data_preparation(config, dataset)
-    Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
     data = _Data(loaders, _data_hashes(config, loaders))
     base, resume_from = _train_base_first(config, data, saved=saved)
     trained = _train(config, data, saved=saved, resume_from=resume_from, base=base)

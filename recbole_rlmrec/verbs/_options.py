@@ -108,14 +108,14 @@ class _Reader:
 
     def _read_setting(self, name: str, text: str | None) -> None:
         """Read what is no option: a setting, or a slip, which the configuration finds out."""
-        from recbole_rlmrec.config import is_flag, is_setting, may_be_nothing
+        from recbole_rlmrec.config import is_setting
 
-        if text is None and name.startswith("no_") and not is_setting(name) and is_flag(name[3:]):
+        if text is None and name.startswith("no_") and not is_setting(name) and _is_flag(name[3:]):
             name, text = name[3:], "False"
-        elif text is None and not (self._left and not self._begins(self._left[0])) and is_flag(name):
+        elif text is None and not (self._left and not self._begins(self._left[0])) and _is_flag(name):
             text = "True"
         text = self._value(f"--{name}", text)
-        if not text and not may_be_nothing(name):
+        if not text and not _may_be_nothing(name):
             raise SettingError(_no_value(f"--{name}"))
         self._found.append(f"--{name}={text}")
 
@@ -157,6 +157,35 @@ class _Reader:
 def _is_switch(action: argparse.Action | None) -> bool:
     """Return whether an option is given or not, without a value."""
     return action is not None and action.nargs == 0 and isinstance(action.const, bool)
+
+
+def _is_flag(name: str) -> bool:
+    """Return whether a setting is True or False.
+
+    >>> _is_flag("tuned"), _is_flag("show_progress"), _is_flag("epochs")
+    (True, True, False)
+    """
+    from recbole_rlmrec.config import values_in_files
+    from recbole_rlmrec.settings import FLAG, SETTINGS
+
+    if name in SETTINGS:
+        return SETTINGS[name].allowed is FLAG
+    return any(isinstance(value, bool) for value in values_in_files(name))
+
+
+def _may_be_nothing(name: str) -> bool:
+    """Return whether a setting can be given without a value, as ``--split_field=``; so may one that is not known.
+
+    >>> _may_be_nothing("split_field"), _may_be_nothing("load_col"), _may_be_nothing("epochs")
+    (True, True, False)
+    """
+    from recbole_rlmrec.config import values_in_files
+    from recbole_rlmrec.settings import SETTINGS
+
+    if name in SETTINGS:
+        return None in SETTINGS[name].allowed
+    values = values_in_files(name)
+    return not values or any(value is None or isinstance(value, dict) for value in values)
 
 
 def _no_value(shown: str) -> str:
