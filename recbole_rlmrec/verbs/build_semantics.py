@@ -159,9 +159,9 @@ def _refuse_unused(arguments: argparse.Namespace, writer: type[Writer], encoder:
     taken = {field.name for field in fields(encoder.settings_class)}
     for option, field in _ENCODER_OPTIONS.items():
         if getattr(arguments, option) is not None and field not in taken:
-            usable = sorted(name for name, field in _ENCODER_OPTIONS.items() if field in taken)
+            usable = sorted(name.replace("_", "-") for name, field in _ENCODER_OPTIONS.items() if field in taken)
             named = sorted(taken) if issubclass(encoder.settings_class, Settings) else []
-            known = ", ".join(f"--{name.replace('_', '-')}=..." for name in [*usable, *named]) or "none"
+            known = ", ".join(f"--{name}=..." for name in [*usable, *named]) or "none"
             raise SettingError(
                 f"The encoder {encoder.known_as} cannot use --{option.replace('_', '-')}. Leave it out; its settings "
                 f"are: {known}."

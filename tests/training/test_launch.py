@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +355,21 @@ def other_trainer(join: Callable[[Any], Any], root: Path) -> None:
 def test_a_model_with_a_trainer_of_its_own_is_refused(world: World) -> None:
     with pytest.raises(SettingError, match=r"NCL is trained by RecBole's NCLTrainer.*Leave out --nproc"):
         run_in_processes(Processes(nproc=2), other_trainer, world.root)
+
+
+def batches(join: Callable[[Any], Any], root: Path) -> list[Any]:
+    """Return what loaders with workers of their own give."""
+    world = World(root)
+    _, train_data, _, test_data = world.loaders(world.config("BPR", worker=1))
+    trained = [(batch["item_id"].tolist(), batch["neg_item_id"].tolist()) for batch in train_data]
+    return [trained, [block[0]["user_id"].tolist() for block in test_data]]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are refused")
+def test_loaders_have_workers_in_a_process_of_several(world: World) -> None:
+    """Python would spawn them there, and what they share cannot be pickled."""
+    found = run_in_processes(Processes(nproc=1), batches, world.root)
+    assert found == batches(nullcontext, world.root) and len(found[0]) == 4 and found[1]
 
 
 def large_answer(join: Callable[[Any], Any]) -> np.ndarray:
