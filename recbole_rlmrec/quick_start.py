@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from recbole.utils import init_logger, init_seed, set_color
+from recbole.utils import init_seed, set_color
 
 from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
@@ -28,7 +28,7 @@ from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
-from recbole_rlmrec.training.folders import check_folders, write_log_in_utf8
+from recbole_rlmrec.training.folders import begin_log, check_folders
 from recbole_rlmrec.training.launch import Processes, run_in_processes
 from recbole_rlmrec.training.trainer import trainer_class
 
@@ -177,8 +177,7 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
     check_folders(config, is_first=is_first, own_log=own_log)
     init_seed(config["seed"], config["reproducibility"])
     if is_first and own_log:
-        init_logger(config)
-        write_log_in_utf8()
+        begin_log(config)
     _logger.info(sys.argv)
     _logger.info(config)
     config.log_notes()

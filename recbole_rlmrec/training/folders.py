@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from recbole.utils import init_logger
+
 from recbole_rlmrec.errors import FolderError
 
 
@@ -36,8 +38,27 @@ def check_folders(config: Any, *, is_first: bool, own_log: bool) -> None:
             raise FolderError(f"The folder '{folder}' cannot be written to ({error}): {remedy}.") from error
 
 
-def write_log_in_utf8() -> None:
-    """Let the log's file hold every character, also where the locale has few; RecBole opens it as the locale says."""
+class _Shown(dict[str, str]):
+    """As much of a configuration as a log begins with; text that is no Unicode, as a file's name may be, is escaped."""
+
+    def __init__(self, config: Any) -> None:
+        texts = {name: str(value) for name, value in config.final_config_dict.items()}
+        super().__init__({name: text.encode(errors="backslashreplace").decode() for name, text in texts.items()})
+
+    @property
+    def final_config_dict(self) -> dict[str, str]:
+        return self
+
+
+def begin_log(config: Any) -> None:
+    """Log to the terminal and to a file in ``log/``, as RecBole does.
+
+    The file holds every character, also where the locale, by which RecBole opens it, has few.
+
+    Args:
+        config: of the run.
+    """
+    init_logger(_Shown(config))
     for handler in logging.root.handlers:
         if isinstance(handler, logging.FileHandler) and isinstance(handler.stream, TextIOWrapper):
             handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from recbole_rlmrec.cli import train_main
 from recbole_rlmrec.errors import FolderError
-from recbole_rlmrec.training.folders import check_folders, write_log_in_utf8
+from recbole_rlmrec.training.folders import begin_log, check_folders
 
 
 @pytest.mark.parametrize(
@@ -47,13 +48,20 @@ def test_other_ranks_need_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         check_folders(config, is_first=True, own_log=True)
 
 
-def test_a_log_of_a_locale_with_few_characters(tmp_path: Path) -> None:
-    handler = logging.FileHandler(tmp_path / "a.log", encoding="ascii")
-    logging.root.addHandler(handler)
-    try:
-        write_log_in_utf8()
-        logging.root.error("naïve \udcff")
-    finally:
-        logging.root.removeHandler(handler)
-        handler.close()
-    assert (tmp_path / "a.log").read_bytes() == "naïve \\udcff\n".encode()
+def test_a_log_of_a_locale_with_few_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log/BPR").mkdir(parents=True)
+
+    class AsciiHandler(logging.FileHandler):
+        def __init__(self, path: str) -> None:
+            super().__init__(path, encoding="ascii")
+
+    monkeypatch.setattr("logging.FileHandler", AsciiHandler)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    # The name of a file in another encoding than the system's.
+    config = SimpleNamespace(final_config_dict={"model": "BPR", "dataset": "x", "state": None, "data_path": "\udcff"})
+    begin_log(config)
+    logging.root.error("naïve \udcff")
+    logging.root.handlers[1].close()
+    [path] = Path("log/BPR").iterdir()
+    assert path.read_bytes().endswith("naïve \\udcff\n".encode())
