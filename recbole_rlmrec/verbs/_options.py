@@ -45,6 +45,7 @@ class _Reader:
 
     def __init__(self, parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         self._options = {_folded(name): action for action in parser._actions for name in action.option_strings}
+        self._declared = {_folded(name): name for action in parser._actions for name in action.option_strings}
         self._takes_settings = parser.get_default("settings") is not None
         self._left = deque(words)
         self._found: list[str] = []
@@ -70,26 +71,27 @@ class _Reader:
         """
         opposite = f"--{name[5:]}" if name.startswith("--no_") else f"--no_{name[2:]}"
         if name in self._options:
-            self._read_option(self._options[name], text)
+            self._read_option(name, text)
         elif name.startswith("--") and _is_switch(self._options.get(opposite)):
-            self._read_option(self._options[opposite], text, is_opposite=True)
+            self._read_option(opposite, text, is_opposite=True)
         elif name.startswith("--") and self._takes_settings:
             self._read_setting(name[2:], text)
         elif name[:1] == "-" and name[:2] in self._options and not name.startswith("--"):
             self._refuse_one_dash(name)
-            self._read_option(self._options[name[:2]], word[2:].removeprefix("="))
+            self._read_option(name[:2], word[2:].removeprefix("="))
         else:
             self._found.append(word)
 
-    def _read_option(self, action: argparse.Action, text: str | None, *, is_opposite: bool = False) -> None:
+    def _read_option(self, name: str, text: str | None, *, is_opposite: bool = False) -> None:
         """Read a declared option.
 
         Args:
-            action: argparse's declaration.
+            name: in one spelling.
             text: its value, where it stands behind ``=``.
             is_opposite: whether ``--no-x`` is written of ``--x``, or ``--x`` of ``--no-x``.
         """
-        shown = max(action.option_strings, key=len)
+        action = self._options[name]
+        shown = self._declared[name] if name.startswith("--") else max(action.option_strings, key=len)
         if _is_switch(action):
             is_on = self._switch(shown, text) is not is_opposite
             note_once(self._given, action.dest, str(is_on))
@@ -98,7 +100,7 @@ class _Reader:
             value = self._value(shown, text)
             if not value and action.type is not None:
                 raise SettingError(_no_value(shown))
-            if isinstance(action, (argparse._StoreAction, argparse._StoreConstAction)):
+            if isinstance(action, argparse._StoreAction):  # others may collect several values
                 note_once(self._given, action.dest, value)
             self._found.append(f"{shown}={value}")
         else:
