@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -24,8 +25,39 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what names a dataset: ``--dataset``, ``--config_files`` and settings; :func:`dataset_config` reads them."""
     take_settings(parser)
     parser.epilog = "Every setting of the dataset can be given as --name=value, as in a training."
-    parser.add_argument("--dataset", "-d", required=True, help="such as ml-100k")
-    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    parser.add_argument("--dataset", "-d", required=True, metavar="NAME", help="such as ml-100k")
+    add_config_files(parser)
+
+
+def add_config_files(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config_files``, whose value is a list of paths."""
+    parser.add_argument(
+        "--config_files", default=[], type=_paths, metavar="FILES", help="YAML files, separated by spaces, in quotes"
+    )
+
+
+def add_dataset_folder(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data_path``, for verbs that write a dataset and take no settings."""
+    parser.add_argument(
+        *("--data_path", "--output"),
+        default="dataset",
+        type=path,
+        metavar="DIR",
+        help="folder of RecBole's datasets (%(default)s); --output is its former name",
+    )
+
+
+def path(text: str) -> str:
+    """Read a path, in which ``~`` is the home folder: the shell leaves it as it is behind a ``=``."""
+    return os.path.expanduser(text)
+
+
+def _paths(text: str) -> list[str]:
+    """Read paths that are separated by spaces; those with a space in quotation marks."""
+    try:
+        return [path(each) for each in shlex.split(text)]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}; a path with such a mark needs two of the other") from None
 
 
 def dataset_config(arguments: argparse.Namespace) -> Any:
@@ -36,8 +68,7 @@ def dataset_config(arguments: argparse.Namespace) -> Any:
     """
     from recbole_rlmrec.config import RLMRecConfig
 
-    files = shlex.split(arguments.config_files)
-    return RLMRecConfig("BPR", arguments.dataset, files, command_line=arguments.settings)
+    return RLMRecConfig("BPR", arguments.dataset, arguments.config_files, command_line=arguments.settings)
 
 
 def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
@@ -53,14 +84,25 @@ def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
     for argument in arguments:
         name, equals, text = argument[2:].partition("=")
         if not argument.startswith("--") or not equals or not name:
-            raise SettingError(f"'{argument}' is not a setting; settings are written --name=value.")
-        if texts.setdefault(name, text) != text:
-            raise SettingError(f"--{name} is given twice: {texts[name]} and {text}.")
+            is_rest = any(bracket in argument for bracket in "[]{}") and not argument.startswith("-")
+            advice = " A value with blanks needs quotation marks: --topk='[5, 10]'." if is_rest else ""
+            raise SettingError(f"'{argument}' is not a setting; settings are written --name=value.{advice}")
+        note_once(texts, name, text)
     if not texts:
         return {}
     from recbole_rlmrec.config import parse_value
 
     return {name: parse_value(text) for name, text in texts.items()}
+
+
+def note_once(texts: dict[str, str], name: str, text: str) -> None:
+    """Note the value of an option or a setting.
+
+    Raises:
+        SettingError: it has another one.
+    """
+    if texts.setdefault(name, text) != text:
+        raise SettingError(f"--{name} is given twice: {texts[name]} and {text}.")
 
 
 def settings_given(

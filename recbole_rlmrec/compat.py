@@ -15,6 +15,8 @@ import importlib.metadata
 import importlib.util
 import inspect
 import io
+import json
+import os
 import sys
 import types
 import warnings
@@ -221,6 +223,29 @@ def dataset_of(loader: Any) -> Any:
     Its public ``dataset`` is torch's list of row numbers while any loader begins an epoch.
     """
     return loader._dataset
+
+
+def visible_gpus() -> str | None:
+    """Return CUDA_VISIBLE_DEVICES as whoever started the program set it; None if nobody did.
+
+    RecBole's ``Config`` sets it to ``gpu_id``, whatever it was.
+    """
+    now = os.environ.get(_VISIBLE)
+    written, given = json.loads(os.environ.get(_NOTE, "[null, null]"))
+    return given if now is not None and now == written else now
+
+
+def note_visible_gpus(given: str | None) -> None:
+    """Note that CUDA_VISIBLE_DEVICES is RecBole's now, also for processes that are started from here.
+
+    Args:
+        given: what it was.
+    """
+    os.environ[_NOTE] = json.dumps([os.environ.get(_VISIBLE), given])
+
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_NOTE = "RECBOLE_RLMREC_VISIBLE_DEVICES"
 
 
 @contextmanager

@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import os
 import re
 import shlex
+import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ from recbole_rlmrec.data.atomic_file import is_dataset_name, part_names
 from recbole_rlmrec.data.frozen import RECBOLES_SPLIT
 from recbole_rlmrec.data.paper_data import other_than_the_papers
 from recbole_rlmrec.data.table import read_headers
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.errors import SettingError, UnknownSettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.contract import ModelFlags, flags_of, settings_along
 from recbole_rlmrec.model.registry import get_model
@@ -52,7 +55,8 @@ from recbole_rlmrec.recbole_settings.evaluation import check_evaluation, fitting
 from recbole_rlmrec.recbole_settings.memory import check_embedding_size, within_memory
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS, DataSettings
-from recbole_rlmrec.settings import SETTINGS, Settings, check_value, defaults_of, inert, published_of
+from recbole_rlmrec.settings import NAMES, SETTINGS, Settings, check_value, defaults_of, inert, published_of
+from recbole_rlmrec.wording import count, nearest
 
 _logger = logging.getLogger(__name__)
 
@@ -90,6 +94,25 @@ OUTPUT_SETTINGS = frozenset(
 
 #: What decides which interactions, texts and split a run has.
 _OF_DATA = {*dataset_arguments, *defaults_of(DataSettings), "eval_args", "data_path"} - {"leakage", "cold_nodes"}
+#: Settings that name a file or a folder; ``~`` is the home folder there.
+_PATHS = ("data_path", "checkpoint_dir", "result_file", "resume_from", "split_file")
+
+#: Settings of RecBole's that are lists although their defaults may be nothing.
+_LISTS = frozenset({"metrics", "topk", "benchmark_filename", "additional_feat_suffix", "numerical_features"})
+
+#: What other programs call a setting.
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "batch_size": "train_batch_size",
+    "num_workers": "worker",
+    "workers": "worker",
+    "gpu": "gpu_id",
+    "output_dir": "checkpoint_dir",
+    "k": "topk",
+}
+
+#: What is written instead of a setting that does not exist, where no other setting has the same values.
+_INSTEAD = {"device": "Give --use_gpu=False for the CPU, or --gpu_id=1 for the second GPU."}
 
 _INTEGER = re.compile(r"^[-+]?(0|[1-9][0-9]*)$")
 _FLOAT = re.compile(
@@ -274,12 +297,15 @@ class RLMRecConfig(Config):
             self._add_layers([tuned])
             shown = tuned.relative_to(folder.parent)
             self.notes.append(("info", f"Tuned settings of {model} on {dataset}: {shown} (off with --tuned=False)."))
+        # Also those without a default, which no layer holds until they are given.
+        self._declared = {each.name for _, declared in own_classes for part in declared for each in fields(part)}
+        self._complete_external()
         self._check_external(model)
 
     def _user_folder(self) -> Path:
         """Return where the user's files of the dataset lie."""
         layers = self.internal_config_dict, self.external_config_dict
-        return Path(str(ChainMap(*reversed(layers))["data_path"])) / self.dataset
+        return Path(os.path.expanduser(str(ChainMap(*reversed(layers))["data_path"]))) / self.dataset
 
     def _set_default_parameters(self) -> None:
         self.final_config_dict["benchmark_filename"] = part_names(self.final_config_dict["benchmark_filename"])
@@ -294,6 +320,7 @@ class RLMRecConfig(Config):
             super()._set_default_parameters()
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise SettingError(f"RecBole refuses the settings of {self.model}: {error}") from error
+        self._check_workers()
         if any(user_folder.glob(f"{self.dataset}*.inter")):
             # RecBole looks for ml-100k inside itself even where the user has files of that name.
             self.final_config_dict["data_path"] = str(user_folder)
@@ -344,10 +371,33 @@ class RLMRecConfig(Config):
         self.notes += [("warning", message) for message in found]
 
     def _init_device(self) -> None:
+        given = compat.visible_gpus()
+        if given is not None:
+            self.final_config_dict["gpu_id"] = self._gpus_among(given)
         super()._init_device()
+        compat.note_visible_gpus(given)
         if not self.final_config_dict["use_gpu"]:
             # RecBole 1.2 reads use_gpu for its memory display only.
             self.final_config_dict["device"] = torch.device("cpu")
+
+    def _gpus_among(self, given: str) -> str:
+        """Return the GPUs to use in the terms of CUDA_VISIBLE_DEVICES, which RecBole sets to ``gpu_id``.
+
+        Args:
+            given: the variable as it was given; ``gpu_id`` counts among its GPUs, or names them as it does.
+        """
+        if "gpu_id" not in self.external_config_dict or not given:
+            return given
+        asked, visible = str(self.final_config_dict["gpu_id"]), given.split(",")
+        ids = [each for each in asked.strip("[]()").replace(" ", "").split(",") if each]
+        if all(each.isdigit() and int(each) < len(visible) for each in ids):
+            return ",".join(visible[int(each)] for each in ids)
+        if not set(ids) <= set(visible) and self.final_config_dict["use_gpu"]:
+            raise SettingError(
+                f"gpu_id={asked}: the environment shows {count(len(visible), 'GPU')} (CUDA_VISIBLE_DEVICES={given}). "
+                f"Expected numbers below {len(visible)}, such as --gpu_id=0."
+            )
+        return ",".join(ids)
 
     # ------------------------------------------------------------------ our own
 
@@ -418,7 +468,7 @@ class RLMRecConfig(Config):
             base: the base's class.
         """
         defaults = RLMRecConfig(base, self.dataset, config_dict={"data_path": self.settings["data_path"]})
-        known = {*defaults.internal_config_dict, *_UNLISTED_KEYS}
+        known = {*defaults.internal_config_dict, *defaults._declared, *_UNLISTED_KEYS}
         given = {key: value for key, value in self.external_config_dict.items() if key in known}
         config = RLMRecConfig(base, self.dataset, config_dict={**given, "result_file": None, "resume_from": None})
         # Where and how loudly this process computes.
@@ -512,21 +562,41 @@ class RLMRecConfig(Config):
         )
         check_columns(settings, self.external_config_dict, self._origins, headers)
 
+    def _complete_external(self) -> None:
+        """Read what was given as its setting is meant: ``~`` in a path, and ``a,b`` where a list is expected."""
+        for key, value in self.external_config_dict.items():
+            if not isinstance(value, str):
+                continue
+            declared = SETTINGS.get(key)
+            is_list = declared.allowed is NAMES if declared else isinstance(self.internal_config_dict.get(key), list)
+            if key in _PATHS:
+                self.external_config_dict[key] = os.path.expanduser(value)
+            elif (is_list or key in _LISTS) and value[:1] not in ("[", "("):
+                self.external_config_dict[key] = [parse_value(part.strip()) for part in value.split(",")]
+
+    def _check_workers(self) -> None:
+        """Refuse workers where a process cannot begin as a copy of another: what loaders hold cannot be pickled."""
+        worker = self.final_config_dict["worker"]
+        if worker and not sys.platform.startswith("linux"):
+            raise SettingError(
+                f"worker={worker}: loaders have processes of their own on Linux only. Leave the setting out; batches "
+                "are cut from arrays, which needs no help."
+            )
+
     def _check_external(self, model: str) -> None:
         """Refuse unknown keys and ill values; note settings that this model does not read.
 
         The ranges of model settings are ours; RecBole's models may mean something else by the same name.
         """
         for key, value in self.external_config_dict.items():
-            if key not in self.internal_config_dict and key not in _UNLISTED_KEYS:
+            if key not in {*self.internal_config_dict, *self._declared, *_UNLISTED_KEYS}:
                 origin = self._origins[key]
                 if not is_setting(key):
-                    raise SettingError(_unknown_key_message(key, origin))
+                    raise _unknown(key, origin)
                 if self._is_own and key in self._command_line:
                     # A file may serve several models; what is typed for this one must mean something to it.
-                    near = difflib.get_close_matches(key, sorted(self.internal_config_dict), n=1, cutoff=0.6)
-                    advice = f" Did you mean '{near[0]}'?" if near else ""
-                    raise SettingError(f"{model} does not read the setting '{key}' (from {origin}).{advice}")
+                    near = nearest(key, self.internal_config_dict)
+                    raise UnknownSettingError(f"{model} does not read the setting '{key}' (from {origin}).", key, near)
                 self.notes.append(("warning", f"{model} does not use the setting '{key}' ({self._origins[key]})."))
             elif key in _PICKLE_SETTINGS and value:
                 raise SettingError(
@@ -545,15 +615,22 @@ def _recbole_properties() -> Path:
 
 
 @lru_cache(maxsize=1)
-def _known_keys() -> frozenset[str]:
-    """Every key of RecBole's and our property files, whichever model reads it."""
-    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
+def _known_keys() -> Mapping[str, list[Any]]:
+    """Every key of RecBole's and our property files, whichever model reads it, with the values that it has there."""
+    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *_UNLISTED_KEYS}
+    values: dict[str, list[Any]] = {key: [] for key in keys}
     own, theirs = resource_folder("properties"), _recbole_properties()
     paths = [theirs / "overall.yaml", theirs / "dataset/sample.yaml", *theirs.glob("quick_start_config/*.yaml")]
     paths += [*theirs.glob("model/*.yaml"), *own.rglob("*.yaml")]
     for path in paths:
-        keys.update(read_yaml(path))
-    return frozenset(keys | _UNLISTED_KEYS)
+        for key, value in read_yaml(path).items():
+            values.setdefault(key, []).append(value)
+    return values
+
+
+def values_in_files(name: str) -> list[Any]:
+    """Return the values that RecBole's and our property files give a setting."""
+    return _known_keys().get(name, [])
 
 
 def is_setting(name: str) -> bool:
@@ -561,19 +638,22 @@ def is_setting(name: str) -> bool:
     return name in SETTINGS or name in _known_keys()
 
 
-def nearest_setting(name: str, likeness: float = 0.6) -> str | None:
-    """Return the setting whose name is most like this one, if any is as like as ``likeness``, of at most 1.
+def nearest_setting(name: str, likeness: float = 0) -> str | None:
+    """Return the setting that is most likely meant by this name, if any is as like as ``likeness``, of at most 1.
 
-    >>> nearest_setting("learning_rte"), nearest_setting("qqq")
-    ('learning_rate', None)
+    >>> nearest_setting("learning_rte"), nearest_setting("lr"), nearest_setting("qqq")
+    ('learning_rate', 'learning_rate', None)
     """
-    return next(iter(difflib.get_close_matches(name, sorted({*_known_keys(), *SETTINGS}), n=1, cutoff=likeness)), None)
+    near = _OTHER_NAMES.get(name) or nearest(name, sorted({*_known_keys(), *SETTINGS}))
+    if near is None or difflib.SequenceMatcher(None, name, near).ratio() < likeness:
+        return None
+    return near
 
 
-def _unknown_key_message(key: str, origin: str) -> str:
-    near = FORMER_NAMES.get(key) or nearest_setting(key)
-    advice = f" Did you mean '{near}'?" if near else " The README lists all settings."
-    return f"There is no setting '{key}' (from {origin}).{advice}"
+def _unknown(key: str, origin: str) -> UnknownSettingError:
+    advice = _INSTEAD.get(key, "The README lists all settings.")
+    near = None if key in _INSTEAD else FORMER_NAMES.get(key) or nearest_setting(key)
+    return UnknownSettingError(f"There is no setting '{key}' (from {origin}).", key, near, advice)
 
 
 def _typed(value: Any) -> str:

@@ -9,6 +9,29 @@ class SettingError(RLMRecError, ValueError):
     """A setting is unknown, missing or out of range, or a model's name is."""
 
 
+class UnknownSettingError(SettingError):
+    """A name that no setting has, or that the model does not read.
+
+    Args:
+        fault: a sentence that says so.
+        name: the name.
+        near: the setting that is most likely meant, if any.
+        advice: a sentence for where none is near.
+    """
+
+    def __init__(self, fault: str, name: str, near: str | None = None, advice: str = "") -> None:
+        super().__init__(fault, name, near, advice)
+        self.fault, self.name, self.near, self.advice = fault, name, near, advice
+
+    def __str__(self) -> str:
+        advice = f"Did you mean '{self.near}'?" if self.near else self.advice
+        return f"{self.fault} {advice}".rstrip()
+
+
+class FolderError(RLMRecError, OSError):
+    """A folder that a run writes to cannot be written to; no other run from there could either."""
+
+
 class DataError(RLMRecError, ValueError):
     """A data file is missing, malformed, or does not belong to the dataset."""
 

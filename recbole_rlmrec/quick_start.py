@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-from recbole.utils import init_logger, init_seed, set_color
+from recbole.utils import init_seed, set_color
 
 from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
@@ -32,6 +32,7 @@ from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
+from recbole_rlmrec.training.folders import begin_log, check_folders
 from recbole_rlmrec.training.launch import Processes, run_in_processes
 from recbole_rlmrec.training.machine import LESS_MEMORY, let_logs_fail, machine_faults_named
 from recbole_rlmrec.training.trainer import trainer_class
@@ -191,14 +192,11 @@ def _run(
 def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Result:
     is_first = this_shard().rank == 0
     if config["result_file"] and is_first:
-        _check_writable("result_file", Path(config["result_file"]))
-    if saved and is_first:
-        _check_writable("checkpoint_dir", Path(config["checkpoint_dir"]), "checkpoint.pth")
+        _check_writable(Path(config["result_file"]))
+    check_folders(config, is_first=is_first, own_log=own_log)
     init_seed(config["seed"], config["reproducibility"])
-    # RecBole makes folders that are not there a moment before; of runs that begin together all but one would fail.
     if is_first and own_log:
-        Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
-        init_logger(config)
+        begin_log(config)
         let_logs_fail()
     _logger.info(sys.argv)
     _logger.info(config)
@@ -207,7 +205,6 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
     dataset = create_dataset(config)
     _logger.info(dataset)
     loaders = data_preparation(config, dataset)
-    Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
     data = _Data(loaders, _data_hashes(config, loaders))
     base, resume_from = _train_base_first(config, data, saved=saved)
     trained = _train(config, data, saved=saved, resume_from=resume_from, base=base)
@@ -542,9 +539,9 @@ def _floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
     return None if metrics is None else {name: float(value) for name, value in metrics.items()}
 
 
-def _check_writable(key: str, path: Path, name: str = "") -> None:
-    """Find out before the training, not after it, that a file, or ``name`` in a folder, cannot be written."""
+def _check_writable(path: Path) -> None:
+    """Find out before the training, not after it, that a result cannot be written."""
     try:
-        require_writable(path / name if name else path)
+        require_writable(path)
     except OSError as error:
-        raise SettingError(f"{key}='{path}' cannot be written: {error}.") from error
+        raise SettingError(f"result_file='{path}' cannot be written: {error}.") from error

@@ -412,12 +412,18 @@ def require(config: Any, name: str) -> Any:
     """
     refuse_recboles_own(config)
     value = config[name]
-    if value is None and not (name in SETTINGS and None in SETTINGS[name].allowed):
-        example: str | None = SETTINGS[name].example if name in SETTINGS else None
+    if value is None and name not in SETTINGS:
         raise SettingError(
-            f"{config['model']} needs the setting '{name}', which no file sets. Put `{name}: {example or '...'}` into "
+            f"{config['model']} reads the setting '{name}', which no file sets and no class declares, so that it "
+            "cannot be given. Declare it in one of the class's settings_classes: "
+            f"{name}: TYPE = setting(default, allowed, meaning)."
+        )
+    if value is None and None not in SETTINGS[name].allowed:
+        example = SETTINGS[name].example
+        raise SettingError(
+            f"{config['model']} needs the setting '{name}', which no file sets. Put `{name}: {example}` into "
             f"properties/model/{config['model']}.yaml or a file given with --config_files, "
-            f"or give --{name}={example or '...'} on the command line."
+            f"or give --{name}={example} on the command line."
         )
     check_value(name, value)
     return value

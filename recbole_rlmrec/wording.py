@@ -1,7 +1,8 @@
-"""How messages count, list and show examples."""
+"""How messages count, list and show examples, and which word they take for a misspelt one."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -73,3 +74,30 @@ def without_control_characters(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL.sub("", _TERMINAL_SEQUENCE.sub("", text))
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is most likely meant by ``word``; None if none is near.
+
+    Small and capital letters, hyphens and underscores are the same. First come words of almost the same letters, then
+    those of which one begins with the other, those that hold all its parts, and those of much the same letters.
+
+    >>> [nearest(word, ["writer", "worker", "train_batch_size"]) for word in ("writter", "batch-size", "qqq")]
+    ['writer', 'train_batch_size', None]
+    """
+
+    def rank(other: str) -> tuple[int, float] | None:
+        theirs = other.lower().replace("-", "_")
+        likeness = difflib.SequenceMatcher(None, folded, theirs).ratio()
+        is_beginning = theirs.startswith(folded) or folded.startswith(theirs)
+        if likeness >= 0.8 or folded.replace("_", "") == theirs.replace("_", ""):
+            return 0, -likeness
+        if is_beginning and min(len(folded), len(theirs)) > 3:
+            return 1, -likeness
+        if len(folded) > 3 and set(folded.split("_")) <= set(theirs.split("_")):
+            return 2, -likeness
+        return (3, -likeness) if likeness >= 0.7 else None
+
+    folded = word.lower().replace("-", "_")
+    ranked = [(place, other) for other in known if (place := rank(other)) is not None]
+    return min(ranked)[1] if ranked else None

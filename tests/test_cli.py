@@ -16,8 +16,10 @@ from conftest import World
 from scipy import sparse
 
 from recbole_rlmrec import __version__
-from recbole_rlmrec.cli import main, parse_settings, train_main
+from recbole_rlmrec.arguments import parse_settings
+from recbole_rlmrec.cli import main, train_main
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.verbs import VERBS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -164,7 +166,7 @@ def test_missing_file(fails: Callable[..., str]) -> None:
     assert message == "There is no property file 'nosuch.yaml'. Check the path given with --config_files."
 
 
-@pytest.mark.parametrize("argument", ["extra", "--seed", "-seed=3"])
+@pytest.mark.parametrize("argument", ["extra", "-seed=3"])
 def test_argument_that_is_no_setting(fails: Callable[..., str], argument: str) -> None:
     message = fails(train_main, ["--model=LightGCN", "--dataset=ml-100k", argument])
     assert message == f"'{argument}' is not a setting; settings are written --name=value."
@@ -291,7 +293,7 @@ def test_the_list_of_verbs_needs_none_of_what_they_work_with(tmp_path: Path) -> 
     """So it is there at once; and a verb imports no other."""
     script = "import sys; from recbole_rlmrec.cli import main\n"
     script += "try: main(sys.argv[1:])\nexcept SystemExit: print('modules:', *sys.modules)"
-    for arguments, verbs in ((["--help"], 7), (["import-release", "--help"], 1)):
+    for arguments, verbs in ((["--help"], len(VERBS)), (["import-release", "--help"], 1)):
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
             cwd=tmp_path,
@@ -303,7 +305,8 @@ def test_the_list_of_verbs_needs_none_of_what_they_work_with(tmp_path: Path) -> 
         printed, _, modules = done.stdout.partition("modules: ")
         assert "Turn RLMRec's released files into a dataset." in printed
         assert {"numpy", "torch", "pandas", "recbole"}.isdisjoint(modules.split())
-        assert sum(name.startswith("recbole_rlmrec.verbs.") for name in modules.split()) == verbs
+        imported = [name.rpartition(".")[2] for name in modules.split() if name.startswith("recbole_rlmrec.verbs.")]
+        assert sum(not name.startswith("_") for name in imported) == verbs
 
 
 # ---------------------------------------------------------------------- import-release
@@ -328,7 +331,7 @@ def release(tmp_path: Path) -> Path:
 
 
 def import_to(output: Path, release: Path, dataset: str = "yelp") -> dict[str, bytes]:
-    arguments = ["import-release", "--source", str(release), "--dataset", dataset, "--output", str(output)]
+    arguments = ["import-release", "--source", str(release), "--dataset", dataset, "--data_path", str(output)]
     assert main(arguments) == 0
     return {path.name: path.read_bytes() for path in (output / dataset).iterdir()}
 
@@ -382,6 +385,37 @@ def test_import_release_takes_no_settings(release: Path, capsys: pytest.CaptureF
     assert "unrecognized arguments: --seed=1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("LightGCN_RLMRecCon", "alignment_temperature = 0.2: a number above 0\n    Con: temperature"),
+        ("n_layers", "n_layers = 2 (SGL 3, XSimGCL 3): a whole number at least 1\n    propagation layers"),
+        ("learning-rate", "learning_rate = 0.001"),
+        ("topk", "topk = [5, 10, 20]: a setting of RecBole's"),
+        ("NeuMF", "mlp_hidden_size = [128, 64]: a setting of RecBole's"),
+    ],
+)
+def test_settings_of_one_name(name: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", name]) == 0
+    printed = capsys.readouterr().out
+    assert expected in printed and "patience_steps" not in printed
+    assert (printed.count("\n") == 2) == name[0].islower()
+
+
+def test_settings_of_no_name(fails: Callable[..., str]) -> None:
+    message = fails(main, ["settings", "alignment_wieght"])
+    assert message == "There is no model and no setting 'alignment_wieght'. Did you mean 'alignment_weight'?"
+    assert fails(main, ["settings", "LightGCM"]).startswith("There is no model 'LightGCM'. Did you mean LightGCN?")
+
+
+def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert rows["LightGCN"][:3] == ["LightGCN_RLMRecCon", "LightGCN_RLMRecGen", "Linear"]
+    assert rows["MultiVAE"][:2] == ["MultiVAE_RLMRecCon", "-"] and rows["SemanticOnly"][:3] == ["-", "-", "The"]
+    assert "LightGCN_RLMRecCon" not in rows
+
+
 def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
     assert "contrast_layer = 1: a whole number at least 1\n    XSimGCL: layer that" in capsys.readouterr().out
@@ -389,11 +423,13 @@ def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| `text_domain` | general | one of general, books, businesses, games, movies |" in capsys.readouterr().out
 
 
-def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
-    """As `recbole-rlmrec settings | head -1`."""
-    command = [sys.executable, "-c", "import sys; from recbole_rlmrec.cli import main; sys.exit(main(['settings']))"]
+@pytest.mark.parametrize("arguments", [["settings"], ["settings", "topk"]])
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
+    """As `recbole-rlmrec settings | head -1`; little output is written only when the program ends."""
+    command = [sys.executable, "-c", "import sys; from recbole_rlmrec.cli import main; sys.exit(main(sys.argv[1:]))"]
+    command += arguments
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
-        assert "error" not in process.stderr.read().lower()
+        assert process.stderr.read() == ""
     assert process.returncode == 141

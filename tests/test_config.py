@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass
@@ -1091,6 +1092,56 @@ def test_use_gpu_false_is_the_cpu(configure: Configure, monkeypatch: pytest.Monk
     assert configure(use_gpu=True)["device"] == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert configure(use_gpu=True)["device"] == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "gpu_id", "used"),
+    [
+        (None, None, "0"),
+        (None, 3, "3"),
+        (None, "0,1", "0,1"),
+        ("2,3", None, "2,3"),
+        ("2,3", 1, "3"),
+        ("2,3", "1,0", "3,2"),
+        ("2,3", "3", "3"),
+        ("GPU-ab,GPU-cd", 1, "GPU-cd"),
+        ("", None, ""),
+        ("", 0, ""),
+    ],
+)
+def test_gpus_are_among_the_visible_ones(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, given: str | None, gpu_id: Any, used: str
+) -> None:
+    """What RecBole writes to the environment is not taken for the user's, by a second configuration or a child."""
+    monkeypatch.setenv("RECBOLE_RLMREC_VISIBLE_DEVICES", "[null, null]")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given or "")
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked = {} if gpu_id is None else {"gpu_id": gpu_id}
+    for _ in range(2):
+        config = configure(**asked)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == used
+        assert config["device"].type == ("cuda" if used else "cpu")
+        assert config.settings["gpu_id"] == (gpu_id if gpu_id is not None else config.internal_config_dict["gpu_id"])
+
+
+def test_a_gpu_that_is_not_visible(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECBOLE_RLMREC_VISIBLE_DEVICES", "[null, null]")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert refused(gpu_id=4) == (
+        "gpu_id=4: the environment shows 2 GPUs (CUDA_VISIBLE_DEVICES=2,3). Expected numbers below 2, such as "
+        "--gpu_id=0."
+    )
+
+
+def test_workers_elsewhere_than_on_linux(
+    configure: Configure, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert configure(worker=1)["worker"] == 1 or not sys.platform.startswith("linux")
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert refused(worker=1).startswith("worker=1: loaders have processes of their own on Linux only. Leave")
+    assert configure()["worker"] == 0
 
 
 # ---------------------------------------------------------------------- what a checkpoint keeps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from dataclasses import MISSING, dataclass, fields
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
+from recbole.model.general_recommender import BPR
 
-from recbole_rlmrec.errors import ContractError
+from recbole_rlmrec.arguments import parse_settings
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.errors import ContractError, SettingError
 from recbole_rlmrec.model.backbone.contract import settings_along
 from recbole_rlmrec.model.registry import get_model, names
 from recbole_rlmrec.run_settings import RUN_CLASSES
@@ -29,6 +33,7 @@ from recbole_rlmrec.settings import (
     defaults_of,
     known,
     published_of,
+    require,
     setting,
 )
 from recbole_rlmrec.verbs import train
@@ -117,6 +122,36 @@ def test_what_a_class_declares(undeclared: None) -> None:
     assert defaults_of(OddSonSettings) == {"odd_word": "a", "odd_number": 0.25, "n_layers": 4}
     assert published_of(OddSettings) == published_of(OddSonSettings) == {"odd_word": "b", "n_layers": 5}
     declare(OddSettings)
+
+
+class Odd(BPR):
+    """Reads a setting without a default, and one that nobody declares."""
+
+    settings_classes = (OddSettings,)
+
+
+def test_what_is_asked_for_can_be_given_as_the_message_says(
+    undeclared: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    declare(OddSettings)
+    with pytest.raises(SettingError) as caught:
+        require(RLMRecConfig(Odd, "tiny"), "odd_number")
+    [typed] = re.findall(r"give (--\S+) on the command line", str(caught.value))
+    given = parse_settings([typed])
+    assert require(RLMRecConfig(Odd, "tiny", command_line=given), "odd_number") == 0.5
+    (tmp_path / "a.yaml").write_text("odd_number: 0.25\n")
+    assert require(RLMRecConfig(Odd, "tiny", ["a.yaml"]), "odd_number") == 0.25
+
+
+def test_what_cannot_be_given_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingError, match="There is no setting 'layer_cl'"):
+        RLMRecConfig("LightGCN", "tiny", command_line={"layer_cl": 1})
+    with pytest.raises(SettingError) as caught:
+        require(RLMRecConfig("LightGCN", "tiny"), "layer_cl")
+    message = str(caught.value)
+    assert "--layer_cl" not in message and "layer_cl: TYPE = setting(default, allowed, meaning)" in message
 
 
 def test_the_words_of_a_choice_are_those_of_its_literal() -> None:

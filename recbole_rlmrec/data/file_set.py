@@ -69,7 +69,7 @@ class FileSet:
                 with suppress(OSError):
                     self.folder.rmdir()
             left = _advice(self.folder, self.dataset, self.kind) if self.is_unfinished else "Nothing there was changed."
-            option = "" if self.kind in _SAVED else " with --output DIR"
+            option = "" if self.kind in _SAVED else " with --data_path DIR"
             raise DataError(
                 f"Cannot write in {self.folder}: {error}. {left} Free some space, allow writing there, or choose "
                 f"another folder{option}."

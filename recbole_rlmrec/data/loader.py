@@ -112,19 +112,13 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
     ) -> None:
         self.logger = _logger
         self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
-        users, items = (dataset.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
-        sought = np.unique(users.astype(np.int64) * dataset.item_num + items)
-        used = sampler.used_keys
-        is_history = np.ones(len(used), dtype=bool)
-        at = np.searchsorted(used, sought)
-        is_history[at[used.take(at, mode="clip") == sought]] = False
-
+        sought, history = _keys(dataset, sampler)
         everyone = np.unique(sought // dataset.item_num)
         local = everyone[(shard or this_shard()).rows(len(everyone))]
         self._row_of_user = np.full(dataset.user_num, -1)
         self._row_of_user[local] = np.arange(len(local))
         self._sought = _ItemLists(sought, self._row_of_user, dataset.item_num)
-        self._history = _ItemLists(used[is_history], self._row_of_user, dataset.item_num)
+        self._history = _ItemLists(history, self._row_of_user, dataset.item_num)
 
         self.uid_list = torch.from_numpy(local)
         self.uid2items_num = np.zeros(dataset.user_num, dtype=np.int64)
@@ -158,17 +152,23 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
     @cached_property
     def uid2positive_item(self) -> np.ndarray:
         """The items to be found as an array of tensors by user id, None for users without; slow, for code that asks."""
-        return self._by_user(self._sought)
+        by_user = np.full(len(self._row_of_user), None)
+        for row, user in enumerate(self.uid_list.tolist()):
+            by_user[user] = self._sought.of(torch.tensor([row]))[1]
+        return by_user
 
     @cached_property
     def uid2history_item(self) -> np.ndarray:
-        """The items to mask, like :attr:`uid2positive_item`; RecBole's case study reads it."""
-        return self._by_user(self._history)
+        """The items to mask of every user, an array of tensors by user id; RecBole's case study reads it.
 
-    def _by_user(self, lists: _ItemLists) -> np.ndarray:
-        by_user = np.full(len(self._row_of_user), None)
-        for row, user in enumerate(self.uid_list.tolist()):
-            by_user[user] = lists.of(torch.tensor([row]))[1]
+        Where RecBole has None, for users without an item to be found, its case study fails.
+        """
+        _, history = _keys(self._dataset, self._sampler)
+        everyone = np.arange(len(self._row_of_user))
+        lists = _ItemLists(history, everyone, self._dataset.item_num)
+        by_user = np.full(len(everyone), None)
+        for user in everyone:
+            by_user[user] = lists.of(torch.tensor([user]))[1]
         return by_user
 
 
@@ -187,6 +187,17 @@ class EmptyLoader:
 
     def __iter__(self) -> Iterator[Interaction]:
         return iter(())
+
+
+def _keys(dataset: Any, sampler: PairSampler) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs to be found and those to mask as ``user * item_num + item``, each sorted and without repeats."""
+    users, items = (dataset.inter_feat[field].numpy() for field in (dataset.uid_field, dataset.iid_field))
+    sought = np.unique(users.astype(np.int64) * dataset.item_num + items)
+    used = sampler.used_keys
+    is_history = np.ones(len(used), dtype=bool)
+    at = np.searchsorted(used, sought)
+    is_history[at[used.take(at, mode="clip") == sought]] = False
+    return sought, used[is_history]
 
 
 class _ItemLists:

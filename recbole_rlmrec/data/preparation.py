@@ -125,8 +125,21 @@ def _loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         else EmptyLoader(part)
         for phase, part, sampler in zip(("valid", "test"), parts[1:], samplers[1:])
     )
+    for loader in (train_data, valid_data, test_data):
+        _fork_workers(loader)
     _logger.info(f"Batches: {len(train_data)} training, {len(valid_data)} validation, {len(test_data)} test.")
     return train_data, valid_data, test_data
+
+
+def _fork_workers(loader: Any) -> None:
+    """Let a loader's workers begin as copies of this process.
+
+    What they share is large, and holds generators that cannot be pickled. Python starts them otherwise from 3.14 on,
+    and in each of several processes. RecBole's loader of a knowledge graph holds two others.
+    """
+    for part in (loader, *(getattr(loader, name, None) for name in ("general_dataloader", "kg_dataloader"))):
+        if getattr(part, "num_workers", 0) > 0:
+            part.multiprocessing_context = "fork"
 
 
 def _recbole_loader(config: Any, phase: Any) -> Any:

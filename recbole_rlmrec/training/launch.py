@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 import recbole.trainer.trainer
@@ -20,6 +24,12 @@ import torch.multiprocessing as mp
 
 from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.settings import Range
+
+_logger = logging.getLogger(__name__)
+
+#: Seconds that a process has to end by itself, after an interrupt, and after another process died.
+_GRACE = 5.0
+_GRACE_AFTER_DEATH = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,33 +104,111 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
     with tempfile.TemporaryDirectory(prefix="recbole_rlmrec-") as folder:
         # On one machine the processes meet in a file: no port is opened to the network, and none can be taken.
         meeting = f"file://{folder}/meeting" if processes.on_one_machine else f"tcp://{processes.ip}:{processes.port}"
-        started = mp.start_processes(
-            _process,
-            (processes, meeting, answers, work, arguments),
-            nprocs=processes.nproc,
-            join=False,
-            start_method="spawn",
-        )
-        death = None
+        with _interrupts_ignored() as hears_interrupts:
+            started = mp.start_processes(
+                _process,
+                (processes, meeting, answers, hears_interrupts, work, arguments),
+                nprocs=processes.nproc,
+                join=False,
+                start_method="spawn",
+            ).processes
         try:
-            # A process whose answer nobody takes would never end.
-            while not started.join(timeout=0.1):
-                _take_answers(answers, found)
-        except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
-            death = error
+            _wait(started, answers, found)
+            codes = [process.exitcode for process in started]
         except KeyboardInterrupt:
             # An interrupt from the keyboard reached them as well, and rank 0 says how to go on.
-            for process in started.processes:
-                process.join(timeout=5)
-                process.terminate()
-                process.join()
+            _leave_time(started, _GRACE)
+            _logger.warning(f"Interrupted; all {processes.nproc} processes have ended.")
             raise
+        finally:
+            _end(started)
+    _raise_failure(processes, codes, found)
+    return found.get("result")
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[bool]:
+    """Let processes that are started meanwhile ignore interrupts until they can answer them without a traceback.
+
+    Yields:
+        Whether they are to hear them later; not so in a background job, which ignores them itself.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield True
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield before != signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _wait(started: Sequence[Any], answers: Any, found: dict[str, Any]) -> None:
+    """Wait until all processes have ended, or one has failed and the others had time to say why."""
+    # A process whose answer nobody takes would never end.
+    while all(process.exitcode in (None, 0) for process in started) and _are_running(started, answers, found):
+        pass
+    until = time.monotonic() + _GRACE_AFTER_DEATH
+    while time.monotonic() < until and _are_running(started, answers, found):
+        pass
     _take_answers(answers, found)
+
+
+def _are_running(started: Sequence[Any], answers: Any, found: dict[str, Any]) -> bool:
+    """Return whether any process runs, after a moment in which answers were taken."""
+    _take_answers(answers, found)
+    running = [process.sentinel for process in started if process.exitcode is None]
+    wait(running, timeout=0.1)
+    return bool(running)
+
+
+def _leave_time(started: Sequence[Any], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    for process in started:
+        process.join(timeout=max(0.0, until - time.monotonic()))
+
+
+def _end(started: Sequence[Any]) -> None:
+    """End what still runs, also what does not listen."""
+    for end in ("terminate", "kill"):
+        for process in started:
+            if process.is_alive():
+                getattr(process, end)()
+        _leave_time(started, _GRACE)
+
+
+def _raise_failure(processes: Processes, codes: Sequence[int | None], found: dict[str, Any]) -> None:
+    """Raise what went wrong first, if anything did: of a process that was killed the others only notice its silence.
+
+    Args:
+        processes: of this machine.
+        codes: their exit codes; minus the number of the signal that ended one; None if it did not end by itself.
+        found: what they said.
+
+    Raises:
+        RLMRecError: as raised in one of them.
+        TrainingError: a process was killed, or failed otherwise.
+    """
+    # A library that finds its partner gone may abort its process: that is not what went wrong first.
+    killed = {at: -code for at, code in enumerate(codes) if code is not None and code < 0 and -code != signal.SIGABRT}
+    names = {each.value: each.name for each in signal.Signals}
+    for at, number in killed.items():
+        advice = (
+            " The system does so where memory runs out: fewer processes, or a smaller train_batch_size or "
+            "eval_batch_size, need less."
+            if number == signal.SIGKILL
+            else ""
+        )
+        raise TrainingError(
+            f"The process of rank {processes.group_offset + at} was killed by signal {number} "
+            f"({names.get(number, 'real-time')}); the others were ended.{advice}"
+        )
     if "error" in found:
         raise found["error"]
-    if "crash" in found or death is not None:
-        raise TrainingError(f"One of {processes.nproc} processes failed: {found.get('crash', death)}") from death
-    return found.get("result")
+    failed = [at for at, code in enumerate(codes) if code != 0]
+    if "crash" in found or failed:
+        ended = f"that of rank {processes.group_offset + failed[0]} ended with {codes[failed[0]]}." if failed else ""
+        raise TrainingError(f"One of {processes.nproc} processes failed: {found.get('crash', ended)}")
 
 
 def _take_answers(answers: Any, found: dict[str, Any]) -> None:
@@ -130,8 +218,17 @@ def _take_answers(answers: Any, found: dict[str, Any]) -> None:
         found.setdefault(kind, content)
 
 
-def _process(local_rank: int, processes: Processes, meeting: str, answers: Any, work: Any, arguments: Any) -> None:
+def _process(
+    local_rank: int,
+    processes: Processes,
+    meeting: str,
+    answers: Any,
+    hears_interrupts: Any,
+    work: Any,
+    arguments: Any,
+) -> None:
     """Do the work of one process; failures go to the parent as messages, not as tracebacks on the terminal."""
+    _end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         # As many threads as cores in each process would keep each other waiting.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.nproc))
@@ -145,6 +242,8 @@ def _process(local_rank: int, processes: Processes, meeting: str, answers: Any, 
             yield
 
     try:
+        if hears_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         result = work(join, *arguments)
         if rank == 0:
             answers.put(("result", result))
@@ -158,6 +257,19 @@ def _process(local_rank: int, processes: Processes, meeting: str, answers: Any, 
     except Exception:  # whatever it is: the parent raises it, with this traceback
         answers.put(("crash", traceback.format_exc()))
         os._exit(1)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone, however that ended: nobody else would."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,11 @@
-"""Write profiles, encode them and check the result."""
+"""Write profiles, encode them and check the result.
+
+Profiles come from the texts of items and from training interactions, by a template or by a language model. What is
+there already is kept, and a stopped run goes on where it stopped.
+
+Example:
+    recbole-rlmrec build-semantics --dataset ml-100k --data_path=mydata
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,7 @@ from dataclasses import MISSING, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config, settings_given
+from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config, path, settings_given
 from recbole_rlmrec.errors import RLMRecError, SettingError
 from recbole_rlmrec.settings import Settings, completed
 from recbole_rlmrec.wording import printable
@@ -90,7 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--wait", action="store_true", default=None, help="with --batch: wait until the batches end")
     group = parser.add_argument_group("encoder")
-    group.add_argument("--encoder-model", metavar="MODEL", help="its name, or a folder (sentence-transformers)")
+    group.add_argument(
+        "--encoder-model", type=path, metavar="MODEL", help="its name, or a folder (sentence-transformers)"
+    )
     group.add_argument("--encoder-base-url", metavar="URL", help="of an OpenAI-compatible server (OpenAI's)")
     group.add_argument("--encoder-prompt", metavar="TEXT", help="instruction before each text")
     group.add_argument("--dimension", type=int, metavar="D", help="length of a vector (lsa: 256)")
@@ -115,9 +124,9 @@ def run(arguments: argparse.Namespace) -> int:
     # First, since they declare the settings that the configuration may hold.
     writer_class = WRITERS.find(_writer_name(arguments))
     encoder_class = ENCODERS.find(arguments.encoder)
-    _refuse_unused(arguments, writer_class, encoder_class)
     _refuse_settings_of_others(arguments, {"writer": (WRITERS, writer_class), "encoder": (ENCODERS, encoder_class)})
     config = dataset_config(arguments)
+    _refuse_unused(arguments, writer_class, encoder_class)
     with failures_named("writer", writer_class):
         writer = writer_class(_writer_settings(writer_class, arguments, config))
     settings = BuildSettings(
@@ -162,7 +171,9 @@ def _refuse_unused(arguments: argparse.Namespace, writer: type[Writer], encoder:
     taken = {field.name for field in fields(encoder.settings_class)}
     for option, field in _ENCODER_OPTIONS.items():
         if getattr(arguments, option) is not None and field not in taken:
-            known = ", ".join(f"--{name}=..." for name in sorted(taken)) or "none"
+            usable = sorted(name.replace("_", "-") for name, field in _ENCODER_OPTIONS.items() if field in taken)
+            named = sorted(taken) if issubclass(encoder.settings_class, Settings) else []
+            known = ", ".join(f"--{name}=..." for name in [*usable, *named]) or "none"
             raise SettingError(
                 f"The encoder {encoder.known_as} cannot use --{option.replace('_', '-')}. Leave it out; its settings "
                 f"are: {known}."

@@ -1,4 +1,11 @@
-"""Check the profiles and embeddings of a dataset."""
+"""Check the profiles and embeddings of a dataset.
+
+It says how many ids have an embedding, shows nearest neighbours of some items, and finds what leaked from validation or
+test.
+
+Example:
+    recbole-rlmrec check --dataset ml-100k
+"""
 
 from __future__ import annotations
 

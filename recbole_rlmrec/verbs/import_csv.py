@@ -1,9 +1,10 @@
 """Turn a shop's own tables (CSV, TSV, JSON lines, Parquet) into a dataset with texts.
 
-Columns are named as in the file's header; separator and encoding are found. Example:
+Columns are named as in the file's header; separator and encoding are found.
 
-recbole-rlmrec import-csv --interactions orders.csv --user customer --item sku --rating stars --min-rating 4
---time when --items products.csv --title name --text description,brand --dataset shop
+Example:
+    recbole-rlmrec import-csv --interactions orders.csv --user customer --item sku --rating stars --min-rating 4
+        --time when --items products.csv --title name --text description,brand --dataset shop
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from recbole_rlmrec.arguments import add_dataset_folder, path
+from recbole_rlmrec.wording import printable
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
     from recbole_rlmrec.text.json_lines import MAX_MALFORMED
 
     add = parser.add_argument
-    add("--interactions", required=True, type=Path, metavar="FILE", help="who took what")
+    add("--interactions", required=True, type=path, metavar="FILE", help="who took what")
     add("--user", required=True, metavar="COLUMN", help="of user ids")
     add("--item", required=True, metavar="COLUMN", help="of item ids")
     add("--rating", metavar="COLUMN", help="of ratings")
@@ -25,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--time", metavar="COLUMN", help="of dates, or of seconds or milliseconds since 1970")
     add("--time-format", metavar="FORMAT", help="how dates are written, such as %%d/%%m/%%Y, where that cannot be seen")
     add("--review", metavar="COLUMN", help="of the users' words")
-    add("--items", type=Path, metavar="FILE", help="what the items are")
+    add("--items", type=path, metavar="FILE", help="what the items are")
     add("--item-id", metavar="COLUMN", help="of item ids in the file of items (that of --item)")
     add("--title", metavar="COLUMN", help="of the items' titles")
     add("--text", default="", metavar="COLUMNS", help="other text about the items, columns separated by commas")
-    add("--dataset", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
-    add("--output", default="dataset", metavar="DIR", help="folder of RecBole's datasets (%(default)s)")
+    add("--dataset", "-d", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
+    add_dataset_folder(parser)
     add("--split", default="random", choices=("random", "time", "leave-one-out"), help="(%(default)s)")
     add("--ratios", default=(8.0, 1.0, 1.0), type=_ratios, metavar="A:B:C", help="of the split's parts (8:1:1)")
     add("--seed", type=int, default=2020, help="of the split (%(default)s)")
@@ -54,7 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     names = ["interactions", "user", "item", "rating", "time", "review", "items", "item_id", "title"]
     names += ["time_format", "separator", "encoding"]
     columns = tuple(name.strip() for name in arguments.text.split(",") if name.strip())
-    tables = Tables(text=columns, **{name: getattr(arguments, name) for name in names})
+    given = {name: getattr(arguments, name) for name in names}
+    given["interactions"] = Path(arguments.interactions)
+    given["items"] = Path(arguments.items) if arguments.items else None
+    tables = Tables(text=columns, **given)
     choice = Choice(
         k_core=arguments.k_core,
         seed=arguments.seed,
@@ -63,19 +70,19 @@ def run(arguments: argparse.Namespace) -> int:
         split=arguments.split,
     )
     if arguments.dry_run:
-        print(preview(tables, choice))
+        print(printable(preview(tables, choice)))
         return 0
     summary = import_csv(
         tables,
         arguments.dataset,
-        arguments.output,
+        arguments.data_path,
         choice,
         max_malformed=arguments.max_malformed,
         show_progress=True,
         overwrite=arguments.overwrite,
     )
-    print(summary)
-    place = "" if arguments.output == "dataset" else f" --data_path={arguments.output}"
+    print(printable(str(summary)))
+    place = "" if arguments.data_path == "dataset" else f" --data_path={arguments.data_path}"
     print(f"next: recbole-rlmrec build-semantics --dataset {arguments.dataset}{place} --encoder lsa")
     print(f"then: recbole-rlmrec train --model=LightGCN_RLMRecCon --dataset={arguments.dataset}{place}")
     return 0

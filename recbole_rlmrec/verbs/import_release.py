@@ -1,12 +1,16 @@
 """Turn RLMRec's released files into a dataset, fetching them first if asked to.
 
-Example: recbole-rlmrec import-release --download amazon
+The authors' split and vectors become RecBole's files; of their pickles nothing but arrays is read.
+
+Example:
+    recbole-rlmrec import-release --download amazon
 """
 
 from __future__ import annotations
 
 import argparse
 
+from recbole_rlmrec.arguments import add_dataset_folder, path
 from recbole_rlmrec.wording import printable
 
 
@@ -17,12 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--download", choices=RELEASE_NAMES, help="fetch the files of a dataset of the release first")
     parser.add_argument("--url", default=RELEASE_URL, help="of the release's archive, or of a copy of it (%(default)s)")
     parser.add_argument(
-        "--source", metavar="DIR", help="folder with trn_mat.pkl and its siblings (rlmrec-release/NAME, where fetched)"
+        *("--source", "--raw"),
+        type=path,
+        metavar="DIR",
+        help="folder with trn_mat.pkl and its siblings (rlmrec-release/NAME, where fetched)",
     )
-    parser.add_argument("--dataset", metavar="NAME", help="RecBole's name of the dataset to write")
-    parser.add_argument("--output", default="dataset", metavar="DIR", help="folder of RecBole's datasets (%(default)s)")
-    parser.add_argument("--item-map", metavar="FILE", help='JSON lines such as {"iid": 0, "asin": "0373730489"}')
-    parser.add_argument("--user-map", metavar="FILE", help='JSON lines such as {"uid": 0, "reviewerID": "A2PDSDPB"}')
+    parser.add_argument("--dataset", "-d", metavar="NAME", help="RecBole's name of the dataset to write")
+    add_dataset_folder(parser)
+    parser.add_argument(
+        "--item-map", type=path, metavar="FILE", help='JSON lines such as {"iid": 0, "asin": "0373730489"}'
+    )
+    parser.add_argument(
+        "--user-map", type=path, metavar="FILE", help='JSON lines such as {"uid": 0, "reviewerID": "A2PDSDPB"}'
+    )
     parser.add_argument("--release-name", choices=RELEASE_NAMES, help="the release's own name, which picks the id maps")
 
 
@@ -47,6 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("source", "dataset"):
         if getattr(arguments, name) is None:
             raise SettingError(f"--{name} is missing. Give it, or fetch a dataset with --download NAME.")
-    given = ("source", "dataset", "output", "item_map", "user_map", "release_name")
-    print(printable(str(import_release(**{name: getattr(arguments, name) for name in given}))))
+    given = {name: getattr(arguments, name) for name in ("source", "dataset", "item_map", "user_map", "release_name")}
+    print(printable(str(import_release(output=arguments.data_path, **given))))
     return 0

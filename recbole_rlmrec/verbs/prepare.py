@@ -1,9 +1,17 @@
-"""Turn a raw dump, such as Amazon's, Yelp's or Steam's, into a dataset with texts."""
+"""Turn a raw dump, such as Amazon's, Yelp's or Steam's, into a dataset with texts.
+
+Ratings are filtered, rare users and items left out, and the rest is split at random. The same dump and seed give the
+same files.
+
+Example:
+    recbole-rlmrec prepare --source amazon --raw downloads/books --dataset my-books
+"""
 
 from __future__ import annotations
 
 import argparse
 
+from recbole_rlmrec.arguments import add_dataset_folder, path
 from recbole_rlmrec.wording import printable
 
 
@@ -13,12 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from recbole_rlmrec.sources.raw_dump import SOURCES
     from recbole_rlmrec.text.json_lines import MAX_MALFORMED
 
-    parser.add_argument("--source", required=True, choices=tuple(SOURCES), help="whose raw dump it is")
-    parser.add_argument("--raw", required=True, metavar="DIR", help="folder of the raw dump, gzipped or not")
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
-    parser.add_argument("--output", default="dataset", metavar="DIR", help="folder of RecBole's datasets (%(default)s)")
-    parser.add_argument("--reviews", metavar="FILE", help="the file of reviews, if it has no usual name")
-    parser.add_argument("--items", metavar="FILE", help="the file of items, if it has no usual name")
+    parser.add_argument(
+        "--source", required=True, choices=tuple(SOURCES), metavar="NAME", help="whose raw dump it is: %(choices)s"
+    )
+    parser.add_argument("--raw", required=True, type=path, metavar="DIR", help="folder of the raw dump, gzipped or not")
+    parser.add_argument("--dataset", "-d", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
+    add_dataset_folder(parser)
+    parser.add_argument("--reviews", type=path, metavar="FILE", help="the file of reviews, if it has no usual name")
+    parser.add_argument("--items", type=path, metavar="FILE", help="the file of items, if it has no usual name")
     parser.add_argument(
         "--k-core", type=int, default=K_CORE, metavar="K", help="interactions of each user and item (%(default)s)"
     )
@@ -50,10 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec.sources.prepare import prepare
     from recbole_rlmrec.sources.raw_dump import SOURCES
 
-    names = ["source", "raw", "dataset", "output", "reviews", "items", "k_core", "seed", "user_fraction", "min_rating"]
+    names = ["source", "raw", "dataset", "reviews", "items", "k_core", "seed", "user_fraction", "min_rating"]
     names += ["shares", "require_text", "max_malformed"]
+    given = {name: getattr(arguments, name) for name in names}
     with failures_named("source", SOURCES.find(arguments.source)):
-        print(printable(str(prepare(**{name: getattr(arguments, name) for name in names}, show_progress=True))))
+        print(printable(str(prepare(output=arguments.data_path, **given, show_progress=True))))
     return 0
 
 

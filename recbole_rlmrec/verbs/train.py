@@ -2,15 +2,17 @@
 
 The model is trained to early stopping, and its best epoch is tested. Every setting of RecBole and of RLMRec can be
 given as --name=value; `recbole-rlmrec settings` lists ours.
+
+Example:
+    recbole-rlmrec train --model=LightGCN_RLMRecCon --dataset=ml-100k --learning_rate=0.005
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 from functools import partial
 
-from recbole_rlmrec.arguments import take_settings
+from recbole_rlmrec.arguments import add_config_files, path, take_settings
 from recbole_rlmrec.errors import SettingError
 
 _PROCESS_ARGUMENTS = {"nproc": 1, "world_size": -1, "ip": "localhost", "port": 5678, "group_offset": 0}
@@ -32,10 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         "-m",
         required=True,
+        metavar="MODEL",
         help="such as LightGCN_RLMRecCon, SGL_RLMRecGen, BPR; with --tune also several, separated by commas",
     )
-    parser.add_argument("--dataset", "-d", required=True, help="such as ml-100k, amazon-book")
-    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    parser.add_argument("--dataset", "-d", required=True, metavar="NAME", help="such as ml-100k, amazon-book")
+    add_config_files(parser)
     several = parser.add_argument_group("several processes, which share each step")
     several.add_argument("--nproc", type=int, help="processes on this machine (1)")
     several.add_argument("--world_size", type=int, help="processes on all machines (those of this one)")
@@ -44,13 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several.add_argument("--group_offset", type=int, help="rank of this machine's first process (0)")
     tuning = parser.add_argument_group("search for settings by the validation score; a stopped search goes on")
     tuning.add_argument(
-        "--tune", nargs="?", const="auto", help="a .hyper file, a folder with one per class, or auto: those provided"
+        "--tune",
+        nargs="?",
+        const="auto",
+        type=path,
+        help="a .hyper file, a folder with one per class, or auto: those provided",
     )
     tuning.add_argument("--tune_algo", help="exhaustive, random or bayes (random)")
     tuning.add_argument("--max_evals", type=int, help="different trials for each model (10; exhaustive: all)")
     tuning.add_argument("--tool", help="hyperopt, or ray: trials side by side (hyperopt)")
     tuning.add_argument("--jobs", type=int, help="ray: trials at a time (one per GPU, or per core)")
-    tuning.add_argument("--tune_output", help="folder of the searches (saved/tune)")
+    tuning.add_argument("--tune_output", type=path, help="folder of the searches (saved/tune)")
     parser.set_defaults(**_PROCESS_ARGUMENTS)
 
 
@@ -60,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RLMRecError: see :func:`recbole_rlmrec.quick_start.run` and :func:`recbole_rlmrec.tuning.search.tune`.
     """
-    config_files, settings = shlex.split(arguments.config_files), arguments.settings
+    config_files, settings = arguments.config_files, arguments.settings
     search = {name: getattr(arguments, given) for given, name in _SEARCH_ARGUMENTS.items()}
     search = {name: value for name, value in search.items() if value is not None}
     if arguments.tune is not None:

@@ -15,6 +15,7 @@ from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoa
 from recbole.data.utils import create_samplers
 from recbole.sampler import RepeatableSampler, Sampler
 from recbole.utils import InputType
+from recbole.utils.case_study import full_sort_scores, full_sort_topk
 
 from recbole_rlmrec.data.loader import FullSortLoader, TrainLoader
 from recbole_rlmrec.data.preparation import _create_samplers, create_dataset, data_preparation
@@ -211,10 +212,28 @@ def test_blocks_are_recboles(world: World, protocol: str, phase: str, eval_batch
     assert ours.uid_list.dtype == theirs.uid_list.dtype and torch.equal(ours.uid_list, theirs.uid_list)
     assert np.array_equal(ours.uid2items_num, theirs.uid2items_num)
     assert len(ours.uid_list) > 8 and len(ours.uid_list) % 8
-    for name in ("uid2positive_item", "uid2history_item"):
-        for expected, items in itertools.zip_longest(getattr(theirs, name), getattr(ours, name)):
-            assert (items is None) == (expected is None)
-            assert items is None or items.tolist() == sorted(expected.tolist())
+    for expected, items in itertools.zip_longest(theirs.uid2positive_item, ours.uid2positive_item):
+        assert (items is None) == (expected is None)
+        assert items is None or items.tolist() == sorted(expected.tolist())
+    for user, (expected, items) in enumerate(itertools.zip_longest(theirs.uid2history_item, ours.uid2history_item)):
+        if expected is None:  # nothing is to be found, and all that is used is masked
+            expected = torch.tensor(sorted(ours._sampler.used_ids[user]))
+        assert items.tolist() == sorted(expected.tolist())
+
+
+def test_recboles_case_study_of_users_without_test_items(world: World) -> None:
+    config = world.config("BPR")
+    dataset, train_data, _, test_data = world.loaders(config)
+    model = config.model_class(config, train_data._dataset)
+    without = sorted(set(range(1, dataset.user_num)) - set(test_data.uid_list.tolist()))
+    users = np.array([*without[:2], test_data.uid_list[0].item()])
+    assert len(users) == 3
+    seen = np.concatenate([world.train, world.valid])
+    for user, scores in zip(users, full_sort_scores(users, model, test_data)):
+        tokens = seen[seen[:, 0] == dataset.id2token("user_id", user), 1]
+        masked = torch.isinf(scores).nonzero().ravel().tolist()
+        assert masked == [0, *sorted(dataset.token2id("item_id", list(tokens)))]
+    assert full_sort_topk(users, model, test_data, 5)[1].shape == (3, 5)
 
 
 def test_any_rows_make_a_block(world: World) -> None:

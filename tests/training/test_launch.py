@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from recbole.utils import init_seed
 from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.ops.distributed import Shard, gather_rows, join_rows, this_shard
 from recbole_rlmrec.quick_start import run
-from recbole_rlmrec.training.launch import Processes, run_in_processes
+from recbole_rlmrec.training.launch import Processes, _raise_failure, run_in_processes
 from recbole_rlmrec.training.trainer import trainer_class
 
 SCRIPT = Path(__file__).parents[2] / "run_recbole_rlmrec.py"
@@ -231,6 +235,87 @@ def test_a_failure_of_one_process_ends_all(how: str, error: type[RLMRecError], m
         run_in_processes(Processes(nproc=2), fails, how, FakeConfig())
 
 
+def dies(join: Callable[[Any], Any], config: Any) -> None:
+    """Be killed in rank 1, as where memory runs out, while rank 0 waits for it."""
+    with join(config):
+        if this_shard().rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.barrier()
+
+
+def test_a_killed_process_is_what_went_wrong() -> None:
+    """Not the traceback of the one that lost its partner."""
+    with pytest.raises(TrainingError) as caught:
+        run_in_processes(Processes(nproc=2), dies, FakeConfig())
+    message = str(caught.value)
+    assert message.startswith("The process of rank 1 was killed by signal 9 (SIGKILL); the others were ended.")
+    assert "Traceback" not in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("codes", "found", "message"),
+    [
+        ([1, -9], {"crash": "Traceback"}, "rank 5 was killed by signal 9 (SIGKILL)"),
+        ([-11, 2], {"error": SettingError("wrong")}, "rank 4 was killed by signal 11 (SIGSEGV)"),
+        ([-6, 2], {"error": SettingError("wrong")}, "wrong"),
+        ([1, -6], {"crash": "Traceback"}, "One of 2 processes failed: Traceback"),
+        ([0, 3], {}, "One of 2 processes failed: that of rank 5 ended with 3."),
+    ],
+)
+def test_of_several_failures_the_first_is_named(codes: list[int], found: dict[str, Any], message: str) -> None:
+    with pytest.raises(RLMRecError) as caught:
+        _raise_failure(Processes(nproc=2, world_size=6, group_offset=4), codes, found)
+    assert message in str(caught.value)
+
+
+def waits(join: Callable[[Any], Any], folder: Path) -> None:
+    """Say which process this is, and wait longer than any test."""
+    (folder / f"{os.getpid()}.pid").touch()
+    time.sleep(600)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs /proc")
+@pytest.mark.parametrize("how", ["killed in the background", "interrupted"])
+def test_processes_end_with_their_parent(how: str, tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from test_launch import Processes, run_in_processes, waits\n"
+    script += "if __name__ == '__main__': run_in_processes(Processes(nproc=2), waits, Path(sys.argv[1]))"
+    (tmp_path / "script.py").write_text(script)
+    shell = "trap '' INT; exec" if how == "killed in the background" else "exec"
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f'{shell} "$0" "$@"', sys.executable, str(tmp_path / "script.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert len(pids) == 2 and all(map(is_running, pids))
+    if how == "interrupted":
+        os.killpg(process.pid, signal.SIGINT)  # as the keyboard does
+    else:
+        process.kill()
+    _, printed = process.communicate(timeout=60)
+    until = time.monotonic() + 10
+    while any(map(is_running, pids)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(is_running, pids))
+    if how == "interrupted":
+        # The rest is the script's, which does not catch the interrupt as the command line does.
+        assert "Interrupted; all 2 processes have ended." in printed and "Process SpawnProcess" not in printed
+        assert process.returncode != 0
+
+
 class FakeConfig:
     """As much of a configuration as a process needs to join."""
 
@@ -270,6 +355,21 @@ def other_trainer(join: Callable[[Any], Any], root: Path) -> None:
 def test_a_model_with_a_trainer_of_its_own_is_refused(world: World) -> None:
     with pytest.raises(SettingError, match=r"NCL is trained by RecBole's NCLTrainer.*Leave out --nproc"):
         run_in_processes(Processes(nproc=2), other_trainer, world.root)
+
+
+def batches(join: Callable[[Any], Any], root: Path) -> list[Any]:
+    """Return what loaders with workers of their own give."""
+    world = World(root)
+    _, train_data, _, test_data = world.loaders(world.config("BPR", worker=1))
+    trained = [(batch["item_id"].tolist(), batch["neg_item_id"].tolist()) for batch in train_data]
+    return [trained, [block[0]["user_id"].tolist() for block in test_data]]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are refused")
+def test_loaders_have_workers_in_a_process_of_several(world: World) -> None:
+    """Python would spawn them there, and what they share cannot be pickled."""
+    found = run_in_processes(Processes(nproc=1), batches, world.root)
+    assert found == batches(nullcontext, world.root) and len(found[0]) == 4 and found[1]
 
 
 def large_answer(join: Callable[[Any], Any]) -> np.ndarray:
