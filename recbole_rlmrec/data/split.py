@@ -137,15 +137,44 @@ def write_packed_split(
     Raises:
         DataError: the lengths differ, a code is unknown, or no interaction is for training.
     """
-    user_column, item_column = _columns(users, items)
-    code_array = _code_array(codes, len(user_column), str(path))
-    order = _pair_order(user_column, item_column)
+    _write_packed(path, *_columns(users, items), codes, made)
+
+
+def write_numbered_split(
+    path: str | Path,
+    user_tokens: ArrayLike,
+    users: np.ndarray,
+    item_tokens: ArrayLike,
+    items: np.ndarray,
+    codes: ArrayLike,
+    made: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a split as :func:`write_packed_split` does, without a token for each interaction in memory.
+
+    Args:
+        path: the file to write.
+        user_tokens: ``[U]``, distinct tokens (str).
+        users: ``[N]``, positions in ``user_tokens``.
+        item_tokens: ``[I]``, distinct tokens (str).
+        items: ``[N]``, positions in ``item_tokens``.
+        codes: ``[N]``, as there.
+        made: as there.
+    """
+    columns = _Column.of_numbers(user_tokens, users), _Column.of_numbers(item_tokens, items)
+    _write_packed(path, *columns, codes, made)
+
+
+def _write_packed(
+    path: str | Path, users: _Column, items: _Column, codes: ArrayLike, made: Mapping[str, Any] | None
+) -> None:
+    code_array = _code_array(codes, len(users), str(path))
+    order = _pair_order(users, items)
     document = {
         "format": FORMAT,
         "version": VERSION,
         "order": ORDER,
         "interactions": len(order),
-        "source_sha256": _sorted_pairs_sha256(user_column, item_column, order),
+        "source_sha256": _sorted_pairs_sha256(users, items, order),
         **({} if made is None else {"made": dict(made)}),
         "codes": base64.b64encode(_pack(code_array[order])).decode("ascii"),
     }

@@ -109,7 +109,7 @@ def import_csv(
     opened = _open(tables, choice, max_malformed, show_progress=show_progress)
     origin = " and ".join(path.name for path in (tables.interactions, tables.items) if path is not None)
     return write_dataset(
-        opened.source, origin, opened.interactions, opened.items, dataset, output, choice, "import-csv"
+        opened.source, origin, opened.interactions, opened.items, dataset, output, choice, "import-csv", frozen=True
     )
 
 

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +20,14 @@ import numpy as np
 
 from recbole_rlmrec.data.atomic_file import CONTROL, check_dataset_name, repair_tokens
 from recbole_rlmrec.data.file_set import FileSet, Kind
-from recbole_rlmrec.data.split import SPLIT_NAMES, leave_one_out_split, random_split, time_split
+from recbole_rlmrec.data.frozen import SplitRecipe, frozen_name
+from recbole_rlmrec.data.split import (
+    SPLIT_NAMES,
+    leave_one_out_split,
+    random_split,
+    time_split,
+    write_numbered_split,
+)
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources.raw_dump import SOURCES, Source
 from recbole_rlmrec.text.corpus import Item, Review
@@ -211,6 +219,8 @@ def write_dataset(
     output: str | Path,
     choice: Choice,
     verb: Kind = "prepare",
+    *,
+    frozen: bool = False,
 ) -> PrepareSummary:
     """Turn records of interactions and of items into a dataset; :func:`prepare` says how.
 
@@ -223,6 +233,7 @@ def write_dataset(
         output: folder of RecBole's datasets.
         choice: what is kept, and how it is split; checked.
         verb: what is run again where this is stopped in between.
+        frozen: whether the split is a packed file, which can be replaced by another, instead of a column.
 
     Raises:
         DataError: as :func:`prepare`.
@@ -254,12 +265,19 @@ def write_dataset(
             f"{len(codes):,} interactions do not split {_ratio(choice.shares)} with every user and item in training: "
             f"{sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test. Take more data or other --shares."
         )
-    names = (f"{dataset}.inter", f"{dataset}.item", ITEMS_FILE, *([REVIEWS_FILE] if source.text else []))
+    split_file = frozen_name(dataset)
+    more = [name for name, is_wanted in ((REVIEWS_FILE, source.text), (split_file, frozen)) if is_wanted]
+    names = (f"{dataset}.inter", f"{dataset}.item", ITEMS_FILE, *more)
     files = FileSet(Path(output) / dataset, dataset, verb, names)
     with files.replaced() as paths, ExitStack() as opened:
-        inter, item, item_texts, *review_texts = (opened.enter_context(paths[name].open("wb")) for name in names)
+        written = [opened.enter_context(paths[name].open("wb")) for name in names if name != split_file]
+        inter, item, item_texts, *review_texts = written
         no_entry, no_text = _write_items(source, items, items_kept, item, item_texts)
-        _write_interactions(source, reviews, found, users_kept, items_kept, codes, inter, *review_texts)
+        column = None if frozen else codes
+        _write_interactions(source, reviews, found, users_kept, items_kept, column, inter, *review_texts)
+        if frozen:
+            sides = users_kept.tokens, users_kept.codes, items_kept.tokens, items_kept.codes
+            write_numbered_split(paths[split_file], *sides, codes, _recipe(choice).record())
     if not source.text:  # what is there is of another import
         (files.folder / REVIEWS_FILE).unlink(missing_ok=True)
     return PrepareSummary(
@@ -471,6 +489,14 @@ def _split(users: np.ndarray, items: np.ndarray, times: np.ndarray, choice: Choi
     return leave_one_out_split(users, items, times)
 
 
+def _recipe(choice: Choice) -> SplitRecipe:
+    """Return how a split is made in the words of the frozen ones."""
+    order = "RO" if choice.split == "random" else "TO"
+    if choice.split == "leave-one-out":
+        return SplitRecipe({"LS": "valid_and_test"}, order, "user", choice.seed)
+    return SplitRecipe({"RS": list(choice.shares)}, order, None, choice.seed)
+
+
 # ---------------------------------------------------------------------- writing
 
 
@@ -541,17 +567,17 @@ def _write_interactions(
     kept: _Interactions,
     users: _Side,
     items: _Side,
-    codes: np.ndarray,
+    codes: np.ndarray | None,
     atomic: IO[bytes],
     texts: IO[bytes] | None = None,
 ) -> None:
     """Write the interactions kept, in the order of the dump: RecBole's file and, where there are some, their texts."""
     has_rating, has_time = bool(kept.rated.any()), bool(np.isfinite(kept.times).any())
     columns = ["user_id:token", "item_id:token"]
-    columns += ["rating:float"] * has_rating + ["timestamp:float"] * has_time + ["split:token"]
+    columns += ["rating:float"] * has_rating + ["timestamp:float"] * has_time + ["split:token"] * (codes is not None)
     atomic.write(("\t".join(columns) + "\n").encode("ascii"))
     # map(int, ...) and no tolist(), which would make all the Python numbers at once.
-    rows = zip(users.codes, items.codes, codes)
+    rows = zip(users.codes, items.codes, repeat(None) if codes is None else codes)
     for (line, review), (user, item, code) in zip(file.chosen(map(int, kept.lines), source.review), rows):
         if (review.user, review.item) != (users.originals[user], items.originals[item]):
             raise file.changed(line)
@@ -560,7 +586,8 @@ def _write_interactions(
             texts.write(review_line(Review(user_token, item_token, review.text, review.rating, review.timestamp)))
         cells = [user_token, item_token]
         cells += [_number(review.rating)] * has_rating + [_number(review.timestamp)] * has_time
-        cells.append(SPLIT_NAMES[code])
+        if code is not None:
+            cells.append(SPLIT_NAMES[code])
         atomic.write(("\t".join(cells) + "\n").encode("utf-8"))
 
 

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 from recbole_rlmrec.cli import main
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data.preparation import create_dataset
+from recbole_rlmrec.data.split import SPLIT_NAMES, read_split
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources.import_csv import Tables, import_csv, preview
 from recbole_rlmrec.sources.prepare import Choice
@@ -125,12 +128,23 @@ def test_duplicates_are_one_interaction_at_its_last_time(tmp_path: Path) -> None
     rows = [*order_rows(), {**order_rows()[0], "when": "2024-04-01", "stars": 5}, order_rows()[0]]
     summary = import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), None), "shop", tmp_path / "data")
     assert (summary.rated, summary.distinct) == (len(ORDERS) + 2, len(ORDERS))
-    assert "c0\ts0\t5\t1711929600\t" in (tmp_path / "data/shop/shop.inter").read_text(encoding="utf-8")
+    assert "c0\ts0\t5\t1711929600\n" in (tmp_path / "data/shop/shop.inter").read_text(encoding="utf-8")
 
 
 def codes(folder: Path) -> dict[tuple[str, str], str]:
     rows = [line.split("\t") for line in (folder / "shop.inter").read_text(encoding="utf-8").splitlines()[1:]]
-    return {(row[0], row[1]): row[-1] for row in rows}
+    users, items = [row[0] for row in rows], [row[1] for row in rows]
+    found = read_split(folder / "shop.split.json", users, items)
+    return {pair: SPLIT_NAMES[code] for pair, code in zip(zip(users, items), found.tolist())}
+
+
+def test_a_training_uses_the_frozen_split(tmp_path: Path, plain: tuple[Path, Path]) -> None:
+    import_csv(tables_of(*plain), "shop", tmp_path, Choice(k_core=1, shares=(3, 1, 1), split="time"))
+    for seed in (1, 2):
+        config = RLMRecConfig("BPR", "shop", config_dict={"data_path": str(tmp_path), "seed": seed})
+        dataset = create_dataset(config)
+        assert dataset.split_origin == "the frozen one of shop.split.json (by time 3:1:1)"
+        assert [len(part) for part in dataset.build()] == [18, 6, 6]
 
 
 def test_split_by_time(tmp_path: Path, plain: tuple[Path, Path]) -> None:
@@ -152,7 +166,7 @@ def test_split_leave_one_out(tmp_path: Path, plain: tuple[Path, Path]) -> None:
 def test_times_as_numbers(tmp_path: Path, unit: int) -> None:
     rows = [{**row, "when": (1_700_000_000 + n) * unit} for n, row in enumerate(order_rows())]
     import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), None), "shop", tmp_path)
-    assert "c0\ts0\t1\t1700000000\t" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")
+    assert "c0\ts0\t1\t1700000000\n" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")
 
 
 def test_dates_of_another_form(tmp_path: Path) -> None:
@@ -160,7 +174,7 @@ def test_dates_of_another_form(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nobody can read the times in 'when', such as '03/01/2024'.*--time-format"):
         import_csv(tables_of(orders, None), "shop", tmp_path)
     import_csv(tables_of(orders, None, time_format="%m/%d/%Y"), "shop", tmp_path)
-    assert "\t1709251200\t" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")  # 2024-03-01
+    assert "\t1709251200\n" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")  # 2024-03-01
 
 
 def test_whole_numbers_written_as_decimals(tmp_path: Path) -> None:

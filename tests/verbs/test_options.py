@@ -183,7 +183,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
         ("trian", " Did you mean 'train'?"),
         ("build_semantic", " Did you mean 'build-semantics'?"),
         ("--model=BPR", "The verb comes first: recbole-rlmrec train "),
-        ("qqqq", "settings, train."),
+        ("qqqq", "split, train."),
         ("train --model=BPR --dataset=x --nprocs=2", "'nprocs' (from the command line). Did you mean '--nproc'?"),
         ("train --model=BPR --dataset=x --lr 1", "'lr' (from the command line). Did you mean 'learning_rate'?"),
         ("train --model=BPR --dataset=x --wrker 1", "'wrker' (from the command line). Did you mean 'worker'?"),
@@ -194,7 +194,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
             "build-semantics -d x --token-budgte 1",
             "'token_budgte' (from the command line). Did you mean '--token-budget'",
         ),
-        ("import-release --sorce=x --dataset=y", "the following arguments are required: --source/--raw"),
+        ("import-release --sorce=x --dataset=y", "arguments: --sorce=x. Did you mean '--source'?"),
         ("import-release --source=x -d y --itemmap=z", "arguments: --itemmap=z. Did you mean '--item-map'?"),
     ],
 )
