@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
@@ -23,17 +21,19 @@ from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
-from recbole_rlmrec.data.provenance import embeddings_used, versions
-from recbole_rlmrec.errors import RLMRecError, SettingError
+from recbole_rlmrec.data.provenance import command, embeddings_used, versions
+from recbole_rlmrec.errors import CheckpointError, RLMRecError, SettingError
 from recbole_rlmrec.files import atomic_path, require_writable
+from recbole_rlmrec.model.arrays import Representations, Scores, representations_of, scores_of
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import base_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.parts import failures_named
+from recbole_rlmrec.sides import Side
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
 from recbole_rlmrec.training.folders import begin_log, check_folders
-from recbole_rlmrec.training.launch import Processes, run_in_processes
+from recbole_rlmrec.training.launch import Processes, end_if_imported, run_in_processes
 from recbole_rlmrec.training.machine import LESS_MEMORY, let_logs_fail, machine_faults_named
 from recbole_rlmrec.training.trainer import trainer_class
 
@@ -77,7 +77,7 @@ class Result:
         split: where the split is from and how it was made; None for models with a dataset of RecBole's.
         semantic: the embeddings that the model read, see :func:`~recbole_rlmrec.data.provenance.embeddings_used`; None
             for a model that reads none.
-        command: how the process was started.
+        command: how the process was started; ``notebook`` for the kernel of one.
         versions: of this package and of what it computes with.
     """
 
@@ -102,6 +102,21 @@ class Result:
     semantic: dict[str, Any] | None = None
     command: str = ""
     versions: dict[str, str] | None = None
+
+    def load(self, model: type | None = None) -> Loaded:
+        """Load the model that this run keeps, and its data, from its checkpoint; see :func:`load_model`.
+
+        A result holds plain values only, so that many of them need no memory: what is loaded is the caller's.
+
+        Args:
+            model: the model's class, if it is not known by its name.
+
+        Raises:
+            CheckpointError: the run kept no checkpoint, or it is not there any more.
+        """
+        if not self.checkpoint:
+            raise CheckpointError(f"This run of {self.model} kept no checkpoint: call run() without saved=False.")
+        return load_model(self.checkpoint, model=model)
 
     def __getitem__(self, name: str) -> Any:
         """Return an attribute by its name, as what RecBole's ``run_recbole`` returns is read."""
@@ -133,6 +148,8 @@ def run(
 ) -> Result | None:
     """Train a model to early stopping and test its best epoch, as RecBole's ``run`` does.
 
+    The arguments of the process are not looked at: in a notebook they are the kernel's.
+
     Args:
         model: name or class: ours (``LightGCN_RLMRecCon``) or any of RecBole's (``BPR``).
         dataset: the dataset's name.
@@ -141,7 +158,8 @@ def run(
         command_line: settings from the command line, over everything.
         saved: keep the best epoch's checkpoint; without it the last epoch is tested.
         nproc: processes on this machine that share each step; ``train_batch_size`` is that of all together, and the
-            result is that of one process. On CPUs and on GPUs, of which each process takes one of ``gpu_id``.
+            result is that of one process. On CPUs and on GPUs, of which each process takes one of ``gpu_id``. A script
+            must call this below ``if __name__ == "__main__":`` then, since each process imports it.
         world_size: processes on all machines; -1 for those of this machine.
         ip: address of the machine of rank 0; only among several machines.
         port: a free port there; only among several machines.
@@ -149,11 +167,12 @@ def run(
         own_log: log to the terminal and to a file in ``log/``; without it logging is as the caller set it up.
 
     Returns:
-        What the run found; None on a machine that has not rank 0.
+        What the run found, whose :meth:`~Result.load` gives the model; None on a machine that has not rank 0.
 
     Raises:
         RLMRecError: a setting or a data file is wrong; the message says how to fix it.
     """
+    end_if_imported()
     processes = Processes(nproc, world_size, ip, port, group_offset)
     work = partial(
         _run,
@@ -198,7 +217,7 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
     if is_first and own_log:
         begin_log(config)
         let_logs_fail()
-    _logger.info(sys.argv)
+    _logger.info(command())
     _logger.info(config)
     config.log_notes()
 
@@ -234,7 +253,7 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
         data=trained.data,
         split=getattr(dataset, "split_origin", None),
         semantic=embeddings_used(training, trained.data) if config.reads_semantic_embeddings else None,
-        command=shlex.join(sys.argv),
+        command=command(),
         versions=versions(),
     )
     if config["result_file"] and is_first:
@@ -472,6 +491,28 @@ class Loaded(NamedTuple):
     valid_data: Any
     test_data: Any
 
+    def representations(self, side: Side) -> Representations:
+        """Return ids and vectors, ``[n]`` and ``[n, d]``, of ``"user"`` or ``"item"`` as NumPy arrays.
+
+        Raises:
+            SettingError: the model has no representations, or there is no such side.
+        """
+        return representations_of(self.model, self.dataset, side)
+
+    def scores(self, users: Sequence[str] | None = None) -> Scores:
+        """Return the scores of all items, ``[n, m]``, for some users or all of them, with the ids of both, as arrays.
+
+        Items that a user has already are scored as well.
+
+        Args:
+            users: ids as in the data files; all users if not given.
+
+        Raises:
+            DataError: there is no such user.
+            SettingError: the model scores something else than pairs of a user and an item.
+        """
+        return scores_of(self.model, self.dataset, users)
+
 
 def load_model(
     path: str | Path,
@@ -487,7 +528,7 @@ def load_model(
 
     Returns:
         ``(config, model, dataset, train_data, valid_data, test_data)``, as RecBole's ``load_data_and_model``; the
-        model is in evaluation mode.
+        model is in evaluation mode. ``representations("user")`` and ``scores()`` of it are NumPy arrays.
 
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit its settings.

@@ -19,6 +19,7 @@ from recbole_rlmrec import compat
 from recbole_rlmrec.arguments import parse_settings
 from recbole_rlmrec.config import RLMRecConfig, is_setting, nearest_setting, parse_value, read_yaml
 from recbole_rlmrec.data import preparation
+from recbole_rlmrec.data.provenance import is_notebook
 from recbole_rlmrec.errors import CheckpointError, SettingError
 from recbole_rlmrec.model import registry
 from recbole_rlmrec.quick_start import load_model, run
@@ -125,8 +126,8 @@ class _Request:
 
 def _typed() -> dict[str, Any]:
     """Return every ``--name=value`` of the process, whatever the script that was started makes of it."""
-    if any("ipykernel_launcher" in script for script in sys.argv[:1]):
-        return {}  # a notebook's arguments are its kernel's
+    if is_notebook():
+        return {}
     pairs = [argument for argument in sys.argv[1:] if argument.startswith("--") and "=" in argument]
     return parse_settings([pair for pair in pairs if pair[2:].partition("=")[0].isidentifier()])
 

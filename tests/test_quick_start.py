@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import World
 from trainings import QUICK, all_scores, train
 
 import recbole_rlmrec
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.errors import CheckpointError, SettingError
+from recbole_rlmrec.model.backbone.lightgcn import LightGCN
 from recbole_rlmrec.model.registry import names
 from recbole_rlmrec.quick_start import load_model, run
 
@@ -164,3 +166,49 @@ def test_a_package_that_a_model_imports_when_it_is_built(world: World, monkeypat
     monkeypatch.setattr(config.model_class, "__init__", build)
     with pytest.raises(SettingError, match="BPR needs the package 'dgl', which is not installed: pip install dgl"):
         recbole_rlmrec.run("BPR", world.name, config_dict=config.external_config_dict)
+
+
+class Nearby(LightGCN):
+    """A class that no registry knows."""
+
+
+@pytest.mark.parametrize("model", ["LightGCN_RLMRecCon", Nearby])
+def test_a_result_gives_its_model_and_arrays(world: World, model: Any) -> None:
+    result = train(world, model)
+    loaded = result.load(None if isinstance(model, str) else model)
+    assert type(loaded.model).__name__ == result.model and not loaded.model.training
+    assert loaded.dataset.dataset_name == result.dataset
+    tokens, vectors = loaded.representations("user")
+    assert vectors.shape == (len(tokens), 8) and vectors.dtype == np.float32
+    weights = torch.load(result.checkpoint, weights_only=True)["state_dict"]
+    rows = loaded.dataset.token2id("user_id", list(tokens))
+    users, items = loaded.model.encode(
+        torch.cat([weights[f"{side}_embedding.weight"] for side in ("user", "item")])
+    ).split([loaded.model.n_users, loaded.model.n_items])
+    np.testing.assert_allclose(vectors, users[rows].detach(), atol=1e-6)
+    np.testing.assert_allclose(
+        loaded.scores(["u4"]).values[0], items[1:].detach() @ vectors[list(tokens).index("u4")], atol=1e-6
+    )
+
+
+def test_a_run_without_checkpoints_has_no_model_to_give(world: World) -> None:
+    settings = {"data_path": str(world.root), **QUICK}
+    result = run("LightGCN", world.name, config_dict=settings, saved=False)
+    assert result is not None
+    with pytest.raises(CheckpointError, match="This run of LightGCN kept no checkpoint: call run\\(\\) without saved"):
+        result.load()
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["/lib/ipykernel_launcher.py", "/lib/colab_kernel_launcher.py", "/lib/ipykernel/__main__.py"],
+)
+def test_arguments_of_a_notebook_are_its_kernels(
+    world: World, script: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script, "-f", "/run/kernel-1.json", "--epochs=7"])
+    settings = {"data_path": str(world.root), **QUICK, "epochs": 0}
+    with caplog.at_level("INFO"):
+        result = run("LightGCN", world.name, config_dict=settings, own_log=False)
+    assert result is not None and (result.command, result.settings["epochs"]) == ("notebook", 0)
+    assert "notebook" in caplog.messages and "kernel-1.json" not in caplog.text

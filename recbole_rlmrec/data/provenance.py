@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,17 @@ from recbole_rlmrec.version import __version__
 
 #: What is taken from the metadata beside embeddings.
 _OF_METADATA = ("encoder", "writer", "dimension", "normalized", "profiles_sha256", "train_sha256")
+
+
+def is_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook, whose arguments are not the user's."""
+    script = Path(sys.argv[0]) if sys.argv else Path()
+    return "kernel_launcher" in script.name or script.parent.name == "ipykernel"
+
+
+def command() -> str:
+    """Return how the process was started: its command line, or ``notebook`` for the kernel of one."""
+    return "notebook" if is_notebook() else shlex.join(sys.argv)
 
 
 def embeddings_used(training: Any, hashes: Mapping[str, str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +31,10 @@ _logger = logging.getLogger(__name__)
 #: Seconds that a process has to end by itself, after an interrupt, and after another process died.
 _GRACE = 5.0
 _GRACE_AFTER_DEATH = 1.0
+
+#: Is set for processes that are started here, and the code with which one ends whose script trains when it is imported.
+_STARTED_HERE = "RECBOLE_RLMREC_STARTED"
+_HAS_NO_MAIN_GUARD = 87
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,16 @@ class Processes:
         return self.total == self.nproc
 
 
+def end_if_imported() -> None:
+    """End a process that is to share a run, and would begin it again since its script does so when it is imported.
+
+    Each process imports the script first. The process that started it says what to do; see :func:`_raise_failure`.
+    """
+    is_importing_main = getattr(multiprocessing.current_process(), "_inheriting", False)
+    if is_importing_main and _STARTED_HERE in os.environ:
+        os._exit(_HAS_NO_MAIN_GUARD)
+
+
 def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments: Any) -> Any:
     """Call ``work(join, *arguments)`` in each of several new processes and return what rank 0 returned.
 
@@ -104,7 +119,7 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
     with tempfile.TemporaryDirectory(prefix="recbole_rlmrec-") as folder:
         # On one machine the processes meet in a file: no port is opened to the network, and none can be taken.
         meeting = f"file://{folder}/meeting" if processes.on_one_machine else f"tcp://{processes.ip}:{processes.port}"
-        with _interrupts_ignored() as hears_interrupts:
+        with _interrupts_ignored() as hears_interrupts, _marked():
             started = mp.start_processes(
                 _process,
                 (processes, meeting, answers, hears_interrupts, work, arguments),
@@ -124,6 +139,16 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
             _end(started)
     _raise_failure(processes, codes, found)
     return found.get("result")
+
+
+@contextlib.contextmanager
+def _marked() -> Iterator[None]:
+    """Let processes that are started meanwhile know by whom."""
+    os.environ[_STARTED_HERE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_STARTED_HERE, None)
 
 
 @contextlib.contextmanager
@@ -187,8 +212,15 @@ def _raise_failure(processes: Processes, codes: Sequence[int | None], found: dic
 
     Raises:
         RLMRecError: as raised in one of them.
+        SettingError: the script trains when it is imported.
         TrainingError: a process was killed, or failed otherwise.
     """
+    if _HAS_NO_MAIN_GUARD in codes:
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        raise SettingError(
+            f"nproc={processes.nproc}: each process imports '{script}', which calls run() when it is imported. Put "
+            'the call, and what comes before it, below the line `if __name__ == "__main__":`.'
+        )
     # A library that finds its partner gone may abort its process: that is not what went wrong first.
     killed = {at: -code for at, code in enumerate(codes) if code is not None and code < 0 and -code != signal.SIGABRT}
     names = {each.value: each.name for each in signal.Signals}

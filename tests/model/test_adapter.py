@@ -239,6 +239,20 @@ def test_masks_of_two_widths_are_refused(tiny: World) -> None:
     fresh(tiny, "DMF_RLMRecCon", item_embedding_size=4)
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_representation_of_all_nodes_is_that_of_a_step(tiny: World, backbone: str) -> None:
+    model, batch = fresh(tiny, f"{backbone}_RLMRecCon")
+    enlarged(model).eval()
+    users, items = batch[model.USER_ID], torch.arange(1, model.n_items)
+    with torch.no_grad():
+        found = model.representation()
+        step = model.step(batch)[1]
+        expected = [step.index_select(0, users), step.index_select(0, items + model.n_users)]
+    assert [len(side) for side in found] == [model.n_users, model.n_items]
+    for table, ids, rows in zip(found, (users, items), expected):
+        torch.testing.assert_close(table[ids], rows)
+
+
 # ---------------------------------------------------------------------- trainers and loaders
 
 

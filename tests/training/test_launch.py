@@ -378,3 +378,23 @@ def large_answer(join: Callable[[Any], Any]) -> np.ndarray:
 
 def test_a_large_answer_is_taken_while_the_process_waits() -> None:
     assert run_in_processes(Processes(nproc=2), large_answer).sum() == 10**6
+
+
+def test_a_script_without_a_main_guard_gets_one_sentence(tmp_path: Path) -> None:
+    """Each process imports the script, which must not begin the run, nor another one before it, again."""
+    (tmp_path / "train.py").write_text(
+        """
+from recbole_rlmrec import run
+from recbole_rlmrec.errors import SettingError
+try:
+    run("LightGCN", "tiny", nproc=2)
+except SettingError as error:
+    print(error)
+"""
+    )
+    done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"nproc=2: each process imports '{tmp_path / 'train.py'}', which calls run() when it is imported. Put the "
+        'call, and what comes before it, below the line `if __name__ == "__main__":`.\n'
+    )

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -21,6 +22,9 @@ from torch.func import functional_call
 from recbole_rlmrec.model.backbone.contract import Backbone, Representation
 from recbole_rlmrec.ops.balance import balanced, shared
 from recbole_rlmrec.ops.distributed import summand, this_shard
+
+#: An autoencoder scores all items for so many users at a time where only their representations are wanted.
+_USERS_AT_A_TIME = 512
 
 #: Parameters by name that stand in for the model's own during a call.
 Tables = dict[str, Tensor]
@@ -217,6 +221,11 @@ class TableBackbone(BalancedTables):
 
     sees_neighbours = False
 
+    def representation(self) -> tuple[Tensor, Tensor]:
+        """Return the ego embeddings of users ``[U, d]`` and items ``[I, d]``."""
+        users, items = self.ego_embeddings().split([self.n_users, self.n_items])
+        return users, items
+
     def node_representation(self, interaction: Any, tables: Tables, seen: Sequence[Any]) -> Representation:
         """Return the ego embeddings of the step, masked where it masks."""
         ego: Tensor = self.call(tables, "ego_embeddings")
@@ -239,6 +248,11 @@ class ForwardBackbone(RecBoleBackbone):
         own, aligned = balanced_pair(output[:2], self._share)
         self._seen.append(aligned)
         return output if self._share is None else (*own, *output[2:])
+
+    def representation(self) -> tuple[Tensor, Tensor]:
+        """Return what ``forward`` returns first, ``[U, k]`` and ``[I, k]``."""
+        users, items = self.forward()[:2]
+        return users, items
 
     @contextmanager
     def watched(self, share: float | None = None) -> Iterator[list[Any]]:
@@ -284,6 +298,12 @@ class ComputedBackbone(BalancedTables):
     def item_rows(self, ids: Tensor) -> Tensor:
         """Return the representations of items ``ids``, ``[n]``, ``[n, output_dim]``."""
         raise NotImplementedError
+
+    def representation(self) -> tuple[Tensor, Tensor]:
+        """Return the rows of all users, ``[U, output_dim]``, and of all items, ``[I, output_dim]``."""
+        device = next(parameter.device for _, parameter in self.named_parameters())
+        users, items = (torch.arange(number, device=device) for number in (self.n_users, self.n_items))
+        return self.user_rows(users), self.item_rows(items)
 
     def node_representation(self, interaction: Any, tables: Tables, seen: Sequence[Any]) -> Representation:
         """Return what computes the rows asked for from the step's tables."""
@@ -396,6 +416,16 @@ class OutputLayerBackbone(UserBatches, RecBoleBackbone):
             yield seen
         finally:
             handle.remove()
+
+    def representation(self) -> tuple[Tensor, Tensor]:
+        """Return the last layer's input for all users, ``[U, k]``, and its rows, ``[I, k]``."""
+        weights = self.item_weights()
+        rows = []
+        for users in torch.arange(self.n_users, device=weights.device).split(_USERS_AT_A_TIME):
+            with self.watched() as seen:
+                self.full_sort_predict(Interaction({self.USER_ID: users}))  # type: ignore[attr-defined]
+            rows.append(seen[-1])
+        return torch.cat(rows), weights
 
     def node_representation(self, interaction: Any, tables: Tables, seen: Sequence[Any]) -> Representation:
         """Return the representation of the batch's users and of all items."""

@@ -135,6 +135,10 @@ class Backbone(ModelFlags):
         """Return the ego embeddings stacked, ``[U + I, d]``."""
         raise ContractError(self._lacks("ego_embeddings() -> [U + I, ego_dim]"))
 
+    def representation(self) -> tuple[Tensor, Tensor]:
+        """Return the representations of all users ``[U, output_dim]`` and all items ``[I, output_dim]``."""
+        raise ContractError(self._lacks("representation() -> (users [U, output_dim], items [I, output_dim])"))
+
     def step(
         self, interaction: Any, mask: Callable[[Tensor], Tensor] | None = None, share: float | None = None
     ) -> tuple[dict[str, Tensor], Representation]:

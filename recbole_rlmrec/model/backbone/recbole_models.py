@@ -165,6 +165,11 @@ class GCMCAdapter(RecBoleBackbone):
         finally:
             handle.remove()
 
+    def representation(self) -> tuple[Tensor, Tensor]:
+        """Return what the encoder returns for users ``[U, output_dim]`` and items ``[I, output_dim]``."""
+        users, items = self.GcEncoder(self.user_features, self.item_features)
+        return users, items
+
     def node_representation(self, interaction: Any, tables: Tables, seen: Sequence[Any]) -> Tensor:
         """Return what the encoder returned for users and items, ``[U + I, output_dim]``."""
         return torch.cat(seen[-1])
