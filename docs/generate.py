@@ -92,10 +92,11 @@ def recbole_models_table() -> str:
     from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 
     rows = ["| model | Con | Gen | note |", "|---|---|---|---|"]
-    for name, support in RECBOLE_MODELS.items():
+    # Those that can have most alignments come first.
+    for name, support in sorted(RECBOLE_MODELS.items(), key=lambda each: -len(registry.endings_of(each[0]))):
         possible = registry.endings_of(name)
         cells = " | ".join("yes" if ending in possible else "no" for ending in registry.ALIGNMENTS)
-        rows.append(f"| `{name}` | {cells} | {support.note} |")
+        rows.append(f"| `{name}` | {cells} | {support.remarks} |")
     return "\n".join(rows)
 
 

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from recbole_rlmrec.cli import main
-from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
-from recbole_rlmrec.model.registry import ALIGNMENTS, endings_of, names
+from recbole_rlmrec.model.registry import names
 from recbole_rlmrec.settings import SETTINGS
 from recbole_rlmrec.verbs._settings_table import markdown_table, plain_list
 
@@ -62,13 +61,6 @@ def test_settings_table_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_every_model_is_named() -> None:
     for model in names():
         assert f"`{model}`" in page("reference/models.md")
-
-
-def test_supported_models_are_listed_as_the_registry_has_them() -> None:
-    text = page("reference/models.md")
-    for name, support in RECBOLE_MODELS.items():
-        cells = " | ".join("yes" if ending in endings_of(name) else "no" for ending in ALIGNMENTS)
-        assert f"| `{name}` | {cells} | {support.note}" in text
 
 
 # ---------------------------------------------------------------------- listings
