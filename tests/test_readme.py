@@ -104,7 +104,9 @@ def run_command(words: list[str]) -> None:
         assert all(os.path.isfile(path) for path in rest[2:]) and rest[2:]
         return
     assert program == "recbole-rlmrec"
-    assert main([*rest, *(SHORT if rest[0] == "train" else [])]) == 0, words
+    if rest[0] == "train":
+        rest = [*(word for word in rest if not word.startswith("--epochs=")), *SHORT]
+    assert main(rest) == 0, words
 
 
 def test_every_listing_of_a_shell_is_marked_or_of_a_known_language() -> None:

@@ -231,7 +231,7 @@ def test_what_messages_and_pages_advise_to_type_exists() -> None:
         known |= {name for action in parser_of(verb)._actions for name in map(plain, action.option_strings)}
     texts = {path: strings_of(path) for path in (ROOT / "recbole_rlmrec").rglob("*.py")}
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        texts[path] = re.sub(r"pip install.*", "", path.read_text(encoding="utf-8"))
+        texts[path] = re.sub(r"pip install.*|`(?:python )?benchmarks/[^`]*`", "", path.read_text(encoding="utf-8"))
     advised = {
         (plain(name), path.name)
         for path, text in texts.items()
