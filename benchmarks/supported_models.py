@@ -1,4 +1,4 @@
-"""Which of RecBole's general recommenders take part in RLMRec: one training step of each, and a table for the README.
+"""Which of RecBole's general recommenders take part in RLMRec: one training step of each, and a table of them.
 
     python benchmarks/supported_models.py --output supported-models.md
 
@@ -102,11 +102,7 @@ def rows(models: Sequence[str], train: Callable[[str], None]) -> tuple[list[str]
             cells.append("no" if refusal else "yes")
             if (refusal is None) != (ending in expected):
                 surprises.append(f"{backbone}{ending}: {refusal or 'trained, but is said not to'}")
-        note = _OWN if support is None else support.note
-        if support is not None and support.no_gen:
-            note += f"; {support.no_gen}"
-        if support is not None and support.adapter is not None and not support.adapter.sees_neighbours:
-            note += "; Gen trains no embedding by its reconstruction, since a masked node is the mask token alone"
+        note = _OWN if support is None else support.remarks
         lines.append(f"| `{backbone}` | {' | '.join(cells)} | {note} |")
     return lines, surprises
 

@@ -64,6 +64,7 @@ SLOW = frozenset(
         "ops/test_info_nce.py::test_gradcheck_with_weights",
         "ops/test_info_nce.py::test_memory_stays_far_below_the_matrix",
         "test_exports.py::test_importing_the_package_imports_nothing_else",
+        "test_readme.py::test_listings_can_be_run",
         "test_settings.py::test_settings_of_other_models_are_known_before_any_model_is_built",
         "test_suite.py::test_modules_need_no_optional_package",
         "text/test_corpus.py::test_movielens_has_its_texts",

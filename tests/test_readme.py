@@ -1,34 +1,129 @@
-"""The README says what the code does: settings, models, results and packages."""
+"""The README and the pages of docs/ say what the code does: settings, models, commands, results and packages."""
 
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import json
+import os
 import re
+import shlex
 import statistics
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
-from recbole_rlmrec.model.registry import ALIGNMENTS, endings_of, names
+from recbole_rlmrec.cli import main
+from recbole_rlmrec.model.registry import names
 from recbole_rlmrec.settings import SETTINGS
 from recbole_rlmrec.verbs._settings_table import markdown_table, plain_list
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (DOCS / "results.md").read_text(encoding="utf-8")
 
 
-def test_settings_table_is_complete_and_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def script(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("docs_generate", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATE = script(DOCS / "generate.py")
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------------- what the pages take from the code
+
+
+@pytest.mark.parametrize("name", GENERATE.REFERENCE)
+def test_generated_parts_are_as_the_code_has_them(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    table = markdown_table()
-    assert table in README, table
-    assert plain_list().count("\n") == 2 * len(SETTINGS) - 1 and len(table.splitlines()) == 2 + len(SETTINGS)
+    text = page(name)
+    assert "<!-- generated: " in text
+    assert GENERATE.with_generated(text) == text, "run: python docs/generate.py"
 
 
-def test_every_model_and_setting_is_named() -> None:
+def test_settings_table_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plain_list().count("\n") == 2 * len(SETTINGS) - 1
+    assert len(markdown_table().splitlines()) == 2 + len(SETTINGS)
+
+
+def test_every_model_is_named() -> None:
     for model in names():
-        assert f"`{model}`" in README
+        assert f"`{model}`" in page("reference/models.md")
+
+
+# ---------------------------------------------------------------------- listings
+
+#: Why a listing of the README or of a tutorial is not run here.
+REASONS = {"needs a paid server", "installs packages"}
+#: What makes a training short; the pages show whole ones.
+SHORT = ["--epochs=1", "--state=ERROR"]
+PAGES = {"README.md": README, **{name: page(name) for name in GENERATE.TUTORIALS.values()}}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_listings_can_be_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In order, each in the state that those before it leave, with trainings of one epoch."""
+    GENERATE.copy_shop(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    n_run = 0
+    for listing in GENERATE.listings(PAGES[name]):
+        if listing.reason is not None:
+            assert listing.reason in REASONS
+            continue
+        capsys.readouterr()
+        if listing.language == "python":
+            exec(compile(listing.text, name, "exec"), {})
+        else:
+            for command in listing.commands():
+                run_command(shlex.split(command))
+        printed = capsys.readouterr().out
+        if "import-csv" in listing.text and listing.output:  # has no number that another machine changes
+            assert printed.rstrip("\n") == listing.output.rstrip("\n")
+        n_run += 1
+    assert n_run >= 3
+
+
+def run_command(words: list[str]) -> None:
+    program, *rest = words
+    if program == "head":  # of the shop's tables
+        assert all(os.path.isfile(path) for path in rest[2:]) and rest[2:]
+        return
+    assert program == "recbole-rlmrec"
+    if rest[0] == "train":
+        rest = [*(word for word in rest if not word.startswith("--epochs=")), *SHORT]
+    assert main(rest) == 0, words
+
+
+def test_every_listing_of_a_shell_is_marked_or_of_a_known_language() -> None:
+    for name, text in PAGES.items():
+        languages = set(re.findall(r"^```(\w+)$", text, flags=re.MULTILINE))
+        assert languages <= {"bash", "python", "text"}, name
+        found = len(re.findall(r"^```(?:bash|python)$", text, flags=re.MULTILINE))
+        assert len(list(GENERATE.listings(text))) == found, name
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for path in (ROOT / "README.md", *DOCS.rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (path.parent / target).is_file(), (path, target)
+
+
+# ---------------------------------------------------------------------- results
 
 
 def recorded(folder: str) -> dict[str, list[str]]:
@@ -42,15 +137,15 @@ def test_results_table_is_the_recorded_one() -> None:
     rows = recorded("ml-100k")
     assert len(rows) >= 9
     for model, (recall, ndcg, *_) in rows.items():
-        assert f"| {model} | {recall} | {ndcg} |" in README
+        assert f"| {model} | {recall} | {ndcg} |" in RESULTS
 
 
 def test_bases_and_steam_are_the_recorded_ones() -> None:
     for model, (recall, ndcg, *_) in recorded("amazon-book").items():
-        row = next(line for line in README.splitlines() if line.startswith(f"| {model} | {recall} |"))
+        row = next(line for line in RESULTS.splitlines() if line.startswith(f"| {model} | {recall} |"))
         assert f"| {ndcg} |" in row
     for model, (recall, ndcg, *_) in recorded("steam-text").items():
-        row = next(line for line in README.splitlines() if line.startswith(f"| {model} | {recall} "))
+        row = next(line for line in RESULTS.splitlines() if line.startswith(f"| {model} | {recall} "))
         assert f"| {ndcg} " in row
 
 
@@ -67,13 +162,7 @@ def test_searched_steam_is_the_recorded_one() -> None:
             cells = [recalls.get(model, "-") for model in (base, *(f"{base}_{ending}" for ending in endings))]
             rows.append(f"| {base} | {' | '.join(cells)} |")
         assert len(rows) == backbones
-        assert [row for row in rows if row not in README] == []
-
-
-def test_supported_models_are_listed_as_the_registry_has_them() -> None:
-    for name, support in RECBOLE_MODELS.items():
-        cells = " | ".join("yes" if ending in endings_of(name) else "no" for ending in ALIGNMENTS)
-        assert f"| `{name}` | {cells} | {support.note}" in README
+        assert [row for row in rows if row not in RESULTS] == []
 
 
 def test_recorded_table_follows_from_the_runs() -> None:

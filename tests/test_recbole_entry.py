@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -450,11 +451,11 @@ if __name__ == "__main__":
     assert two == one
 
 
-def test_listings_of_the_readme(settings: dict[str, Any]) -> None:
+def test_listings_of_the_page(settings: dict[str, Any]) -> None:
     """As they stand, one after the other, on another dataset and with fewer epochs."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    section = text.partition("## Existing RecBole scripts\n")[2].partition("\n## ")[0]
-    listings = [line[4:] for line in section.replace("ml-100k", "tiny").splitlines() if line.startswith("    ")]
+    text = (Path(__file__).parents[1] / "docs/how-to/recbole-scripts.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text.replace("ml-100k", "tiny"), flags=re.MULTILINE | re.DOTALL)
+    listings = "".join(blocks).splitlines()
     assert listings[0] == LINE
     Path("run.yaml").write_text("model: LightGCN_RLMRecCon\ndataset: tiny\n")
     found = ran(

@@ -230,7 +230,8 @@ def test_what_messages_and_pages_advise_to_type_exists() -> None:
     for verb in VERBS:
         known |= {name for action in parser_of(verb)._actions for name in map(plain, action.option_strings)}
     texts = {path: strings_of(path) for path in (ROOT / "recbole_rlmrec").rglob("*.py")}
-    texts[ROOT / "README.md"] = re.sub(r"pip install.*", "", (ROOT / "README.md").read_text(encoding="utf-8"))
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        texts[path] = re.sub(r"pip install.*|`(?:python )?benchmarks/[^`]*`", "", path.read_text(encoding="utf-8"))
     advised = {
         (plain(name), path.name)
         for path, text in texts.items()

@@ -355,6 +355,14 @@ class Support:
     note: str
     no_gen: str = ""
 
+    @property
+    def remarks(self) -> str:
+        """The note, and what is to be known of Gen."""
+        remarks = [self.note, self.no_gen] if self.no_gen else [self.note]
+        if self.adapter is not None and not self.adapter.sees_neighbours:
+            remarks.append("Gen trains no embedding by its reconstruction, since a masked node is the mask token alone")
+        return "; ".join(remarks)
+
 
 _EMBEDDINGS = "is represented by its embeddings"
 _LAYERS = "is represented by what is propagated"
