@@ -3,6 +3,9 @@
 Every training of the dataset uses the frozen split, whatever its seed, and so do build-semantics and check. Without
 --ratios, --by-time or --leave-one-out the split is what a training without a frozen one would have: eval_args, or the
 split_file that is named. It lies beside the dataset as NAME.split.json.
+
+Example:
+    recbole-rlmrec split --dataset ml-100k --ratios 0.7,0.1,0.2
 """
 
 from __future__ import annotations
