@@ -98,7 +98,7 @@ def duration(seconds: float) -> str:
     """Return a length of time in a form that is read at one look.
 
     >>> [duration(seconds) for seconds in (0.04, 8.26, 75, 3725, 200000)]
-    ['0.04 s', '8.3 s', '1 min 15 s', '1 h 2 min', '2 d 8 h']
+    ['0.04 s', '8.3 s', '1 min 15 s', '1 h 2 min', '2 d 7 h']
     """
     if seconds < 60:
         return f"{seconds:.{2 if seconds < 1 else 1 if seconds < 10 else 0}f} s"
