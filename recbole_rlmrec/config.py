@@ -56,7 +56,7 @@ from recbole_rlmrec.recbole_settings.memory import check_embedding_size, within_
 from recbole_rlmrec.resources import class_file, resource_folder
 from recbole_rlmrec.run_settings import RUN_CLASSES, RUN_SETTINGS, DataSettings
 from recbole_rlmrec.settings import NAMES, SETTINGS, Settings, check_value, defaults_of, inert, published_of
-from recbole_rlmrec.wording import count, nearest
+from recbole_rlmrec.wording import ON_SCREEN, count, nearest
 
 _logger = logging.getLogger(__name__)
 
@@ -94,6 +94,10 @@ OUTPUT_SETTINGS = frozenset(
 
 #: What decides which interactions, texts and split a run has.
 _OF_DATA = {*dataset_arguments, *defaults_of(DataSettings), "eval_args", "data_path"} - {"leakage", "cold_nodes"}
+#: What a training that goes on needs not be given again: where its output goes, and what it finds by its checkpoint.
+_NOT_TO_GO_ON = frozenset(
+    {"model", "dataset", "config_files", "result_file", "checkpoint_dir", "show_progress", "state"}
+)
 #: Settings that name a file or a folder; ``~`` is the home folder there.
 _PATHS = ("data_path", "checkpoint_dir", "result_file", "resume_from", "split_file")
 
@@ -404,7 +408,7 @@ class RLMRecConfig(Config):
     def log_notes(self) -> None:
         """Write ``notes`` to the log, once there is one."""
         for level, message in self.notes:
-            getattr(_logger, level)(message)
+            getattr(_logger, level)(message, extra=ON_SCREEN if level == "info" else None)
 
     def foreign_errors_said(self, failure: str) -> AbstractContextManager[None]:
         """Let what RecBole, pandas or PyTorch raise in a step be one sentence that names the setting, if it is known.
@@ -449,6 +453,17 @@ class RLMRecConfig(Config):
         given.update(self.non_default_settings())
         settings = [f"--{key}={_typed(given[key])}" for key in given if key in _OF_DATA.difference(without)]
         return shlex.join(["recbole-rlmrec", verb, f"--dataset={self.dataset}", *settings, *options])
+
+    def command_to_go_on(self, checkpoint: str, epochs: int) -> str:
+        """Return the command line with which the training of a checkpoint goes on, with the settings it began with.
+
+        Args:
+            checkpoint: its path.
+            epochs: how many it may have now, in all.
+        """
+        given = {**self.external_config_dict, "resume_from": checkpoint, "epochs": epochs}
+        settings = [f"--{key}={_typed(given[key])}" for key in given if key not in _NOT_TO_GO_ON]
+        return shlex.join(["recbole-rlmrec", "train", f"--model={self.model}", f"--dataset={self.dataset}", *settings])
 
     @property
     def aligns(self) -> bool:

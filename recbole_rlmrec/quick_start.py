@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-from recbole.utils import init_seed, set_color
+from recbole.utils import init_seed
 
 from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
@@ -26,16 +26,26 @@ from recbole_rlmrec.errors import CheckpointError, RLMRecError, SettingError
 from recbole_rlmrec.files import atomic_path, require_writable
 from recbole_rlmrec.model.arrays import Representations, Scores, representations_of, scores_of
 from recbole_rlmrec.model.backbone.contract import flags_of
-from recbole_rlmrec.model.registry import base_of, missing_package
+from recbole_rlmrec.model.registry import base_of, endings_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
-from recbole_rlmrec.training.comparison import Outcome, find_record, finite, recorded_base, table, write_record
-from recbole_rlmrec.training.folders import begin_log, check_folders
+from recbole_rlmrec.training.comparison import (
+    Outcome,
+    find_record,
+    finite,
+    record_path,
+    recorded_base,
+    table,
+    write_record,
+)
+from recbole_rlmrec.training.folders import begin_log, check_folders, checkpoint_path
 from recbole_rlmrec.training.launch import Processes, end_if_imported, run_in_processes
-from recbole_rlmrec.training.machine import LESS_MEMORY, let_logs_fail, machine_faults_named
+from recbole_rlmrec.training.machine import LESS_MEMORY, let_logs_fail, machine_faults_named, peak_memory
+from recbole_rlmrec.training.screen import end_screen, start_screen
 from recbole_rlmrec.training.trainer import trainer_class
+from recbole_rlmrec.wording import ON_SCREEN
 
 _logger = logging.getLogger(__name__)
 
@@ -79,6 +89,9 @@ class Result:
             for a model that reads none.
         command: how the process was started; ``notebook`` for the kernel of one.
         versions: of this package and of what it computes with.
+        log: the run's log; empty where logging is as the caller set it up.
+        peak_memory: the most that the process, or that of rank 0, has had: bytes of ``ram`` and of ``gpu``, as far as
+            they are known.
     """
 
     model: str
@@ -102,6 +115,8 @@ class Result:
     semantic: dict[str, Any] | None = None
     command: str = ""
     versions: dict[str, str] | None = None
+    log: str = ""
+    peak_memory: dict[str, int] | None = None
 
     def load(self, model: type | None = None) -> Loaded:
         """Load the model that this run keeps, and its data, from its checkpoint; see :func:`load_model`.
@@ -145,6 +160,7 @@ def run(
     port: int = 5678,
     group_offset: int = 0,
     own_log: bool = True,
+    report: Callable[[str], None] | None = None,
 ) -> Result | None:
     """Train a model to early stopping and test its best epoch, as RecBole's ``run`` does.
 
@@ -165,6 +181,8 @@ def run(
         port: a free port there; only among several machines.
         group_offset: rank of this machine's first process.
         own_log: log to the terminal and to a file in ``log/``; without it logging is as the caller set it up.
+        report: is called with the last screen, such as ``print``, which shows it whatever ``state`` says; without it
+            the screen is logged. A function of a module, where there are several processes.
 
     Returns:
         What the run found, whose :meth:`~Result.load` gives the model; None on a machine that has not rank 0.
@@ -183,6 +201,7 @@ def run(
         command_line=command_line,
         saved=saved,
         own_log=own_log,
+        report=report,
     )
     if processes.total == 1:
         return work(contextlib.nullcontext)
@@ -200,22 +219,26 @@ def _run(
     command_line: Mapping[str, Any] | None,
     saved: bool,
     own_log: bool,
+    report: Callable[[str], None] | None,
 ) -> Result:
     """Do the run of this process, which ``join`` makes one of a group."""
     config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
     # What writes says by itself how to go on.
     with join(config), machine_faults_named(lambda: LESS_MEMORY, unless=(OSError, RLMRecError)):
-        return _run_configured(config, saved=saved, own_log=own_log)
+        return _run_configured(config, saved=saved, own_log=own_log, report=report)
 
 
-def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Result:
+def _run_configured(
+    config: RLMRecConfig, *, saved: bool, own_log: bool, report: Callable[[str], None] | None
+) -> Result:
     is_first = this_shard().rank == 0
     if config["result_file"] and is_first:
         _check_writable(Path(config["result_file"]))
     check_folders(config, is_first=is_first, own_log=own_log)
     init_seed(config["seed"], config["reproducibility"])
+    log: Path | None = None
     if is_first and own_log:
-        begin_log(config)
+        log = begin_log(config)
         let_logs_fail()
     _logger.info(command())
     _logger.info(config)
@@ -224,14 +247,13 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
     dataset = create_dataset(config)
     _logger.info(dataset)
     loaders = data_preparation(config, dataset)
+    _logger.info(start_screen(config, dataset, loaders, str(log or "")), extra=ON_SCREEN)
     data = _Data(loaders, _data_hashes(config, loaders))
     base, resume_from = _train_base_first(config, data, saved=saved)
-    trained = _train(config, data, saved=saved, resume_from=resume_from, base=base)
+    path = str(checkpoint_path(config, log))
+    trained = _train(config, data, saved=saved, resume_from=resume_from, base=base, path=path)
     kept = trained.kept
-    _logger.info(set_color("best valid ", "yellow") + f": {kept.valid}")
-    _logger.info(set_color("test result", "yellow") + f": {kept.test}")
     known, training = _known_base(config, base, trained.data), dataset_of(loaders[0])
-    _log_what_it_is_worth(config, trained, known, kept)
 
     result = Result(
         model=config["model"],
@@ -255,10 +277,46 @@ def _run_configured(config: RLMRecConfig, *, saved: bool, own_log: bool) -> Resu
         semantic=embeddings_used(training, trained.data) if config.reads_semantic_embeddings else None,
         command=command(),
         versions=versions(),
+        log=str(log or ""),
+        peak_memory=peak_memory(config["device"]),
     )
-    if config["result_file"] and is_first:
-        result.write(config["result_file"])
+    if is_first:
+        record = _write_result(config, trained, data, result)
+        text = _last_screen(config, trained, result, record)
+        # Whoever is to report it shows it; the log holds it in any case.
+        _logger.info(text, extra=None if report else ON_SCREEN)
+        _warn_of_what_went_wrong(config, trained)
+        if report is not None:
+            report(text)
     return result
+
+
+def _write_result(config: RLMRecConfig, trained: _Trained, data: _Data, result: Result) -> str:
+    """Write a result where it is asked for, and beside the checkpoint; return the path, empty without one."""
+    record = ""
+    if trained.has_record:
+        write_record(trained.outcome, config.settings, data.hashes, result.__dict__)
+        record = str(record_path(trained.outcome.checkpoint))
+    if config["result_file"]:
+        record = str(config["result_file"])
+        result.write(record)
+    return record
+
+
+def _next_command(config: RLMRecConfig, trained: _Trained) -> str:
+    """Return what to type after a run: more epochs, a look at the texts, an alignment, or a search for settings."""
+    model, kept = config["model"], trained.kept
+    if kept is not trained.outcome:
+        return config.command("check")
+    if kept.stopped == "epochs" and kept.checkpoint and config["epochs"]:
+        return config.command_to_go_on(kept.checkpoint, 2 * config["epochs"])
+    if config.reads_semantic_embeddings:
+        return config.command("train", f"--model={model}", "--tune")
+    if "_RLMRecCon" not in endings_of(model):
+        return "recbole-rlmrec models"
+    if config.find_data_file(f"{config.dataset}.useremb.npy") is None:
+        return config.command("build-semantics")
+    return config.command("train", f"--model={model}_RLMRecCon")
 
 
 @dataclass(frozen=True)
@@ -283,16 +341,24 @@ class _Trained:
         kept: the same, or that of the base where it validates at least as well, with a checkpoint of this model.
         popularity: ``valid`` and ``test``, all metrics of the popularity ranking; None if they are not to be had.
         data: hashes of ids, interactions and embeddings.
+        has_record: whether a record of it lies beside its checkpoint.
     """
 
     outcome: Outcome
     kept: Outcome
     popularity: dict[str, Any] | None
     data: dict[str, str]
+    has_record: bool
 
 
 def _train(
-    config: RLMRecConfig, data: _Data, *, saved: bool, resume_from: str | None, base: Outcome | None
+    config: RLMRecConfig,
+    data: _Data,
+    *,
+    saved: bool,
+    resume_from: str | None,
+    base: Outcome | None,
+    path: str | None = None,
 ) -> _Trained:
     """Train the configuration's model and test its best epoch.
 
@@ -302,6 +368,7 @@ def _train(
         saved: keep the best epoch's checkpoint.
         resume_from: checkpoint whose training goes on, if any.
         base: the base that was trained first, for the checkpoint.
+        path: of the checkpoint, unless another one's training goes on; None for one of the trainer's choice.
     """
     # The same in all processes: they draw the same negatives, masks and edges and take each its share of them. And the
     # same whether or not another model was trained with these loaders before.
@@ -311,14 +378,18 @@ def _train(
     train_data, valid_data, test_data = data.loaders
     recommender = _built(config, dataset_of(train_data)).to(config["device"])
     _logger.info(recommender)
+    # Bars are lines without end in a file.
+    progress = config["show_progress"] and sys.stderr is not None and sys.stderr.isatty()
     with config.foreign_errors_said(f"The training of {config['model']} could not be prepared"):
         trainer = trainer_class(config)(config, recommender)
+    trainer.saved_model_file = path or trainer.saved_model_file
+    trainer.says_progress = True
     trainer.says_plateau = False  # the run does, in its last line, of what it keeps
     trainer.base_record = base.record() if base is not None else None
     try:
         if resume_from:
             trainer.resume_checkpoint(resume_from, train_data)
-        started, progress = perf_counter(), config["show_progress"]
+        started = perf_counter()
         with failures_named("model", _outermost(config.model_class)):
             _, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
         seconds = perf_counter() - started
@@ -341,13 +412,18 @@ def _train(
         plateau=trainer.plateau_message,
     )
     # One that goes on has other random numbers than one that was trained in one go.
-    if saved and not resume_from and this_shard().rank == 0:
+    has_record = saved and not resume_from
+    if has_record and this_shard().rank == 0:
         write_record(outcome, config.settings, data.hashes)
     kept = outcome
     if base is not None and not _validates_better(config, outcome, base):
         kept = replace(base, checkpoint=trainer.keep_base(base))
     return _Trained(
-        outcome, kept, popularity if all(popularity.values()) else None, {**data.hashes, **trainer.fingerprint}
+        outcome,
+        kept,
+        popularity if all(popularity.values()) else None,
+        {**data.hashes, **trainer.fingerprint},
+        has_record,
     )
 
 
@@ -386,11 +462,11 @@ def _train_base_first(config: RLMRecConfig, data: _Data, *, saved: bool) -> tupl
     # What lies in a folder may differ between machines, and between two looks at it.
     known = agreed(_recorded(find_record(folder, base_class.__name__, settings, data.hashes, _OF_NO_MATTER)))
     if known is not None and not resume_from:
-        _logger.info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.")
+        _logger.info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.", extra=ON_SCREEN)
         return known, None
-    _logger.info(f"{base_class.__name__}, the base, is trained first (off with --base_first=False).")
+    _logger.info(f"{base_class.__name__}, the base, is trained first (off with --base_first=False).", extra=ON_SCREEN)
     base = _train(base_config, data, saved=saved, resume_from=resume_from, base=None).outcome
-    _logger.info(f"{base_class.__name__} validates at {base.valid}. Now {config['model']}.")
+    _logger.info(f"{base_class.__name__} is trained. Now {config['model']}.", extra=ON_SCREEN)
     return base, None
 
 
@@ -455,28 +531,33 @@ def _known_base(config: RLMRecConfig, base: Outcome | None, data: Mapping[str, s
     return recorded_base(config["result_file"], base_class.__name__, config["seed"], data)
 
 
-def _log_what_it_is_worth(
-    config: RLMRecConfig, trained: _Trained, base: Mapping[str, Any] | None, kept: Outcome
-) -> None:
-    """Log the test result beside those of the popularity ranking and of the base, then what went wrong if it did."""
-    popularity = trained.popularity["test"] if trained.popularity else None
-    rows: list[tuple[str, Any]] = [("popularity ranking", popularity)]
+def _last_screen(config: RLMRecConfig, trained: _Trained, result: Result, record: str) -> str:
+    """Return the results beside those of the popularity ranking and of the base, and where they lie."""
+    popularity, base, aligned = trained.popularity or {}, result.base, trained.outcome
+    rows: list[tuple[str, Any]] = [("popularity ranking", _both(popularity.get("valid"), popularity.get("test")))]
     if base is not None:
         of_seed = "" if base["seed"] == config["seed"] else f", seed {base['seed']}"
-        rows.append((f"{base['model']} (base{of_seed})", base["test"]))
-    rows.append((config["model"], trained.outcome.test))
-    if trained.outcome.test is None:
-        _logger.info("The split has no test part: nothing was tested.")
-    else:
-        _logger.info("Test results, each with its change from the line above:\n" + table(rows))
+        rows.append((f"{base['model']} (base{of_seed})", _both(base["valid"], base["test"])))
+    rows.append((config["model"], _both(aligned.valid, aligned.test)))
+    text = end_screen(result, table=table(rows), record=record, next_command=_next_command(config, trained))
+    return text if aligned.test is not None else f"{text}\n  The split has no test part: nothing was tested."
+
+
+def _both(valid: Mapping[str, float] | None, test: Mapping[str, float] | None) -> dict[str, float]:
+    """Return the metrics of validation and test under names that say which they are of."""
+    return {
+        f"{part} {name}": value for part, of in (("valid", valid), ("test", test)) for name, value in (of or {}).items()
+    }
+
+
+def _warn_of_what_went_wrong(config: RLMRecConfig, trained: _Trained) -> None:
+    kept = trained.kept
     if kept is not trained.outcome:
         _logger.warning(
             f"{config['model']} validates no better than its base, {kept.model}: the base is kept. Its texts may be "
             "few, poor or of other items (recbole-rlmrec check says more), or what they say is in the interactions "
             "already. The test result of this run is the base's, and so are the weights of its checkpoint."
         )
-    if kept.checkpoint:
-        _logger.info(f"Checkpoint of this run: {kept.checkpoint}")
     if kept.plateau:
         _logger.warning(kept.plateau)
 

@@ -19,7 +19,7 @@ _SHOWN = 200
 
 #: Options of ``train`` that are no settings, which would never reach a model.
 OPTIONS_OF_TRAIN = frozenset(
-    {"nproc", "world_size", "ip", "port", "group_offset", "help"}
+    {"nproc", "world_size", "ip", "port", "group_offset", "help", "print_config"}
     | {"tune", "tune_algo", "max_evals", "tool", "jobs", "tune_output"}
 )
 

@@ -10,6 +10,9 @@ from typing import Any
 #: So many examples are shown where nothing else is said.
 N_EXAMPLES = 3
 
+#: Marks a message of the level INFO, as ``extra``, as one that the terminal shows; others go to a run's log only.
+ON_SCREEN = {"on_screen": True}
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NOT_SHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # Colours, movements and titles: ESC [ ... letter, ESC ] ... BEL; and their forms of one byte.

@@ -61,7 +61,8 @@ def test_a_base_that_is_kept_has_a_checkpoint_of_the_model(
     forced(monkeypatch, aligned_is_better=False)
     with caplog.at_level("INFO"):
         result = train(world, "LightGCN_RLMRecCon", result_file="result.json")
-    assert result.checkpoint.endswith("-base.pth") and f"Checkpoint of this run: {result.checkpoint}\n" in caplog.text
+    assert result.checkpoint.endswith("-base.pth") and f"  checkpoint    {result.checkpoint}\n" in caplog.text
+    assert f"  best epoch    {base.best_epoch} (counted from 0) of the base, LightGCN, which is kept;" in caplog.text
     assert result.kept == "base" and json.loads(Path("result.json").read_text())["kept"] == "base"
     assert result.test_result == base.test_result and result.best_epoch == base.best_epoch
     assert result.aligned is not None and result.aligned["model"] == "LightGCN_RLMRecCon"
@@ -172,13 +173,15 @@ def test_missing_embeddings_are_said_before_the_base_is_trained(world: World) ->
 def test_the_end_shows_popularity_base_and_model(world: World, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         result = train(world, "LightGCN_RLMRecCon")
-    (text,) = [record.getMessage() for record in caplog.records if "Test results, each" in record.getMessage()]
-    head, *rows = text.splitlines()[1:]
-    assert head.split() == ["recall@20", "ndcg@20"]
-    assert [row.split("  ")[0] for row in rows] == ["popularity ranking", "LightGCN (base)", "LightGCN_RLMRecCon"]
+    (text,) = [record.getMessage() for record in caplog.records if "change from the line above" in record.getMessage()]
+    head, *rows = text.splitlines()[1:5]
+    assert head.split() == ["valid", "recall@20", "valid", "ndcg@20", "test", "recall@20", "test", "ndcg@20"]
+    assert [row[2:].split("  ")[0] for row in rows] == ["popularity ranking", "LightGCN (base)", "LightGCN_RLMRecCon"]
     assert result.popularity is not None and result.base is not None and result.aligned is not None
-    for row, metrics in zip(rows, (result.popularity["test"], result.base["test"], result.aligned["test"])):
-        assert f"  {metrics['recall@20']:.4f}" in row
+    for row, found in zip(rows, (result.popularity, result.base, result.aligned)):
+        shown = [cell for cell in row[20:].split() if cell[0] != "("]
+        expected = [found[part][metric] for part in ("valid", "test") for metric in ("recall@20", "ndcg@20")]
+        assert shown == [f"{value:.4f}" for value in expected]
 
 
 def test_a_base_beside_the_result_is_shown(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -192,6 +192,8 @@ def test_missing_embeddings(fails: Callable[..., str], entry: Entry, world: Worl
     message = fails(entry, arguments)
     assert message.startswith("No user embeddings of dataset 'tiny': looked for tiny.useremb.npy with")
     assert "\n  dataset/tiny\n" in message
+    build = '`recbole-rlmrec build-semantics --dataset=tiny \'--benchmark_filename=["train", "valid", "test"]\'`'
+    assert f"To make them from texts: {build}." in message
     assert not list(Path().glob("saved/*.pth"))
 
 
@@ -235,6 +237,7 @@ def test_arguments_reach_the_run(entry: Entry, monkeypatch: pytest.MonkeyPatch) 
     assert entry(arguments) == 0
     processes = {"nproc": 1, "world_size": -1, "ip": "localhost", "port": 5678, "group_offset": 0}
     settings = {"command_line": {"topk": [5], "mod": "x"}, **processes}  # --mod is no abbreviation of --model
+    assert callable(calls[0][1].pop("report"))
     assert calls == [(("SGL_RLMRecGen", "mine", ["a.yaml", "b.yaml"]), settings)]
 
 

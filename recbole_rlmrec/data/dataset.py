@@ -470,9 +470,10 @@ class RLMRecDataset(Dataset):
 
     def _load_semantic_embeddings(self) -> dict[Side, JoinedEmbedding]:
         folders, name = list(self.config.data_folders), self.dataset_name
-        separators = {key: self.config[key] for key in ("field_separator", "seq_separator")}
+        given = {key: self.config[key] for key in ("field_separator", "seq_separator")}
+        given["command"] = self.config.command("build-semantics")
         # As a map in any case: a model that holds the table in memory fills it from the file, block by block.
-        tables = {side: SemanticEmbedding.load(folders, name, side, memory_map=True, **separators) for side in SIDES}
+        tables = {side: SemanticEmbedding.load(folders, name, side, memory_map=True, **given) for side in SIDES}
         check_same_dimension(tables["user"], tables["item"])
         # The metadata describes the tables beside it: the embedded dataset's says nothing of a user's own.
         (source, *others) = {Path(table.source).parent for table in tables.values()}

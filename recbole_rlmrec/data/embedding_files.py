@@ -235,9 +235,17 @@ def half_pair_message(folder: Path, dataset: str, side: Side) -> str:
     )
 
 
-def missing_message(folders: list[Path], dataset: str, side: Side) -> str:
-    """List what was looked for and where, what comes near it, and how to make the files."""
+def missing_message(folders: list[Path], dataset: str, side: Side, command: str = "") -> str:
+    """List what was looked for and where, what comes near it, and how to make the files.
+
+    Args:
+        folders: where.
+        dataset: name.
+        side: whose embeddings.
+        command: the command line that makes them of texts; by default that of a dataset in the usual place.
+    """
     stem = stem_of(dataset, side)
+    command = command or f"recbole-rlmrec build-semantics --dataset {dataset}"
     lines = [f"No {side} embeddings of dataset {dataset!r}: looked for {stem}.npy with {stem}.tokens, or {stem}, in"]
     for folder in folders:
         lines.append(f"  {folder}" + ("" if folder.is_dir() else " (no such folder)"))
@@ -245,7 +253,7 @@ def missing_message(folders: list[Path], dataset: str, side: Side) -> str:
     if not folders:
         lines.append("  no folder at all: none was given")
     lines.append(
-        f"To make them from texts: recbole-rlmrec build-semantics --dataset {dataset}. From vectors: save a float16 or "
+        f"To make them from texts: `{command}`. From vectors: save a float16 or "
         f"float32 array [n, D] with np.save as {stem}.npy and the original id of every row, one per line, as "
         f"{stem}.tokens (SemanticEmbedding.save writes both); RLMRec's released embeddings are "
         "turned into these files by `recbole-rlmrec import-release`."

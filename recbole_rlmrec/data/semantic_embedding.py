@@ -232,6 +232,7 @@ class SemanticEmbedding:
         memory_map: bool = False,
         field_separator: str = "\t",
         seq_separator: str = " ",
+        command: str = "",
     ) -> SemanticEmbedding:
         r"""Load one side from the first directory that holds it; a ``.npy`` pair goes before an atomic file.
 
@@ -243,6 +244,7 @@ class SemanticEmbedding:
                 memory, because their values have to be converted.
             field_separator: RecBole's ``field_separator``, between the columns of an atomic file.
             seq_separator: RecBole's ``seq_separator``, between the values of a vector in an atomic file.
+            command: the command line that makes the files of texts, for the message where there are none.
 
         Raises:
             DataError: nothing was found, only half a pair was found, what was found is malformed, or what replaced it
@@ -264,7 +266,7 @@ class SemanticEmbedding:
             if atomic_file.is_file():
                 tokens, vectors = read_atomic_file(atomic_file, field_separator, seq_separator)
                 return cls._checked(tokens, vectors, str(atomic_file), side)
-        raise DataError(missing_message(folders, dataset, side))
+        raise DataError(missing_message(folders, dataset, side, command))
 
     @classmethod
     def _checked(cls, tokens: np.ndarray, vectors: np.ndarray, source: str, side: Side) -> SemanticEmbedding:

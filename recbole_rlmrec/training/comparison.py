@@ -49,15 +49,23 @@ class Outcome:
         return asdict(self)
 
 
-def write_record(outcome: Outcome, settings: Mapping[str, Any], data: Mapping[str, str]) -> None:
+def write_record(
+    outcome: Outcome,
+    settings: Mapping[str, Any],
+    data: Mapping[str, str],
+    result: Mapping[str, Any] | None = None,
+) -> None:
     """Write beside a checkpoint that its training came to its end, and how, so that nobody has to repeat it.
 
     Args:
         outcome: of the training; its checkpoint's name with the ending ``.json`` is written.
         settings: all settings of the training.
         data: hashes of its data.
+        result: of the run that the training belongs to, once there is one.
     """
     content = finite({"outcome": outcome.record(), "settings": dict(settings), "data": dict(data)})
+    if result is not None:
+        content["result"] = finite(result)
     try:
         with atomic_path(record_path(outcome.checkpoint)) as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import secrets
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from recbole.utils import init_logger
+import recbole
+from recbole.utils import get_local_time, init_logger
 
 from recbole_rlmrec.errors import FolderError
+
+#: Whose messages of the level INFO need the mark.
+_FOLDERS = tuple(f"{folder}{os.sep}" for folder in (Path(recbole.__file__).parent, Path(__file__).parents[1]))
+
+#: The handlers of the latest run of this process.
+_handlers: list[logging.Handler] = []
 
 
 def check_folders(config: Any, *, is_first: bool, own_log: bool) -> None:
@@ -38,27 +47,82 @@ def check_folders(config: Any, *, is_first: bool, own_log: bool) -> None:
             raise FolderError(f"The folder '{folder}' cannot be written to ({error}): {remedy}.") from error
 
 
+def checkpoint_path(config: Any, log: Path | None = None) -> Path:
+    """Return where the checkpoint of a run goes, under a name that no other run has.
+
+    Args:
+        config: of the run.
+        log: the run's log, whose name the checkpoint takes; None for a name of the same form.
+    """
+    # Two runs that begin together share the second.
+    name = f"{config['model']}-{config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
+    return Path(config["checkpoint_dir"], f"{log.stem if log else name}.pth")
+
+
 class _Shown(dict[str, str]):
-    """As much of a configuration as a log begins with; text that is no Unicode, as a file's name may be, is escaped."""
+    """What RecBole names a log by; text that is no Unicode, as a file's name may be, is escaped."""
 
     def __init__(self, config: Any) -> None:
         texts = {name: str(value) for name, value in config.final_config_dict.items()}
         super().__init__({name: text.encode(errors="backslashreplace").decode() for name, text in texts.items()})
+        # RecBole's name ends with a hash of all values; two runs of the same settings have two logs.
+        self["run"] = secrets.token_hex(8)
 
     @property
     def final_config_dict(self) -> dict[str, str]:
         return self
 
 
-def begin_log(config: Any) -> None:
-    """Log to the terminal and to a file in ``log/``, as RecBole does.
+class _ForTerminal(logging.Formatter):
+    """Shows what is marked for the terminal as it is, and other messages as RecBole does."""
 
-    The file holds every character, also where the locale, by which RecBole opens it, has few.
+    def __init__(self, others: logging.Formatter) -> None:
+        super().__init__()
+        self._others = others
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage() if _is_marked(record) else self._others.format(record)
+
+
+def _is_marked(record: logging.LogRecord) -> bool:
+    return getattr(record, "on_screen", False)
+
+
+def _is_for_terminal(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.INFO or _is_marked(record) or not record.pathname.startswith(_FOLDERS)
+
+
+def begin_log(config: Any) -> Path | None:
+    """Log to the terminal and to a file in ``log/<model>/``, instead of to those of an earlier run.
+
+    The file holds everything, whatever ``state`` says, and every character, also where the locale, by which RecBole
+    opens it, has few. The terminal shows what ``state`` lets through: warnings, messages of other packages, and of
+    RecBole's and ours those marked with :data:`~recbole_rlmrec.wording.ON_SCREEN`; with ``state: DEBUG`` all of them.
 
     Args:
         config: of the run.
+
+    Returns:
+        The file; None where the caller has set up logging, which stays as it is.
     """
-    init_logger(_Shown(config))
-    for handler in logging.root.handlers:
-        if isinstance(handler, logging.FileHandler) and isinstance(handler.stream, TextIOWrapper):
-            handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    for handler in _handlers:
+        logging.root.removeHandler(handler)
+        handler.close()
+    _handlers.clear()
+    if logging.root.handlers:
+        return None
+    shown = _Shown(config)
+    init_logger(shown)
+    _handlers.extend(logging.root.handlers)
+    path = None
+    for handler in _handlers:
+        if isinstance(handler, logging.FileHandler):
+            path = Path("log", shown["model"], Path(handler.baseFilename).name)
+            handler.setLevel(min(handler.level, logging.INFO))
+            if isinstance(handler.stream, TextIOWrapper):
+                handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        elif handler.level > logging.DEBUG and handler.formatter is not None:
+            handler.addFilter(_is_for_terminal)
+            handler.setFormatter(_ForTerminal(handler.formatter))
+    logging.root.setLevel(min(logging.root.level, logging.INFO))
+    return path

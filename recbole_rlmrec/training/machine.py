@@ -12,6 +12,11 @@ from functools import partial
 
 import torch
 
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
 from recbole_rlmrec.errors import MachineError, RLMRecError
 
 _logger = logging.getLogger(__name__)
@@ -97,6 +102,21 @@ def _is_fault(error: BaseException, *, is_judged: bool) -> bool:
     if isinstance(error, torch.cuda.OutOfMemoryError) or any(text in said for text in _TOO_LARGE):
         return False
     return isinstance(error, RuntimeError) and any(text in said for text in _SAID)
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Return the most memory that this process has had, in bytes: ``ram``, where the system says, and ``gpu``.
+
+    Args:
+        device: where it computes.
+    """
+    found = {}
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["ram"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.max_memory_allocated(device)
+    return found
 
 
 def let_logs_fail() -> None:

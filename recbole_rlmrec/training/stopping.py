@@ -89,6 +89,18 @@ class EarlyStopping:
         """Training steps up to the latest validation."""
         return self._now.steps
 
+    @property
+    def validations_left(self) -> int:
+        """Validations without a better score after which patience ends, beside :attr:`steps_left`; 0 where it has."""
+        return max(0, self.settings.stopping_step + 1 - self._misses)
+
+    @property
+    def steps_left(self) -> int:
+        """Training steps without a better score after which patience ends; 0 where only validations count."""
+        if self.settings.early_stopping == "recbole":
+            return 0
+        return max(0, self.settings.patience_steps - (self._now.steps - self._at_best.steps))
+
     def observe(self, epochs: int, score: float, margin: Margin | None = None) -> bool:
         """Take note of a validation and return whether the training has to end.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import secrets
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,9 +45,12 @@ from recbole_rlmrec.training.checkpoint import (
 )
 from recbole_rlmrec.training.comparison import Outcome, drop_record
 from recbole_rlmrec.training.evaluation import DIVERGED_REMEDY, ScoreCheck, TopKCollector
+from recbole_rlmrec.training.folders import checkpoint_path
 from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.training.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
+from recbole_rlmrec.training.screen import duration, losses_in_words, patience_in_words
 from recbole_rlmrec.training.stopping import EarlyStopping, Margin
+from recbole_rlmrec.wording import ON_SCREEN
 
 #: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
 _RESUME_FREE = frozenset(
@@ -76,6 +79,7 @@ class SafeTrainerMixin:
         plateau_message: what to say of a training that did not get above the popularity ranking, and what to try; else
             empty.
         says_plateau: whether :meth:`fit` logs that message, or whoever calls it.
+        says_progress: whether :meth:`fit` says in one line at each validation how far it is, beside what RecBole logs.
         popular_valid_result: all metrics of the popularity ranking at validation, as far as they are known.
         base_record: what is known of the base that was trained first, stored in checkpoints; None without one.
     """
@@ -102,6 +106,8 @@ class SafeTrainerMixin:
     stopped: str | None = None
     plateau_message: str = ""
     says_plateau: bool = True
+    says_progress: bool = False
+    _validates: bool = True
     base_record: dict[str, Any] | None = None
 
     #: Whether the model is trained step by step, so that patience means something.
@@ -127,9 +133,10 @@ class SafeTrainerMixin:
         self.popular_valid_result: dict[str, float] | None = None
         self._margin: Margin | None = None
         self._best_margin: Margin | None = None
-        # RecBole's name ends with the second, which two runs started together share.
-        stem = Path(self.saved_model_file).with_suffix("")
-        self.saved_model_file = f"{stem}-{secrets.token_hex(3)}.pth"
+        self.saved_model_file = str(checkpoint_path(config))
+        self._losses: Any = 0.0
+        self._n_batches = 0
+        self._started = 0.0
 
     def fit(
         self,
@@ -150,6 +157,7 @@ class SafeTrainerMixin:
             if self.cur_step == 0:
                 self.best_epoch, self._best_margin = epoch, self._margin
             ended.append(epoch)
+            self._say_progress(epoch, score)
             if callback_fn is not None:
                 callback_fn(epoch, score)
 
@@ -202,11 +210,15 @@ class SafeTrainerMixin:
                 "end. Give the number of epochs, such as --epochs=50: a run with validation logs its best epoch, and "
                 "its result holds it as best_epoch (counted from 0)."
             )
-        self.logger.info(f"No validation part: all {self.epochs} epochs are trained, and the last one is kept.")
+        self.logger.info(
+            f"No validation part: all {self.epochs} epochs are trained, and the last one is kept.", extra=ON_SCREEN
+        )
 
     def _begin_watching(self, train_data: Any, valid_data: Any) -> None:
         """Prepare early stopping, and the ranking that validations are compared with."""
-        self._stopping = EarlyStopping(StoppingSettings.from_config(self.config), len(train_data))
+        self._n_batches, self._started = len(train_data), perf_counter()
+        self._validates = bool(valid_data) and self.eval_step > 0
+        self._stopping = EarlyStopping(StoppingSettings.from_config(self.config), self._n_batches)
         if self._restored is not None:
             self._stopping.restore(*self._restored)
         training = dataset_of(train_data)
@@ -256,15 +268,41 @@ class SafeTrainerMixin:
         metric, popular = self.config["valid_metric"], f"{margin.reference:.4f}"
         if self._stopping.has_left and not had_left:
             self.logger.info(
-                f"{metric} has risen above the popularity ranking's {popular}: patience counts from now on."
+                f"{metric} has risen above the popularity ranking's {popular}: patience counts from now on.",
+                extra=ON_SCREEN,
             )
         elif self._stopping.waits and (not waited or epochs % _EPOCHS_BETWEEN_NOTES == 0):
-            self.logger.info(f"{metric} is still at the popularity ranking's {popular}; patience does not count yet.")
+            self.logger.info(
+                f"{metric} is still at the popularity ranking's {popular}; patience does not count yet.",
+                extra=ON_SCREEN,
+            )
         elif waited and not self._stopping.waits and not self._stopping.has_left:
             self.logger.info(
                 f"{metric} is not above the popularity ranking's {popular} after {self._stopping.steps} steps in "
-                f"{epochs} epochs: patience counts from now on."
+                f"{epochs} epochs: patience counts from now on.",
+                extra=ON_SCREEN,
             )
+
+    def _say_progress(self, epoch: int, score: float | None) -> None:
+        """Say how far the training is.
+
+        Args:
+            epoch: the one that has ended.
+            score: the ``valid_metric`` after it; None without a validation.
+        """
+        if not self.says_progress or not self.trains_in_steps:
+            return
+        parts = [losses_in_words(self._losses, self._loss_names(self._losses), self._n_batches)]
+        if score is not None:
+            best = f"best {self.best_valid_score:.4f} in epoch {self.best_epoch}"
+            parts.append(f"{self.config['valid_metric']} {score:.4f}, {best}")
+        if score is not None and self._stopping is not None:
+            parts.append(patience_in_words(self._stopping))
+        pace = (perf_counter() - self._started) / (epoch + 1 - self.start_epoch)
+        n_left = self.epochs - epoch - 1
+        left = f", at most {duration(n_left * pace)} left" if n_left else ""
+        parts.append(f"{duration(pace)} an epoch{left}")
+        self.logger.info(f"epoch {epoch}: {'; '.join(parts)}", extra=ON_SCREEN)
 
     def _say_how_it_ended(self, last_epoch: int | None) -> None:
         """Set :attr:`stopped`, and say so where the training did not get above the popularity ranking."""
@@ -361,7 +399,9 @@ class SafeTrainerMixin:
         """
         checkpoint = load_checkpoint(resume_file, self.device)
         if checkpoint.get("aligned"):
-            self.logger.info(f"{resume_file} holds the base that was kept; the aligned model's training goes on.")
+            self.logger.info(
+                f"{resume_file} holds the base that was kept; the aligned model's training goes on.", extra=ON_SCREEN
+            )
             resume_file = checkpoint["aligned"]
             checkpoint = load_checkpoint(resume_file, self.device)
         if checkpoint["model"] == type(self.model).__name__:
@@ -387,7 +427,7 @@ class SafeTrainerMixin:
         if this_shard().rank == 0:
             # It speaks of weights that will not be there any more.
             drop_record(resume_file)
-        self.logger.info(f"Training goes on from epoch {self.start_epoch} with {resume_file}.")
+        self.logger.info(f"Training goes on from epoch {self.start_epoch} with {resume_file}.", extra=ON_SCREEN)
 
     def keep_base(self, base: Outcome) -> str:
         """Write a checkpoint of this model with the weights of its base, and return its path.
@@ -446,7 +486,9 @@ class SafeTrainerMixin:
         self._scores = ScoreCheck(self.device, is_shared=is_shared)
         if isinstance(self.eval_collector, TopKCollector):
             self.eval_collector.is_shared = is_shared
-        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)  # type: ignore[misc]
+        # A bar of one step says nothing.
+        shows = show_progress and bool(eval_data) and len(eval_data) > 1
+        result = super().evaluate(eval_data, load_best_model=False, show_progress=shows)  # type: ignore[misc]
         if not isinstance(self.eval_collector, TopKCollector):
             self._require_finite_scores()
         return _plain_floats(result)
@@ -467,6 +509,9 @@ class SafeTrainerMixin:
         return names[: len(losses)] if isinstance(losses, tuple) and len(names) >= len(losses) else ()
 
     def _generate_train_loss_output(self, epoch_idx: int, s_time: float, e_time: float, losses: Any) -> str:
+        self._losses = losses
+        if not self._validates:
+            self._say_progress(epoch_idx, None)
         line: str = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)  # type: ignore[misc]
         for number, name in enumerate(self._loss_names(losses), start=1):
             # The colour codes around the label keep train_loss1 from matching within train_loss10.
@@ -569,7 +614,7 @@ class Trainer(SafeTrainerMixin, RecBoleTrainer):
         batches = train_data
         if show_progress:
             label = set_color(f"Train {epoch_idx:>5}", "pink")
-            batches = tqdm(train_data, total=len(train_data), ncols=100, desc=label)
+            batches = tqdm(train_data, total=len(train_data), ncols=100, desc=label, leave=False)
         kind = self.device.type
         scaler = torch.amp.GradScaler(kind, enabled=self.enable_scaler)
         # GPUs before Ampere emulate bfloat16, slowly.

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dataset", "-d", required=True, metavar="NAME", help="such as ml-100k, amazon-book")
     add_config_files(parser)
+    parser.add_argument("--print-config", action="store_true", help="print all settings as YAML, and train nothing")
     several = parser.add_argument_group("several processes, which share each step")
     several.add_argument("--nproc", type=int, help="processes on this machine (1)")
     several.add_argument("--world_size", type=int, help="processes on all machines (those of this one)")
@@ -68,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         RLMRecError: see :func:`recbole_rlmrec.quick_start.run` and :func:`recbole_rlmrec.tuning.search.tune`.
     """
     config_files, settings = arguments.config_files, arguments.settings
+    if arguments.print_config:
+        return _print_config(arguments)
     search = {name: getattr(arguments, given) for given, name in _SEARCH_ARGUMENTS.items()}
     search = {name: value for name, value in search.items() if value is not None}
     if arguments.tune is not None:
@@ -91,7 +94,23 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec import quick_start
 
     processes = {name: getattr(arguments, name) for name in _PROCESS_ARGUMENTS}
-    quick_start.run(arguments.model, arguments.dataset, config_files, command_line=settings, **processes)
+    quick_start.run(arguments.model, arguments.dataset, config_files, command_line=settings, report=_print, **processes)
+    return 0
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def _print_config(arguments: argparse.Namespace) -> int:
+    """Print what a run would be set to; the same YAML as ``--config_files`` gives the same run."""
+    import yaml
+
+    from recbole_rlmrec.config import RLMRecConfig
+
+    config = RLMRecConfig(arguments.model, arguments.dataset, arguments.config_files, command_line=arguments.settings)
+    config.log_notes()
+    _print(yaml.safe_dump(config.settings, sort_keys=True, allow_unicode=True, width=1000).rstrip())
     return 0
 
 
