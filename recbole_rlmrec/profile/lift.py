@@ -19,7 +19,7 @@ _ADDED = 5.0
 _LONGEST_HISTORY = 1000
 # What one person of an audience chose is that person's history.
 _LEAST_OF_AUDIENCE = 2
-_ROWS = 4096  # items looked at together, which bounds the memory
+_ROWS = 512  # items looked at together, which bounds the memory
 
 
 class Choices:
@@ -36,13 +36,19 @@ class Choices:
         self._users = {token: row for row, token in enumerate(sorted(users))}
         self.items = sorted(items)
         item_rows = {token: row for row, token in enumerate(self.items)}
-        coded = np.array(
-            [(self._users[user], item_rows[item]) for user, item in pairs if user in self._users and item in item_rows],
+        n_items = max(len(self.items), 1)
+        # One number a pair: a list of pairs of a large dataset would take more memory than all the rest.
+        codes = np.fromiter(
+            (
+                self._users[user] * n_items + item_rows[item]
+                for user, item in pairs
+                if user in self._users and item in item_rows
+            ),
             dtype=np.int64,
-        ).reshape(-1, 2)
+        )
+        rows, columns = np.divmod(np.unique(codes), n_items)
         shape = (len(self._users), len(self.items))
-        self._chosen = sp.csr_matrix((np.ones(len(coded)), (coded[:, 0], coded[:, 1])), shape=shape)
-        self._chosen.data[:] = 1.0  # duplicates were added up
+        self._chosen = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
         self._values: dict[str, tuple[list[str], sp.csr_matrix]] = {}
 
     def popularity(self) -> dict[str, int]:
@@ -155,17 +161,21 @@ def _best(counts: Any, sizes: np.ndarray, shares: np.ndarray, limit: int, least:
         limit: columns of a row at most.
         least: count of a column at least.
     """
-    found = counts.tocoo()
-    expected = sizes[found.row] * shares[found.col]
-    lift = (found.data + _ADDED) / (expected + _ADDED)
+    found = counts.tocsr().tocoo()  # by row
+    often = found.data >= least
+    rows, columns, data = found.row[often], found.col[often], found.data[often]
+    lift = (data + _ADDED) / (sizes[rows] * shares[columns] + _ADDED)
     # A value that all items have is expected as often as it is counted, to the last bit or nearly.
-    kept = (lift > 1.0 + 1e-9) & (found.data >= least)
-    rows, columns, lift, data = found.row[kept], found.col[kept], lift[kept], found.data[kept]
-    order = np.lexsort((columns, -data, -lift, rows))
-    rows, columns = rows[order], columns[order]
+    above = lift > 1.0 + 1e-9
+    rows, columns, data, lift = rows[above], columns[above], data[above], lift[above]
     start = 0
     for end in [*(np.flatnonzero(np.diff(rows)) + 1).tolist(), len(rows)] if len(rows) else []:
-        yield int(rows[start]), columns[start : min(end, start + limit)].tolist()
+        row = slice(start, end)
+        best = np.arange(start, end)
+        if len(best) > limit:  # sorting all of a long row takes long
+            best = best[lift[row] >= np.partition(lift[row], -limit)[-limit]]
+        best = best[np.lexsort((columns[best], -data[best], -lift[best]))]
+        yield int(rows[start]), columns[best[:limit]].tolist()
         start = end
 
 
