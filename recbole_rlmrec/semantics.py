@@ -16,6 +16,7 @@ from recbole_rlmrec.profile.encode_profiles import encode_profiles
 from recbole_rlmrec.profile.llm import LLMSettings
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings
 from recbole_rlmrec.profile.record import Profile
+from recbole_rlmrec.profile.trial import show_prompts
 from recbole_rlmrec.profile.writer import WRITERS, Task, Writer
 from recbole_rlmrec.settings import Settings, completed
 from recbole_rlmrec.sides import Side
@@ -39,6 +40,8 @@ class BuildSettings:
         prompts: how prompts are built; their domain is also the template's. The configuration's ``text_domain`` and
             otherwise defaults if not given.
         dry_run: say what would be asked and what it would cost, and do nothing.
+        show_prompts: show the prompts of so many items and users, and do nothing.
+        rewrite_older: write profiles again that are by an older prompt or template; they are kept otherwise.
         float16: store half precision.
         normalize: scale each vector to length 1.
         overwrite: replace embeddings of other profiles or another encoder.
@@ -49,9 +52,20 @@ class BuildSettings:
     llm: LLMSettings | None = None
     prompts: PromptSettings | None = None
     dry_run: bool = False
+    show_prompts: int | None = None
+    rewrite_older: bool = False
     float16: bool = False
     normalize: bool = True
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.show_prompts is not None and self.show_prompts < 1:
+            raise SettingError(f"--show-prompt is {self.show_prompts}; expected a number of prompts, 1 or more.")
+
+    @property
+    def writes_nothing(self) -> bool:
+        """Whether all that is wanted is to look at what would be done."""
+        return self.dry_run or self.show_prompts is not None
 
 
 def build_semantics(
@@ -75,7 +89,7 @@ def build_semantics(
         progress: show progress bars.
 
     Returns:
-        The check; None if profiles are still to be written, and after a dry run.
+        The check; None if profiles are still to be written, after a dry run and after showing prompts.
 
     Raises:
         DataError: a file of the dataset is missing or malformed, nobody gets a profile, or embeddings of other profiles
@@ -84,7 +98,7 @@ def build_semantics(
         SettingError: a setting is wrong, or a package is missing.
     """
     writer, encoder = _writer_of(config, settings), _encoder_of(config, settings)
-    corpus = load_corpus(config, freeze=None if settings.dry_run else report)
+    corpus = load_corpus(config, freeze=None if settings.writes_nothing else report)
     prompt_settings = settings.prompts or PromptSettings(domain=config["text_domain"] or "general")
     prompts = Prompts(corpus, prompt_settings)
 
@@ -95,7 +109,11 @@ def build_semantics(
         if not encoder.learns_from_texts:
             failures_named("encoder", encoder)(encoder.encode)(["A text to try the encoder with."])
 
-    task = Task(corpus, Path(config.data_folders[0]), prompt_settings, prompts, show, try_encoder, progress)
+    folder = Path(config.data_folders[0])
+    task = Task(corpus, folder, prompt_settings, prompts, show, try_encoder, progress, settings.rewrite_older)
+    if settings.show_prompts is not None:
+        show_prompts(task, settings.show_prompts)
+        return None
     if settings.dry_run:
         failures_named("writer", writer)(writer.plan)(task)
         return None

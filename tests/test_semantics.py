@@ -169,12 +169,106 @@ def test_a_language_model_writes_items_first_then_users(shop: Shop, server: Loop
     assert len(server.texts()) == N_ITEMS + N_USERS  # nobody is asked again
 
 
-def test_a_limited_run_stops_before_the_users_and_goes_on_later(shop: Shop, server: LoopbackServer) -> None:
-    assert shop.build(*by_llm(server), "--limit", "5") == 0  # it ended as asked
-    assert len(server.texts()) == 5
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_limited_run_is_a_small_world_and_goes_on_later(
+    shop: Shop, server: LoopbackServer, capsys: pytest.CaptureFixture, *, batch: bool
+) -> None:
+    limited = [*by_llm(server), "--limit", "2", *(["--batch"] if batch else [])]
+    for number in range(2) if batch else ():
+        assert shop.build(*limited) == 1
+        server.finish(f"batch-{number}")
+    assert shop.build(*limited) == 0  # it ended as asked
+    users, items = read_profiles(shop.path("userprf.jsonl")), read_profiles(shop.path("itemprf.jsonl"))
+    assert set(users) == {"u0", "u1"}
+    shown = {item for user in users.values() for item in user.interacted}
+    assert set(items) == shown == {row[1] for row in shop.rows if row[0] in users and row[2] == "train"}
+    n_left = N_ITEMS - len(shown)
+    printed = capsys.readouterr().out
+    assert f"--limit: 2 users, and {len(shown)} items that their prompts show." in printed
+    assert f"{N_USERS - 2} users and {n_left} items are left; the same command goes on with the next" in printed
     assert not shop.path("useremb.npy").exists()
     assert shop.build(*by_llm(server)) == 0
-    assert len(server.texts()) == N_ITEMS + N_USERS
+    written = {side: list(iter_profiles(shop.path(f"{side}prf.jsonl"))) for side in SIDES}
+    assert (len(written["user"]), len(written["item"])) == (N_USERS, N_ITEMS)  # nobody was asked twice
+
+
+def test_a_limit_takes_the_next_users_each_time(shop: Shop, server: LoopbackServer) -> None:
+    for n_users in (5, 10, N_USERS):
+        assert shop.build(*by_llm(server), "--limit", "5") == 0
+        assert len(read_profiles(shop.path("userprf.jsonl"))) == n_users
+    assert shop.path("useremb.npy").exists() and len(server.texts()) == N_ITEMS + N_USERS
+
+
+def test_a_trial_asks_for_the_items_that_come_into_view(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long stand-ins leave room for few items; the profiles that are written are short, and leave room for more."""
+    monkeypatch.setattr(prompt, "_LEAST_INTERACTIONS", 1)
+    monkeypatch.setattr(llm_writer, "stand_ins", lambda _: {f"i{item}": "long " * 300 for item in range(N_ITEMS)})
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LoopbackServer(key=KEY, answer=lambda _: Reply(profile_content("Short."))) as server:
+        assert shop.build(*by_llm(server), "--token-budget", "400", "--limit", "1") == 0
+        (user,) = read_profiles(shop.path("userprf.jsonl")).values()
+        assert set(user.interacted) == set(read_profiles(shop.path("itemprf.jsonl"))) and len(user.interacted) == 3
+        assert server.texts()[-1].count('"profile": "Profile of Short."') == 3
+
+
+def test_prompts_are_shown_and_nobody_is_asked(shop: Shop, server: LoopbackServer, capsys: Any) -> None:
+    before = sorted(shop.folder.iterdir())
+    for arguments in ([], by_llm(server)):
+        assert shop.build(*arguments, "--show-prompt", "3") == 0
+        printed = capsys.readouterr().out
+        for side, noun in (("item", "i"), ("user", "u")):
+            assert f"Instruction for {side}s:\n\nYou write" in printed
+            assert sum(line.startswith(f"{side} {noun}") for line in printed.splitlines()) == 3
+        assert '"title": "Gadget number 0"' in printed and '"profile": "Gadget number 0. Kind: new.' in printed
+    assert server.texts() == [] and sorted(shop.folder.iterdir()) == before
+    assert shop.build("--show-prompt", "0") == 2
+    assert "--show-prompt is 0; expected a number of prompts, 1 or more." in capsys.readouterr().err
+
+
+def as_older(path: Path) -> None:
+    """Make the records of a file those of the first version, whose prompts were others."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line["version"]
+        line.pop("sums", None)
+        line.update(prompt_sha256="0" * 64, profile=f"Older gadget of {line['token']}.")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("writer", ["template", "llm"])
+def test_profiles_of_an_older_prompt_stay_until_others_are_asked_for(
+    shop: Shop, server: LoopbackServer, capsys: pytest.CaptureFixture, writer: str
+) -> None:
+    arguments = by_llm(server) if writer == "llm" else []
+    assert shop.build(*arguments) == 0
+    for side in SIDES:
+        as_older(shop.path(f"{side}prf.jsonl"))
+    n_asked = len(server.texts())
+    older = {side: shop.path(f"{side}prf.jsonl").read_bytes() for side in SIDES}
+    capsys.readouterr()
+    assert shop.build(*arguments, "--overwrite") == 0  # the embeddings', whose profiles are others
+    assert f"users: {N_USERS} by an older prompt or template; they stay valid" in capsys.readouterr().out
+    assert {side: shop.path(f"{side}prf.jsonl").read_bytes() for side in SIDES} == older
+    assert len(server.texts()) == n_asked
+    if writer == "llm":
+        assert shop.build(*arguments, "--dry-run") == 0
+        assert f"items: {N_ITEMS} by an older prompt" in (printed := capsys.readouterr().out)
+        assert printed.count("0 to ask for") == 2
+        assert shop.build("--overwrite") == 0 and shop.build(*arguments, "--overwrite") == 0
+        assert read_profiles(shop.path("userprf.jsonl"))["u0"].profile == "Older gadget of u0."  # it counts again
+        assert len(server.texts()) == n_asked
+    assert shop.build(*arguments, "--overwrite", "--rewrite-older") == 0
+    assert not any(profile.is_older for profile in read_profiles(shop.path("userprf.jsonl")).values())
+    assert len(server.texts()) == 2 * n_asked
+
+
+def test_an_older_profile_of_another_split_is_written_again(shop: Shop) -> None:
+    assert shop.build() == 0
+    as_older(shop.path("userprf.jsonl"))
+    text = shop.path("userprf.jsonl").read_text()
+    shop.path("userprf.jsonl").write_text(text.replace(shop.train_sha256, "f" * 64))
+    assert shop.build("--overwrite") == 0
+    assert not any(profile.is_older for profile in read_profiles(shop.path("userprf.jsonl")).values())
 
 
 def test_what_the_model_refuses_is_a_hole(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +379,7 @@ def test_the_domain_of_a_build_is_the_configurations(shop: Shop, server: Loopbac
     assert server.requests[0].body["messages"][0]["content"].startswith("You write video game profiles")
 
 
-@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--limit", "3"], 1), (["--batch"], 2)])
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--limit", "3"], 2), (["--batch"], 2)])
 def test_where_everything_fails_the_reason_is_said(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], status: int
 ) -> None:
@@ -297,15 +391,13 @@ def test_where_everything_fails_the_reason_is_said(
         wait = ["--wait"] if "--batch" in arguments else []
         assert shop.build(*by_llm(server), *arguments, *wait) == status
     output = capsys.readouterr()
-    if status == 1:
-        assert "The commonest reason (3 of 3)" in output.out
     shown = output.out + output.err
     assert "HTTP 400: Pay " in shown
     assert "now." in shown
     assert not {"\x1b", "\x07", "\x9b"} & set(shown)
-    if status == 2:
-        assert f"None of the {N_ITEMS} items got a profile from llm:m. The commonest reason ({N_ITEMS} of" in output.err
-        assert "nothing to encode" not in output.err
+    n_asked = 6 if "--limit" in arguments else N_ITEMS  # what three users chose
+    assert f"None of the {n_asked} items got a profile from llm:m. The commonest reason ({n_asked} of" in output.err
+    assert "nothing to encode" not in output.err
 
 
 def test_steps_back_are_taken_once_for_both_sides(
@@ -465,9 +557,8 @@ def test_what_batches_are_asked_is_not_asked_directly(
     assert f"{N_ITEMS - 1} more are in batches" in printed
 
 
-def test_limit_and_budget_are_those_of_both_sides_together(shop: Shop, server: LoopbackServer) -> None:
-    assert shop.build(*by_llm(server), "--limit", str(N_ITEMS + 2)) == 0
-    assert len(server.texts()) == N_ITEMS + 2
+def test_the_budget_is_that_of_both_sides_together(shop: Shop, server: LoopbackServer) -> None:
+    assert shop.build(*by_llm(server), "--limit", "2") == 0
     prices = ["--input-price", "0", "--output-price", "1000000", "--max-tokens", "100"]
     before = len(server.texts())
     assert shop.build(*by_llm(server), *prices, "--budget", "1") == 1  # 100 dollars may be needed for a single one

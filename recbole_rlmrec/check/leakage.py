@@ -200,7 +200,9 @@ def _other_splits(
         clear = [
             profile
             for profile in other
-            if (profile.interacted or side == "item") and training.issuperset(_pairs(side, profile))
+            if not profile.sums
+            and (profile.interacted or side == "item")
+            and training.issuperset(_pairs(side, profile))
         ]
         for found, sentences, remark in (
             (len(other) - len(clear), suspected, "may show held-out interactions"),

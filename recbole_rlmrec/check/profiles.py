@@ -11,6 +11,7 @@ from statistics import median
 from recbole_rlmrec.check.lines import found_line, share
 from recbole_rlmrec.profile.record import (
     Profile,
+    note_of_older,
     read_failures,
 )
 from recbole_rlmrec.sides import Side
@@ -32,6 +33,7 @@ class ProfileReport:
         words: number of words of each profile that is not empty.
         empty: tokens whose profile is empty.
         identical: number of profiles whose text another one has too.
+        older: number of profiles by an older prompt or template than there is now.
     """
 
     side: Side
@@ -44,6 +46,7 @@ class ProfileReport:
     words: tuple[int, ...]
     empty: tuple[str, ...]
     identical: int
+    older: int = 0
 
     def __str__(self) -> str:
         if self.path is None:
@@ -56,6 +59,7 @@ class ProfileReport:
             *found_line("  empty profiles", self.empty),
             *found_line("  profiles of ids that the dataset does not have", self.strangers),
             f"  writers: {', '.join(f'{name} ({count:,})' for name, count in sorted(self.writers.items()))}",
+            *(f"  {note}" for note in note_of_older(self.older)),
         ]
         if self.words:
             middle = f"{median(self.words):g}"
@@ -100,4 +104,5 @@ def check_profiles(
         words=tuple(len(text.split()) for text in filled),
         empty=tuple(sorted(token for token, text in texts.items() if not text)),
         identical=sum(count for count in Counter(filled).values() if count > 1),
+        older=sum(profile.is_older for profile in profiles.values()),
     )

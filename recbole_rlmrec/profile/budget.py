@@ -54,6 +54,15 @@ def estimate_tokens(text: str) -> int:
     return -(-int(_quarters(text).sum()) // _QUARTERS_PER_TOKEN)
 
 
+def token_length(text: str) -> float:
+    """Return what :func:`estimate_tokens` rounds up, so that lengths of parts add up to that of the whole.
+
+    >>> token_length("a story")
+    1.75
+    """
+    return float(_quarters(text).sum()) / _QUARTERS_PER_TOKEN
+
+
 def fair_allowances(lengths: Sequence[int], budget: int) -> list[int]:
     """Share a budget among texts as evenly as their lengths allow (max-min fairness).
 

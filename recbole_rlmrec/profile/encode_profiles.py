@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from recbole_rlmrec.encoder.base import Encoder
@@ -74,12 +75,13 @@ def profiles_sha256(users: Iterable[Profile], items: Iterable[Profile]) -> str:
 
     Returns:
         SHA-256, in hexadecimal, of one UTF-8 line a profile: a JSON object with the keys token, profile, reasoning,
-        writer, prompt_sha256, train_sha256 and, unless it is empty, told, in this order, and characters beyond ASCII
-        as they are. That is the hash of both files, one after the other, where no profile was written twice.
+        writer, prompt_sha256, train_sha256 and, unless empty or false, told and sums, in this order, and characters
+        beyond ASCII as they are. That is the hash of both files, one after the other, without the versions, where no
+        profile was written twice.
     """
     digest = hashlib.sha256()
     for profile in (*users, *items):
-        digest.update(profile_line(profile))
+        digest.update(profile_line(replace(profile, version=1)))
     return digest.hexdigest()
 
 

@@ -41,6 +41,7 @@ from recbole_rlmrec.profile.record import (
     Profile,
     ProfileLog,
     commonest_reason,
+    current_version,
     read_failures,
     write_failures,
 )
@@ -72,7 +73,8 @@ class LLMSettings:
         temperature: how freely the model writes.
         max_tokens: the most that it may write in an answer.
         budget: US dollars that a run may cost; needs the prices.
-        limit: profiles that a run asks for at most.
+        limit: users that a run asks for at most, with the items that their prompts show; of a single call of
+            :class:`PromptWriter`, prompts.
         input_price: US dollars per million tokens sent.
         output_price: US dollars per million tokens written.
         retry_failed: ask again what was refused in an earlier run, and, by the Batch API, whatever failed there.
@@ -334,6 +336,7 @@ def recorded_profile(prompt: Prompt, writer: str, train_sha256: str, answer: Ans
         prompt_sha256=prompt.sha256,
         train_sha256=train_sha256,
         interacted=prompt.interacted,
+        version=current_version(writer),
     )
 
 

@@ -1,4 +1,7 @@
-"""Profiles of both sides of a dataset by a language model, asked directly or by the Batch API."""
+"""Profiles of both sides of a dataset by a language model, asked directly or by the Batch API.
+
+A profile of an older prompt stays where it was written from this training split, unless the user asks for another.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,17 @@ from typing import ClassVar
 from recbole_rlmrec.errors import ServiceError, SettingError
 from recbole_rlmrec.profile.batch import collect, requests_under_way, submit
 from recbole_rlmrec.profile.cost import shown_cost
-from recbole_rlmrec.profile.llm import LLMSettings, PromptWriter, WriteSummary, is_refused, note_of_left_out
+from recbole_rlmrec.profile.llm import (
+    LLMSettings,
+    PromptWriter,
+    WriteSummary,
+    is_refused,
+    note_of_left_out,
+    recorded_profile,
+)
 from recbole_rlmrec.profile.prompt import Prompt
 from recbole_rlmrec.profile.record import Failure, Profile, ProfileLog, commonest_reason, read_failures
-from recbole_rlmrec.profile.template import TemplateWriter
+from recbole_rlmrec.profile.trial import items_shown, stand_ins
 from recbole_rlmrec.profile.writer import Task, Writer
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import count
@@ -27,7 +37,8 @@ class PromptedWriter(Writer):
     """What is the same however a language model is asked: the prompts, the plan, the limit and the budget.
 
     Args:
-        settings: which model, how, and for how much; limit and budget are those of both sides together.
+        settings: which model, how, and for how much; the budget is that of both sides together, the limit one of users,
+            with the items that their prompts show.
 
     Attributes:
         share_of_price: what a request costs, in prices of direct ones.
@@ -42,9 +53,10 @@ class PromptedWriter(Writer):
         super().__init__(settings)
         if settings.limit == 0:
             raise SettingError("--limit 0 asks for nothing; give at least 1, or --dry-run.")
-        self._left = settings  # with what is left of its limit and its budget
+        self._limit = settings.limit
+        self._chosen: frozenset[str] = frozenset()  # the users that a limit leaves
+        self._left = replace(settings, limit=None)  # with what is left of its budget
         self._dialect = settings.dialect()  # what is found out of the server holds for both sides
-        self._n_written = 0
         self._has_tried_encoder = False
 
     @abstractmethod
@@ -56,21 +68,107 @@ class PromptedWriter(Writer):
         prompts, without = task.prompts.of(side, item_profiles)
         task.report_without(side, without)
         task.report(f"{side}s:")
-        if not self.ask(task, side, prompts):
+        with ProfileLog(task.profiles_path(side)) as log:
+            kept = self._older(task, prompts, log)
+            for profile in kept.values():
+                log.make_last(profile)
+        task.report_older(side, kept.values())
+        to_write = [prompt for prompt in prompts if prompt.token not in kept]
+        if self._limit is None:
+            is_done = self.ask(task, side, to_write)
+        elif side == "item":
+            is_done = self._ask_for_items_of_trial(task, to_write, kept)
+        else:
+            is_done = self.ask(task, side, [prompt for prompt in to_write if prompt.token in self._chosen])
+        if not is_done:
             return None
-        with ProfileLog(task.profiles_path(side), read_only=True) as log:
-            found = {prompt.token: log.find(prompt.token, self._left.writer, prompt.sha256) for prompt in prompts}
-        written = {token: profile for token, profile in found.items() if profile is not None}
+        written = {**kept, **self._recorded(task, side, to_write)}
         if prompts and not written:
             raise self._nothing_written(task, side, prompts)
-        return written
+        if self._limit is not None and side == "user" and self._has_left(task, item_profiles, to_write):
+            return None
+        return {prompt.token: written[prompt.token] for prompt in prompts if prompt.token in written}
+
+    def _recorded(self, task: Task, side: Side, prompts: Sequence[Prompt]) -> dict[str, Profile]:
+        """Return token -> profile, of the prompts whose very answer is recorded."""
+        with ProfileLog(task.profiles_path(side), read_only=True) as log:
+            found = {prompt.token: log.find(*self._key(prompt)) for prompt in prompts}
+        return {token: profile for token, profile in found.items() if profile is not None}
+
+    def _older(self, task: Task, prompts: Sequence[Prompt], log: ProfileLog) -> dict[str, Profile]:
+        """Return token -> profile by an older prompt that stays, so that nobody is asked."""
+        train_sha256 = task.corpus.train_sha256
+        found = {
+            prompt.token: task.kept(log, recorded_profile(prompt, self._left.writer, train_sha256))
+            for prompt in prompts
+        }
+        return {token: profile for token, profile in found.items() if profile is not None}
+
+    def _ask_for_items_of_trial(self, task: Task, prompts: Sequence[Prompt], kept: Mapping[str, Profile]) -> bool:
+        """Choose the users that the limit leaves, and ask for the items that their prompts show.
+
+        How many interactions a prompt has room for depends on the items' profiles, so more items may be shown once the
+        first are written: it goes on until none is missing, and the users' prompts are those of a run without a limit.
+        """
+        known = {**kept, **self._recorded(task, "item", prompts)}
+        profiles = {token: profile.profile for token, profile in known.items()}
+        self._chosen = self._first_users(task, profiles)
+        shown = items_shown(task, self._chosen, {**stand_ins(task), **profiles})
+        asked: set[str] = set()
+        while True:
+            to_ask = [prompt for prompt in prompts if prompt.token in shown.difference(profiles, asked)]
+            if not to_ask:
+                return True
+            task.report(
+                f"--limit: {count(len(self._chosen), 'user')}, and {count(len(to_ask), 'item')} that their prompts "
+                f"show{' too' if asked else ''}."
+            )
+            if not self.ask(task, "item", to_ask):
+                return False
+            asked.update(prompt.token for prompt in to_ask)
+            written = self._recorded(task, "item", to_ask)
+            profiles.update({token: profile.profile for token, profile in written.items()})
+            shown = items_shown(task, self._chosen, profiles)
+
+    def _first_users(self, task: Task, item_profiles: Mapping[str, str]) -> frozenset[str]:
+        """Return the tokens of as many users as the limit says whose profile is to be written next."""
+        busy = requests_under_way(self._left, task.batches_path("user"))
+        if busy:  # in batches of a trial that goes on
+            return frozenset(token for token, _, _ in busy)
+        prompts, _ = task.prompts.of_users(item_profiles)
+        failures = read_failures(task.failures_path("user"))
+        with ProfileLog(task.profiles_path("user"), read_only=True) as log:
+            older = self._older(task, prompts, log)
+            to_write = [
+                prompt.token
+                for prompt in prompts
+                if prompt.token not in older and self._key(prompt) not in log and not self.is_left_out(failures, prompt)
+            ]
+        to_write.sort(key=lambda token: token in failures)  # what never was tried comes first
+        return frozenset(to_write[: self._limit])
+
+    def _has_left(self, task: Task, item_profiles: Mapping[str, str], users: Sequence[Prompt]) -> bool:
+        """Report what the limit has left to later runs; return whether it has left anything."""
+        sides = {"user": users, "item": [p for p in task.prompts.of_items[0] if p.token not in item_profiles]}
+        n_left = {}
+        for side in SIDES:
+            recorded, failures = self._recorded(task, side, sides[side]), read_failures(task.failures_path(side))
+            n_left[side] = sum(prompt.token not in recorded and prompt.token not in failures for prompt in sides[side])
+        self.has_reached_limit = any(n_left.values())
+        if self.has_reached_limit:
+            task.report(
+                f"{count(n_left['user'], 'user')} and {count(n_left['item'], 'item')} are left; the same command goes "
+                "on with the next, and without --limit with all of them."
+            )
+        return self.has_reached_limit
 
     def _nothing_written(self, task: Task, side: Side, prompts: Sequence[Prompt]) -> ServiceError:
         failures, writer = read_failures(task.failures_path(side)), self._left.writer
         of_prompts = [failures[prompt.token] for prompt in prompts if prompt.token in failures]
+        n_asked = len(of_prompts) or len(prompts)
         reason = commonest_reason(failure for failure in of_prompts if failure.writer == writer)
         return ServiceError(
-            f"None of the {count(len(prompts), side)} got a profile from {writer}. {reason.rstrip('.')}. All reasons "
+            f"None of the {count(n_asked, side)} got a profile from {writer}. {reason.rstrip('.')}. All reasons "
             f"are in {task.failures_path(side)}. Correct the cause and run the same command again, with "
             "--retry-failed where prompts were refused."
         )
@@ -82,10 +180,24 @@ class PromptedWriter(Writer):
     def plan(self, task: Task) -> None:
         """Report what would be asked, and for how much; users' prompts with stand-ins for items' missing profiles."""
         writer, total, is_exact = PromptWriter(self._left), 0.0, True
-        stand_ins = {profile.token: profile.profile for profile in TemplateWriter().profiles(task, "item", {})[0]}
+        shown_profiles = stand_ins(task)
         for side in reversed(SIDES):
-            prompts, without = task.prompts.of(side, stand_ins)
+            prompts, without = task.prompts.of(side, shown_profiles)
             task.report_without(side, without)
+            with ProfileLog(task.profiles_path(side), read_only=True) as log:
+                kept = self._older(task, prompts, log)
+            task.report_older(side, kept.values())
+            prompts = [prompt for prompt in prompts if prompt.token not in kept]
+            if side == "item":
+                known = {**kept, **self._recorded(task, side, prompts)}
+                is_exact = len(known) == len(prompts) + len(kept)
+                shown_profiles.update({token: profile.profile for token, profile in known.items()})
+            if self._limit is not None and side == "item":
+                self._chosen = self._first_users(task, shown_profiles)
+                shown = items_shown(task, self._chosen, shown_profiles)
+                prompts = [prompt for prompt in prompts if prompt.token in shown]
+            elif self._limit is not None:
+                prompts = [prompt for prompt in prompts if prompt.token in self._chosen]
             busy = requests_under_way(self._left, task.batches_path(side))
             open_prompts = [prompt for prompt in prompts if self._key(prompt) not in busy]
             failures = read_failures(task.failures_path(side))
@@ -96,11 +208,6 @@ class PromptedWriter(Writer):
                     if self._key(prompt) in log or not self.is_left_out(failures, prompt)
                 ]
                 plan = writer.plan(to_plan, log)
-                for prompt in prompts if side == "item" else ():
-                    known = log.find(prompt.token, writer.name, prompt.sha256)
-                    is_exact = is_exact and known is not None
-                    if known is not None:
-                        stand_ins[prompt.token] = known.profile
             about = (
                 "" if side == "item" or is_exact else " (with template texts for the item profiles that are missing)"
             )
@@ -112,17 +219,14 @@ class PromptedWriter(Writer):
         if self._left.prices.known:
             task.report(f"Together: {shown_cost(total)}{self.price_note}.")
 
-    def spend(self, n_asked: int, cost: float | None) -> None:
-        """Take what was used from limit and budget.
+    def spend(self, cost: float | None) -> None:
+        """Take what was used from the budget.
 
         Args:
-            n_asked: prompts that were asked.
             cost: US dollars; None if unknown.
         """
-        llm = self._left
-        limit = None if llm.limit is None else max(0, llm.limit - n_asked)
-        budget = None if llm.budget is None else max(0.0, llm.budget - (cost or 0.0))
-        self._left = replace(llm, limit=limit, budget=budget)
+        if self._left.budget is not None:
+            self._left = replace(self._left, budget=max(0.0, self._left.budget - (cost or 0.0)))
 
     def note_end(self, task: Task, side: Side, n_left: int) -> bool:
         """Report how many are left of one side; return whether none is.
@@ -133,7 +237,6 @@ class PromptedWriter(Writer):
             n_left: prompts that nobody was asked.
         """
         if n_left:
-            self.has_reached_limit = self._left.limit == 0 and self._n_written > 0
             task.report(f"{n_left} {side}s are left; the same command goes on with them.")
         return not n_left
 
@@ -186,8 +289,7 @@ class LLMWriter(PromptedWriter):
         settings = replace(self._left, retry_failed=self._left.retry_failed and retry_refused)
         writer = PromptWriter(settings, self._dialect)
         summary = writer.write(prompts, log, failures, train_sha256, progress=task.progress)
-        self._n_written += summary.n_written
-        self.spend(summary.n_written + summary.n_failed, summary.cost)
+        self.spend(summary.cost)
         task.report(str(summary))
         return summary
 
@@ -241,14 +343,13 @@ class BatchWriter(PromptedWriter):
             return 0
         collected = collect(log, self._left, task.batches_path(side), task.failures_path(side))
         task.report(str(collected))
-        self._n_written += collected.n_written
         return collected.n_released
 
     def _submit(self, task: Task, log: ProfileLog, side: Side, prompts: Sequence[Prompt]) -> int:
         """Submit what is neither recorded nor running, nor left out.
 
         Returns:
-            How many prompts are left, for the limit or the budget.
+            How many prompts are left, for the budget.
         """
         failures = task.failures_path(side)
         failed = read_failures(failures)
@@ -258,8 +359,7 @@ class BatchWriter(PromptedWriter):
         task.report(str(submitted))
         for note in note_of_left_out(len(prompts) - len(wanted)):
             task.report(note)
-        self._n_written += submitted.n_written_at_once
-        self.spend(submitted.n_submitted + submitted.n_asked_at_once, submitted.cost)
+        self.spend(submitted.cost)
         return submitted.n_left
 
     def is_left_out(self, failures: Mapping[str, Failure], prompt: Prompt) -> bool:

@@ -2,8 +2,9 @@
 
 The paper's prompts: an item's shows title and description, or, without a description, title, attributes and some
 reviews; a user's shows some of the interactions, each with the item's title and profile and the user's own review.
-Only training interactions are used. The instructions lie in ``prompts/``, a pair for each domain and a pair of rules
-that all domains share.
+Unlike in the paper's, attributes stand beside a description too, and as many interactions as fit are chosen by what
+they say, not at random (:func:`most_informative`). Only training interactions are used. The instructions lie in
+``prompts/``, a pair for each domain and a pair of rules that all domains share.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import heapq
 import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.profile.budget import cut_fairly, estimate_tokens
+from recbole_rlmrec.profile.budget import cut_fairly, estimate_tokens, token_length
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.text.corpus import Corpus, Review
 
@@ -36,6 +37,8 @@ _FOLDER = Path(__file__).resolve().parent / "prompts"
 # Field names, quotation marks and a few words of each text have to fit into the budget.
 _LEAST_TOKENS = 100
 _LEAST_TOKENS_PER_INTERACTION = 50
+# Shown of a user in any case: texts that are too long for so many are cut. RLMRec's authors show ten.
+_LEAST_INTERACTIONS = 10
 # Fewer characters may be a profile that only happens to stand in the rules.
 _SHORTEST_REPEATED = 15
 
@@ -58,8 +61,9 @@ class PromptSettings:
         token_budget: most tokens of a prompt's text, by :func:`~recbole_rlmrec.profile.budget.estimate_tokens`; the
             instruction comes on top. Texts that are too long together are cut fairly.
         reviews_per_item: how many reviews an item's prompt shows at most.
-        interactions_per_user: how many interactions a user's prompt shows at most.
-        seed: which ones are shown.
+        interactions_per_user: how many interactions a user's prompt shows at most, cut fairly where they are too long;
+            without it as many as fit uncut, and ten in any case.
+        seed: which reviews of an item are shown, and which interactions of a user where nothing else tells them apart.
 
     Raises:
         SettingError: a value is out of range.
@@ -68,18 +72,19 @@ class PromptSettings:
     domain: str = "general"
     token_budget: int = 2000
     reviews_per_item: int = 5
-    interactions_per_user: int = 10
+    interactions_per_user: int | None = None
     seed: int = 2023
 
     def __post_init__(self) -> None:
         if self.domain not in DOMAINS:
             raise SettingError(f"text_domain is {self.domain!r}, expected one of {', '.join(DOMAINS)}.")
-        if self.reviews_per_item < 0 or self.interactions_per_user < 1:
+        n_interactions = _LEAST_INTERACTIONS if self.interactions_per_user is None else self.interactions_per_user
+        if self.reviews_per_item < 0 or n_interactions < 1:
             raise SettingError(
-                f"reviews_per_item is {self.reviews_per_item} and interactions_per_user {self.interactions_per_user}, "
+                f"reviews_per_item is {self.reviews_per_item} and interactions_per_user {n_interactions}, "
                 "expected at least 0 and 1."
             )
-        n_shown = max(self.reviews_per_item, self.interactions_per_user)
+        n_shown = max(self.reviews_per_item, n_interactions)
         least = _LEAST_TOKENS + _LEAST_TOKENS_PER_INTERACTION * n_shown
         if self.token_budget < least:
             raise SettingError(
@@ -113,6 +118,11 @@ class Prompt:
         """SHA-256, in hexadecimal, of the instruction and the text."""
         return canonical_sha256({"system": self.system, "text": self.text})
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the text, by :func:`~recbole_rlmrec.profile.budget.estimate_tokens`."""
+        return estimate_tokens(self.text)
+
 
 def canonical_sha256(content: Mapping[str, Any]) -> str:
     """Return the SHA-256, in hexadecimal, of an object written as JSON in one way only."""
@@ -136,17 +146,17 @@ def item_prompts(corpus: Corpus, settings: PromptSettings) -> tuple[list[Prompt]
     without: dict[str, str] = {}
     for token in sorted(corpus.items):
         item = corpus.items[token]
-        fields = {"title": known_title(item.title), "description": one_line(item.description)}
+        description = one_line(item.description)
         shown: list[Review] = []
-        message: dict[str, Any] = fields
-        if not fields["description"]:
+        if not description:
             with_text = [review for review in reviews.get(token, ()) if one_line(review.text)]
             shown = sample(with_text, "item", settings.reviews_per_item, settings.seed)
-            message = {
-                "title": fields["title"],
-                "attributes": _attributes_text(readable_attributes(item.attributes, settings.domain)),
-                "reviews": [one_line(review.text) for review in shown],
-            }
+        message = {
+            "title": known_title(item.title),
+            "attributes": _attributes_text(readable_attributes(item.attributes, settings.domain)),
+            "description": description,
+            "reviews": [one_line(review.text) for review in shown],
+        }
         if not any(message.values()):
             without[token] = NOTHING_KNOWN_OF_ITEM
             continue
@@ -174,6 +184,9 @@ def user_prompts(
     titles = {token: known_title(item.title) for token, item in corpus.items.items()}
     profiles = {token: one_line(profile) for token, profile in item_profiles.items()}
     rating_range = _rating_range(corpus.training)
+    popularity = Counter(review.item for review in corpus.training)
+    tokens_of_items: dict[str, float] = {}
+    tokens_of_ratings: dict[float | None, float] = {None: 0.0}
     prompts: list[Prompt] = []
     without: dict[str, str] = {}
     for token in sorted(corpus.users):
@@ -186,18 +199,31 @@ def user_prompts(
         if not with_text:
             without[token] = NOTHING_SHOWN_OF_USER if reviews else NO_TRAINING_INTERACTION
             continue
-        shown = sample(with_text, "user", settings.interactions_per_user, settings.seed)
+        chosen = most_informative(with_text, popularity, settings.seed)[: settings.interactions_per_user]
         entries: list[dict[str, Any]] = []
-        for review in shown:
-            title, profile = titles.get(review.item, ""), profiles.get(review.item, "")
+        left = settings.token_budget - token_length(_json({"rating_range": rating_range, "interactions": []}))
+        for review in chosen:
+            item, text = review.item, one_line(review.text)
+            entry: dict[str, Any] = {"title": titles.get(item, ""), "profile": profiles.get(item, "")}
             rating = _rating(review) if rating_range else None
-            known_rating = {} if rating is None else {"rating": rating}
-            entries.append({"title": title, "profile": profile, "review": one_line(review.text), **known_rating})
-        message: dict[str, Any] = {"interactions": entries}
+            if settings.interactions_per_user is None:
+                if item not in tokens_of_items:
+                    tokens_of_items[item] = token_length(_json(_without_empty(entry)) + ", ")
+                if rating not in tokens_of_ratings:
+                    tokens_of_ratings[rating] = token_length(f', "rating": {rating}')
+                left -= tokens_of_items[item] + tokens_of_ratings[rating]
+                left -= token_length(f', "review": {_json(text)}') if text else 0.0
+                if left < 0 and len(entries) >= _LEAST_INTERACTIONS:
+                    break
+            entries.append({**entry, "review": text, **({} if rating is None else {"rating": rating})})
+        shown = [review.item for review in chosen[: len(entries)]]
+        # The order says nothing, as the instruction has it: a model would take it for one of preference.
+        order = sorted(range(len(shown)), key=lambda place: _draw(settings.seed, "user", (token, shown[place])))
+        message: dict[str, Any] = {"interactions": [entries[place] for place in order]}
         if any("rating" in entry for entry in entries):
             message = {"rating_range": rating_range, **message}
         text = _message(message, settings.token_budget)
-        prompts.append(Prompt("user", token, system, text, tuple(review.item for review in shown)))
+        prompts.append(Prompt("user", token, system, text, tuple(shown[place] for place in order)))
     return prompts, without
 
 
@@ -232,7 +258,7 @@ class Prompts:
 
 
 def sample(reviews: Iterable[Review], side: Side, limit: int, seed: int) -> list[Review]:
-    """Choose some interactions of one user, or of one item, at random; at most one for each other end.
+    """Choose some interactions of one item, or of one user, at random; at most one for each other end.
 
     Every pair draws a number, a hash of the seed and its two ids, and the lowest numbers are chosen. So the choice
     depends neither on an order nor on other ids, and a new interaction changes a sample by one at most, which leaves
@@ -248,13 +274,46 @@ def sample(reviews: Iterable[Review], side: Side, limit: int, seed: int) -> list
     Returns:
         The chosen interactions, in the order of their numbers.
     """
+    of_pair = _one_of_each_pair(reviews)
+    drawn = ((_draw(seed, side, pair), pair) for pair in of_pair)
+    return [of_pair[pair] for _, pair in heapq.nsmallest(limit, drawn)]
+
+
+def most_informative(reviews: Iterable[Review], popularity: Mapping[str, int], seed: int) -> list[Review]:
+    """Order a user's interactions by what they say of the user; one for each item.
+
+    First come those with the user's own words. Among them, and then among the others, those of the rarer items come
+    first, in steps of a factor of two: what everybody chooses says little of anybody. Items of the same step go by
+    time, the newest first, and without a time by the numbers that :func:`sample` draws. A step is seldom crossed, so a
+    few new interactions leave most prompts, and the profiles paid for, as they are.
+
+    Args:
+        reviews: the interactions, all of one user; of several of one item, one counts as for :func:`sample`.
+        popularity: item token -> number of training interactions.
+        seed: of the draw.
+    """
+
+    def key(review: Review) -> tuple[bool, int, float, bytes]:
+        newness = math.inf if review.timestamp is None else -review.timestamp
+        has_words = bool(one_line(review.text))
+        return (
+            not has_words,
+            popularity[review.item].bit_length(),
+            newness,
+            _draw(seed, "user", (review.user, review.item)),
+        )
+
+    return sorted(_one_of_each_pair(reviews).values(), key=key)
+
+
+def _one_of_each_pair(reviews: Iterable[Review]) -> dict[tuple[str, str], Review]:
+    """Return (user, item) -> the last interaction with a text, or the last where none has one."""
     of_pair: dict[tuple[str, str], Review] = {}
     for review in reviews:
         pair = (review.user, review.item)
         if pair not in of_pair or one_line(review.text) or not one_line(of_pair[pair].text):
             of_pair[pair] = review
-    drawn = ((_draw(seed, side, pair), pair) for pair in of_pair)
-    return [of_pair[pair] for _, pair in heapq.nsmallest(limit, drawn)]
+    return of_pair
 
 
 def by_token(training: Iterable[Review], side: Side) -> dict[str, list[Review]]:
@@ -361,6 +420,9 @@ def _message(fields: Mapping[str, Any], budget: int) -> str:
     Empty fields are left out. Every text gets a fair share of what the frame of field names leaves of the budget.
     """
     known = _without_empty(fields)
+    whole = _json(known)
+    if estimate_tokens(whole) <= budget:
+        return whole
     texts = list(_texts(known))
     room = budget - estimate_tokens(_json(_with_texts(known, repeat(""))))
     while True:

@@ -23,6 +23,10 @@ from recbole_rlmrec.reading.shape import Count
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.wording import printable
 
+#: How often what a writer goes by was changed: our prompts and our template. Records of a lower version are kept until
+#: the user asks for others. Of writers that are not listed there is only version 1.
+_VERSIONS = {"template": 2, "llm": 2}
+
 # So many characters tell one reason of a failure from another.
 _ALIKE = 40
 
@@ -39,6 +43,9 @@ class Profile:
         prompt_sha256: hash of what the writer was given.
         train_sha256: hash of the training pairs that it was written from.
         interacted: other ends of the interactions that it was written from.
+        version: of the prompt or the template that it was written by; see :func:`current_version`.
+        sums: whether sums over many users' training interactions stand in it, so that nothing but ``train_sha256`` says
+            what it was written from.
     """
 
     token: str
@@ -48,6 +55,32 @@ class Profile:
     prompt_sha256: str
     train_sha256: str
     interacted: tuple[str, ...] = ()
+    version: Count = 1
+    sums: bool = False
+
+    @property
+    def is_older(self) -> bool:
+        """Whether it was written by an older prompt or template than there is now; it is no less valid."""
+        return self.version < current_version(self.writer)
+
+
+def current_version(writer: str) -> int:
+    """Return the version of what a writer goes by now.
+
+    >>> current_version("llm:gpt-4o-mini"), current_version("a writer of another package")
+    (2, 1)
+    """
+    return _VERSIONS.get(writer.partition(":")[0], 1)
+
+
+def note_of_older(n_profiles: int) -> list[str]:
+    """Return what is said of profiles by an older prompt or template; nothing of none."""
+    if not n_profiles:
+        return []
+    return [
+        f"{n_profiles:,} by an older prompt or template; they stay valid, and build-semantics --rewrite-older "
+        "--overwrite writes them and their embeddings again"
+    ]
 
 
 @dataclass(frozen=True)
@@ -107,6 +140,7 @@ class ProfileLog:
         self.path = Path(path)
         self._starts: dict[bytes, int] = {}
         self._latest: dict[str, int] = {}
+        self._latest_of_writer: dict[bytes, int] = {}
         self._descriptor: int | None = None
         if read_only:
             self._index()
@@ -159,6 +193,18 @@ class ProfileLog:
         """Return the last profile of each token."""
         return {token: self._profile_at(start) for token, start in self._latest.items()}
 
+    def older(self, token: str, writer: str, train_sha256: str) -> Profile | None:
+        """Return a writer's last profile of a token if it is by an older prompt and of this training split."""
+        start = self._latest_of_writer.get(_digest(token, writer))
+        found = None if start is None else self._profile_at(start)
+        return found if found is not None and found.is_older and found.train_sha256 == train_sha256 else None
+
+    def make_last(self, profile: Profile) -> None:
+        """Make a recorded profile its token's last again, which is the one that counts."""
+        start = self._starts[_digest(profile.token, profile.writer, profile.prompt_sha256)]
+        if self._latest[profile.token] != start:
+            self.append(profile, sync=False)  # if a power cut takes it, it is done again
+
     def recall(self, wanted: Profile) -> bool:
         """Make an earlier profile the token's last again, if it is recorded under the wanted key.
 
@@ -189,7 +235,11 @@ class ProfileLog:
             DataError: the line could not be written, as when the disk is full; the file is as it was before.
         """
         start = self._write(profile_line(profile), sync=sync)
+        self._note(profile, start)
+
+    def _note(self, profile: Profile, start: int) -> None:
         self._starts[_digest(profile.token, profile.writer, profile.prompt_sha256)] = start
+        self._latest_of_writer[_digest(profile.token, profile.writer)] = start
         self._latest[profile.token] = start
 
     def _write(self, line: bytes, *, sync: bool) -> int:
@@ -222,8 +272,7 @@ class ProfileLog:
         """Note where each line starts; return where the last whole line ends."""
         end = 0
         for start, length, profile in _read(self.path):
-            self._starts[_digest(profile.token, profile.writer, profile.prompt_sha256)] = start
-            self._latest[profile.token] = start
+            self._note(profile, start)
             end = start + length
         return end
 
@@ -308,17 +357,22 @@ def _beginning(reason: str) -> str:
     return re.sub(r"\d+", "0", reason)[:_ALIKE]
 
 
-def _digest(token: str, writer: str, prompt_sha256: str) -> bytes:
+def _digest(*parts: str) -> bytes:
     """Shorten a key: the index of millions of lines stays in memory."""
-    key = json.dumps([token, writer, prompt_sha256])
+    key = json.dumps(parts)
     return hashlib.sha256(key.encode("ascii")).digest()[:16]
 
 
 def profile_line(profile: Profile) -> bytes:
     """Return the line of a profile file, UTF-8 with its line break."""
     content = asdict(profile)
-    interacted = content.pop("interacted")
-    return json_line({**content, _INTERACTED: interacted} if interacted else content)
+    further = {
+        _INTERACTED: content.pop("interacted"),
+        "version": content.pop("version"),
+        "sums": content.pop("sums"),
+    }
+    usual = {_INTERACTED: (), "version": 1, "sums": False}
+    return json_line({**content, **{key: value for key, value in further.items() if value != usual[key]}})
 
 
 def _read(path: Path) -> Iterator[tuple[int, int, Profile]]:
@@ -351,6 +405,8 @@ class _Line:
     prompt_sha256: str = ""
     train_sha256: str = ""
     told: tuple[str, ...] = ()
+    version: Count = 1
+    sums: bool = False
 
 
 #: What the file calls ``interacted``.

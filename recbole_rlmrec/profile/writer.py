@@ -12,7 +12,14 @@ from typing import Any, ClassVar
 from recbole_rlmrec.errors import ContractError
 from recbole_rlmrec.parts import Registry, checked_class
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings, canonical_sha256
-from recbole_rlmrec.profile.record import Profile, ProfileLog, failures_path, profiles_path
+from recbole_rlmrec.profile.record import (
+    Profile,
+    ProfileLog,
+    current_version,
+    failures_path,
+    note_of_older,
+    profiles_path,
+)
 from recbole_rlmrec.settings import Settings
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.text.corpus import Corpus
@@ -31,6 +38,7 @@ class Task:
         report: says one thing to the user, a line or more.
         try_encoder: to be called before anything is paid for; raises where the encoder cannot be used.
         progress: whether to show progress bars.
+        rewrite_older: whether profiles by an older prompt or template are written again.
     """
 
     corpus: Corpus
@@ -40,6 +48,7 @@ class Task:
     report: Callable[[str], None]
     try_encoder: Callable[[], None]
     progress: bool = True
+    rewrite_older: bool = False
 
     def profiles_path(self, side: Side) -> Path:
         """Return the file of a side's profiles."""
@@ -63,6 +72,23 @@ class Task:
         for reason, number in Counter(without.values()).most_common():
             tokens = [token for token, found in without.items() if found == reason]
             self.report(f"{side}s without a profile: {number} with {reason}, e.g. {examples(tokens)}.")
+
+    def kept(self, log: ProfileLog, wanted: Profile) -> Profile | None:
+        """Return the profile by an older prompt or template that stays in a wanted one's place, if there is one.
+
+        Args:
+            log: the side's profiles.
+            wanted: its token, writer, prompt_sha256 and train_sha256 are looked for.
+        """
+        is_recorded = (wanted.token, wanted.writer, wanted.prompt_sha256) in log
+        if self.rewrite_older or is_recorded:
+            return None
+        return log.older(wanted.token, wanted.writer, wanted.train_sha256)
+
+    def report_older(self, side: Side, profiles: Iterable[Profile]) -> None:
+        """Report how many of a side's profiles are by an older prompt or template."""
+        for note in note_of_older(sum(profile.is_older for profile in profiles)):
+            self.report(f"{side}s: {note}.")
 
 
 class Writer(ABC):
@@ -139,8 +165,16 @@ class RuleWriter(Writer):
             interacted: other ends of the training interactions that it was written from.
             inputs: what it was made from, for the record's hash; the text itself, if not given.
         """
-        digest = canonical_sha256({"text": text} if inputs is None else inputs)
-        return Profile(token, text, "", self.known_as, digest, corpus.train_sha256, tuple(sorted(set(interacted))))
+        return Profile(
+            token=token,
+            profile=text,
+            reasoning="",
+            writer=self.known_as,
+            prompt_sha256=canonical_sha256({"text": text} if inputs is None else inputs),
+            train_sha256=corpus.train_sha256,
+            interacted=tuple(sorted(set(interacted))),
+            version=current_version(self.known_as),
+        )
 
     def _checked_profiles(
         self, task: Task, side: Side, item_profiles: Mapping[str, str]
@@ -170,18 +204,24 @@ class RuleWriter(Writer):
             )
 
     def write(self, task: Task, side: Side, item_profiles: Mapping[str, str]) -> dict[str, Profile]:
-        """Record the profiles that are new or have changed."""
+        """Record the profiles that are new or have changed; keep those of an older version unless asked not to."""
         profiles, without = self._checked_profiles(task, side, item_profiles)
         task.report_without(side, without)
         n_written = 0
+        written: dict[str, Profile] = {}
         with ProfileLog(task.profiles_path(side)) as log:
             current = log.current()
             for profile in profiles:
-                if current.get(profile.token) != profile:
+                older = task.kept(log, profile)
+                if older is not None:
+                    log.make_last(older)
+                elif current.get(profile.token) != profile:
                     log.append(profile, sync=False)  # what a power cut takes is written again
                     n_written += 1
+                written[profile.token] = older or profile
         task.report(f"{side}s: {len(profiles)} profiles by {self.known_as}, {n_written} of them new.")
-        return {profile.token: profile for profile in profiles}
+        task.report_older(side, written.values())
+        return written
 
 
 #: Writers by the names that ``--writer`` takes; ``batch`` is ``llm`` by the Batch API.

@@ -61,15 +61,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--encoder", choices=tuple(ENCODERS), default="lsa", help="what encodes them (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print counts, tokens and cost, and do nothing")
+    parser.add_argument(
+        "--show-prompt", type=int, metavar="N", help="print the prompts of N items and N users, and do nothing"
+    )
     parser.add_argument("--float16", action="store_true", help="store vectors in half precision")
     parser.add_argument("--no-normalize", action="store_true", help="leave vectors as long as the encoder makes them")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace embeddings of other profiles or of another encoder"
     )
+    parser.add_argument(
+        "--rewrite-older",
+        action="store_true",
+        help="write profiles again that are by an older prompt or template; with a language model that costs",
+    )
     group = parser.add_argument_group("prompts")
     group.add_argument("--token-budget", type=int, metavar="N", help="tokens of a prompt's text at most (2000)")
     group.add_argument("--reviews-per-item", type=int, metavar="N", help="reviews shown of an item at most (5)")
-    group.add_argument("--interactions-per-user", type=int, metavar="N", help="of a user at most (10)")
+    group.add_argument(
+        "--interactions-per-user", type=int, metavar="N", help="of a user at most (as many as fit, at least 10)"
+    )
     group.add_argument("--prompt-seed", type=int, metavar="N", help="which of them are shown (2023)")
     group = parser.add_argument_group(
         "language model (--writer llm): any server that speaks OpenAI's API; the key is read from the environment"
@@ -82,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-retries", type=int, metavar="N", help="of a request (5)")
     group.add_argument("--temperature", type=float, metavar="T", help="how freely it writes (0)")
     group.add_argument("--max-tokens", type=int, metavar="N", help="of an answer (600)")
-    group.add_argument("--limit", type=int, metavar="N", help="profiles to ask for in this run, at most")
+    group.add_argument("--limit", type=int, metavar="N", help="users to ask for in this run at most, with their items")
     group.add_argument(
         "--retry-failed",
         action="store_true",
@@ -134,13 +144,15 @@ def run(arguments: argparse.Namespace) -> int:
         encoder=make_encoder(arguments.encoder, _encoder_settings(encoder_class, arguments, config)),
         prompts=settings_given(PromptSettings, arguments, {"seed": "prompt_seed"}, domain=config["text_domain"]),
         dry_run=arguments.dry_run,
+        show_prompts=arguments.show_prompt,
+        rewrite_older=arguments.rewrite_older,
         float16=arguments.float16,
         normalize=not arguments.no_normalize,
         overwrite=arguments.overwrite,
     )
     report = build_semantics(config, settings, report=partial(print, flush=True))
     if report is None:
-        return 0 if settings.dry_run or writer.has_reached_limit else 1
+        return 0 if settings.writes_nothing or writer.has_reached_limit else 1
     print(printable(str(report)))
     return int(report.has_leak)
 

@@ -73,9 +73,18 @@ def test_profiles_are_counted(tmp_path: Path) -> None:
         "  empty profiles: 1, such as x",
         "  profiles of ids that the dataset does not have: 1, such as z",
         "  writers: llm:m (3), template (1)",
+        "  4 by an older prompt or template; they stay valid, and build-semantics --rewrite-older --overwrite writes "
+        "them and their embeddings again",
         "  length in words: 2 to 4, median 2",
     ]
     assert not report.has_leak and str(report).endswith("verdict: no leak found.")
+
+
+def test_only_profiles_by_an_older_prompt_are_named_so(tmp_path: Path) -> None:
+    now = [user("u", version=2), user("v", version=2, writer="template"), user("w", writer="another's")]
+    assert checked(tmp_path, now).profiles[0].older == 0
+    report = checked(tmp_path, [*now[:2], user("w")])
+    assert report.profiles[0].older == 1 and not report.has_leak
 
 
 def test_identical_profiles(tmp_path: Path) -> None:
@@ -120,6 +129,9 @@ def test_profiles_of_another_split_are_suspected_unless_their_record_clears_them
         "2 user profiles written from another training split, may show held-out interactions",
     )
     assert silent.has_leak and "verdict: SUSPECTED LEAK" in str(silent)
+
+    sums = Profile("a", "x", "", "template", "p", "old", version=2, sums=True)  # whatever it is recorded to be from
+    assert checked(tmp_path, [user("w")], (sums,)).has_leak
 
     item = Profile("a", "x", "", "llm:m", "p", "old")
     cleared = checked(tmp_path, [user("u", interacted=("a",), **old), user("w")], (item,))

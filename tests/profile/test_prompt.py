@@ -19,6 +19,7 @@ from recbole_rlmrec.profile.prompt import (
     canonical_sha256,
     item_prompts,
     known_title,
+    most_informative,
     one_line,
     readable_attributes,
     sample,
@@ -46,10 +47,12 @@ def shown_by(prompt: Prompt) -> dict[str, Any]:
     return shown
 
 
-def test_an_item_with_a_description_shows_title_and_description_only() -> None:
+def test_an_item_with_a_description_shows_no_review() -> None:
     item = Item("i", "Dune", "Sand \n and  spice.", {"genre": ("SF",)})
     prompts, without = item_prompts(corpus_of([item], [Review("u", "i", "Great.")]), SETTINGS)
-    assert [shown_by(prompt) for prompt in prompts] == [{"title": "Dune", "description": "Sand and spice."}]
+    assert [shown_by(prompt) for prompt in prompts] == [
+        {"title": "Dune", "attributes": "Genre: SF", "description": "Sand and spice."}
+    ]
     assert (prompts[0].side, prompts[0].token, prompts[0].interacted) == ("item", "i", ())
     assert without == {}
 
@@ -149,6 +152,43 @@ def test_prompts_fit_the_budget_and_show_training_interactions_only(seed: int) -
     assert any(len(prompt.interacted) == 4 for prompt in items)
 
 
+def many_choices(n_items: int, popular: int = 0) -> Corpus:
+    """One user who chose everything; ``popular`` of the items are chosen by nine others too."""
+    items = [Item(f"i{number:02}", f"Title {number:02} of a long series") for number in range(n_items)]
+    training = [Review("u", item.token, "", 1.0 + number % 5) for number, item in enumerate(items)]
+    training += [Review(f"v{other}", item.token, "", 3.0) for other in range(9) for item in items[:popular]]
+    return corpus_of(items, training, users=["u"])
+
+
+@pytest.mark.parametrize("profile", ["", "Suits patient readers of long series about deserts. "])
+def test_as_many_interactions_as_fit_are_shown_whole(profile: str) -> None:
+    corpus = many_choices(96)
+    profiles = dict.fromkeys(corpus.items, profile * 2)
+    (prompt,), _ = user_prompts(corpus, profiles, SETTINGS)
+    assert 0.95 * 2000 < prompt.tokens <= 2000 and "…" not in prompt.text
+    assert 30 < len(prompt.interacted) < 96
+    (capped,), _ = user_prompts(corpus, profiles, replace(SETTINGS, interactions_per_user=12))
+    assert set(capped.interacted) < set(prompt.interacted) and len(capped.interacted) == 12
+    (few,), _ = user_prompts(many_choices(20), profiles, SETTINGS)
+    assert len(few.interacted) == 20
+
+
+def test_own_words_then_rare_items_then_new_ones_are_shown_first() -> None:
+    popularity = {"hit": 9, "known": 3, "fairly": 2, "rare": 1, "odd": 1}
+    said = Review("u", "hit", "Great.")
+    new, old = Review("u", "known", "", None, 9.0), Review("u", "fairly", "", None, 5.0)  # two or three: one step
+    rare, odd = Review("u", "rare"), Review("u", "odd")
+    ordered = most_informative([old, rare, said, new, odd], popularity, seed=1)
+    assert ordered[0] == said and ordered[3:] == [new, old]
+    drawn = sample([rare, odd], "user", 2, seed=1)
+    assert ordered[1:3] == drawn
+    (prompt,), _ = user_prompts(
+        many_choices(96, popular=40), {}, PromptSettings("general", 3000, interactions_per_user=50)
+    )
+    assert len(prompt.interacted) == 50 and min(prompt.interacted) == "i40"  # none of the popular ones
+    assert list(prompt.interacted) != sorted(prompt.interacted)  # their order says nothing
+
+
 def test_the_smallest_budget_has_room_for_some_words_of_everything() -> None:
     settings = PromptSettings(token_budget=200, reviews_per_item=0, interactions_per_user=2)
     training = [Review("u", item, "word " * 99, rating) for item, rating in (("i", 1234.56), ("j", 9876.54))]
@@ -176,8 +216,14 @@ def test_the_choice_depends_on_nothing_but_seed_and_ids() -> None:
     others: dict[str, dict[str, tuple[str, ...]]] = {token: {} for token in [*reversed(list(corpus.users)), "stranger"]}
     changed = replace(corpus, training=tuple(shuffled), users=others, items=dict(reversed(list(corpus.items.items()))))
     assert {prompt.token: prompt.interacted for prompt in user_prompts(changed, {}, settings)[0]} == used
-    alone = replace(corpus, training=tuple(review for review in corpus.training if review.user == "u3"))
-    assert {prompt.token: prompt.interacted for prompt in user_prompts(alone, {}, settings)[0]} == {"u3": used["u3"]}
+    # Others count for how often items are chosen only, whoever they are.
+    others = {**others, **{f"v{user}": {} for user in range(12)}, "u3": {}}
+    renamed = tuple(
+        review if review.user == "u3" else replace(review, user=review.user.replace("u", "v"), text="", rating=None)
+        for review in corpus.training
+    )
+    alone = user_prompts(replace(corpus, training=renamed, users=others), {}, settings)[0]
+    assert {prompt.token: prompt.interacted for prompt in alone}["u3"] == used["u3"]
     other_seed = user_prompts(corpus, {}, replace(settings, seed=9))[0]
     assert sum(prompt.interacted != used[prompt.token] for prompt in other_seed) > 6
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -181,28 +182,39 @@ CORPUS = Corpus("tiny", MOVIES, USERS, TRAINING, frozenset([("x", "a")]), "split
 def test_the_writer_writes_items() -> None:
     profiles, without = TemplateWriter().item_profiles(CORPUS, PromptSettings(domain="movies"))
     assert {profile.token: profile.profile for profile in profiles} == {
-        "a": "The Usual Suspects. Release year: 1995. Genres: Crime, Thriller.",
-        "c": "Heat. Release year: 1991. Genres: Crime. Price: 9.99.",
-        "d": "Alien. Release year: 1979.",
+        # Of its genres the rarer one first; of its only user, nothing is said.
+        "a": "The Usual Suspects. Release year: 1995. Genres: Thriller, Crime.",
+        "c": "Heat. Release year: 1991. Genres: Crime. Price: 9.99. Favourite release year of its users: 1970s. "
+        "Its users also chose: Alien.",
+        "d": "Alien. Release year: 1979. Favourite release year of its users: 1990s. Favourite genres of its users: "
+        "Crime. Its users also chose: Heat.",
     }
     assert without == {"b": "no title, description or attribute"}
-    inputs = {"title": "Alien", "attributes": {"Release year": ["1979"]}, "description": ""}
+    inputs = {
+        **{"title": "Alien", "attributes": {"Release year": ["1979"]}, "description": ""},
+        "audience_favourites": {"Release year": ["1990s"], "Genres": ["Crime"]},
+        "audience_titles": ["Heat"],
+    }
     assert profiles[2].prompt_sha256 == canonical_sha256(inputs)
     assert {(profile.writer, profile.train_sha256, profile.interacted, profile.reasoning) for profile in profiles} == {
         ("template", "split", (), "")
     }
+    assert [(profile.version, profile.sums) for profile in profiles] == [(2, False), (2, True), (2, True)]
     general, _ = TemplateWriter().item_profiles(CORPUS, PromptSettings())
-    assert general[0].profile == "Usual Suspects, The. Release year: 1995. Class: Crime, Thriller."
+    assert general[0].profile == "Usual Suspects, The. Release year: 1995. Class: Thriller, Crime."
 
 
 def test_the_writer_writes_users_from_training_interactions() -> None:
     profiles, without = TemplateWriter().user_profiles(CORPUS, PromptSettings(domain="movies"))
     texts = {profile.token: profile.profile for profile in profiles}
-    # Of 1, 3 and 5 stars, 1 is below the median; prices are not counted, years by decade.
+    # Of 1, 3 and 5 stars, 1 is below the median; prices are not counted, years by decade. Of seven interactions four
+    # are of the 1990s and of crime, two of the 1970s, one a thriller. Of u's three, two, two, one and one are:
+    # (2 + 5) / (12/7 + 5) = 1.043, the same, (1 + 5) / (6/7 + 5) = 1.024 and (1 + 5) / (3/7 + 5) = 1.105.
     decades = "Favourite release year: 1990s, 1970s."
-    assert texts["u"] == f"{decades} Favourite genres: Crime, Thriller. Liked best: Heat; The Usual Suspects. Age: 24."
-    # Without ratings, the more popular first: Heat has three interactions. One item of each decade: by name.
-    assert texts["v"] == "Favourite release year: 1970s, 1990s. Favourite genres: Crime. Chose: Heat; Alien."
+    assert texts["u"] == f"{decades} Favourite genres: Thriller, Crime. Liked best: Heat; The Usual Suspects. Age: 24."
+    # Without ratings, what popularity explains least comes first: Alien has two interactions, Heat three. v's crime is
+    # below what to expect, (1 + 5) / (8/7 + 5).
+    assert texts["v"] == "Favourite release year: 1970s. Chose: Alien; Heat."
     assert {profile.token: profile.interacted for profile in profiles} == {
         "u": ("a", "c", "d"),
         "v": ("c", "d"),
@@ -212,6 +224,53 @@ def test_the_writer_writes_users_from_training_interactions() -> None:
         "w": "no attribute of the user, and no title or attribute of a training item",
         "x": "no training interaction",
     }
+
+
+@pytest.mark.parametrize(
+    ("ratings", "listed"),
+    [
+        ([1.0, 2.0, 2.0], "Chose"),  # nothing below the middle of the scale is liked, whatever the user's own
+        ([1.0, 2.0, 5.0], "Liked best: C"),
+        ([4.0, 4.0, 5.0], "Liked best: C; A; B"),
+        ([float("nan"), None, 4.0], "Liked best: C"),
+        ([None, None, None], "Chose: A; B; C"),
+    ],
+)
+def test_what_was_rated_low_is_never_called_liked(ratings: list[Any], listed: str) -> None:
+    items = {token: Item(token, token.upper()) for token in "abcz"}
+    training = [Review("u", token, "", rating) for token, rating in zip("abc", ratings)]
+    training += [Review("v", token, "", rating) for token, rating in zip("abcz", (1.0, 5.0, 3.0, 1.0))]
+    corpus = Corpus("tiny", items, {"u": {}, "v": {}}, tuple(training), frozenset(), "split")
+    text = TemplateWriter().user_profiles(corpus, PromptSettings())[0][0].profile
+    assert listed in text and text.count("Liked") == listed.count("Liked")
+
+
+def test_the_titles_that_popularity_explains_least_come_first() -> None:
+    tokens = ["hit", *(f"t{number:02}" for number in range(11)), "only"]
+    popularity = {"hit": 9, "only": 1, **{f"t{number:02}": 2 + number // 2 for number in range(11)}}
+    training = [Review(f"u{user}", token) for token in tokens for user in range(popularity[token])]
+    users: dict[str, dict[str, tuple[str, ...]]] = {f"u{user}": {} for user in range(9)}
+    corpus = Corpus("tiny", {t: Item(t, t.upper()) for t in tokens}, users, tuple(training), frozenset(), "split")
+    text = TemplateWriter().user_profiles(corpus, PromptSettings())[0][0].profile
+    # Ten at most; what nobody else chose relates the user to nobody.
+    assert text == "Chose: " + "; ".join(f"T{number:02}" for number in range(10)) + "."
+
+
+def test_users_of_whom_nothing_sticks_out_still_get_a_profile() -> None:
+    items = {token: Item(token, "", "", {"kind": ("new",)}) for token in "ab"}
+    training = (Review("u", "a"), Review("v", "b"))
+    corpus = Corpus("tiny", items, {"u": {}, "v": {}}, training, frozenset(), "split")
+    profiles, without = TemplateWriter().user_profiles(corpus, PromptSettings())
+    assert [profile.profile for profile in profiles] == ["Favourite kind: new."] * 2 and not without
+
+
+def test_held_out_interactions_change_no_profile() -> None:
+    writer, settings = TemplateWriter(), PromptSettings(domain="movies")
+    other = replace(CORPUS, held_out=frozenset([("v", "a"), ("y", "d"), ("y", "a")]))
+    leaking = replace(CORPUS, training=(*CORPUS.training, Review("y", "d"), Review("y", "a")))
+    for write in (writer.user_profiles, writer.item_profiles):
+        assert write(other, settings) == write(CORPUS, settings)
+        assert write(leaking, settings) != write(CORPUS, settings)  # this would show
 
 
 def test_the_writer_does_not_depend_on_an_order() -> None:
