@@ -37,7 +37,7 @@ from recbole.utils import (
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.atomic_file import is_dataset_name, part_names
-from recbole_rlmrec.data.frozen import RECBOLES_SPLIT
+from recbole_rlmrec.data.frozen import RECBOLES_SPLIT, frozen_name
 from recbole_rlmrec.data.paper_data import other_than_the_papers
 from recbole_rlmrec.data.table import read_headers
 from recbole_rlmrec.errors import SettingError, UnknownSettingError
@@ -575,7 +575,9 @@ class RLMRecConfig(Config):
             settings["field_separator"],
             settings.get("encoding"),
         )
-        check_columns(settings, self.external_config_dict, self._origins, headers)
+        is_split = settings["benchmark_filename"] is not None or settings["split_file"] is not None
+        is_split = is_split or self.find_data_file(frozen_name(self.dataset)) is not None
+        check_columns(settings, self.external_config_dict, self._origins, headers, is_split=is_split)
 
     def _complete_external(self) -> None:
         """Read what was given as its setting is meant: ``~`` in a path, and ``a,b`` where a list is expected."""

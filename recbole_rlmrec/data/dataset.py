@@ -271,15 +271,6 @@ class RLMRecDataset(Dataset):
         """Keep the ids of all interactions: a packed split lists those, too, that a filter removes."""
         users, items = (self.inter_feat[field].to_numpy() for field in (self.uid_field, self.iid_field))
         self._raw_ids = users, items
-        eval_args = self.config["eval_args"]
-        if eval_args["order"] == "TO" and self.time_field in self.inter_feat:
-            missing = np.flatnonzero(self.inter_feat[self.time_field].isna())
-            if len(missing):
-                raise DataError(
-                    f"{len(missing)} interactions of '{self.dataset_name}' have no {self.time_field}, the first in row "
-                    f"{missing[0] + 1} after the header: a split by time needs that of all. Complete them, or leave "
-                    "the rows out."
-                )
 
     def _reset_index(self) -> None:
         if self._split_use != "take":

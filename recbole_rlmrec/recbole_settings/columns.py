@@ -17,7 +17,12 @@ Headers = Mapping[str, Mapping[str, str] | None]
 
 
 def check_columns(
-    settings: Mapping[str, Any], external: Mapping[str, Any], origins: Mapping[str, str], headers: Headers
+    settings: Mapping[str, Any],
+    external: Mapping[str, Any],
+    origins: Mapping[str, str],
+    headers: Headers,
+    *,
+    is_split: bool,
 ) -> None:
     """Raise unless columns that settings name are loaded, and have the type that is needed.
 
@@ -26,6 +31,7 @@ def check_columns(
         external: those that the user gave.
         origins: where they come from, for messages.
         headers: see :func:`recbole_rlmrec.data.table.read_headers`.
+        is_split: whether a file fixes the split, so that ``eval_args`` do not make one.
 
     Raises:
         SettingError: ``load_col`` leaves a column out, or no file has it, or it is of another type.
@@ -38,7 +44,7 @@ def check_columns(
             if column not in header:
                 shown = given("load_col", external["load_col"], origins.get("load_col", ""))
                 raise SettingError(f"{shown}: the .{source} file has no column '{column}'. {_columns(column, header)}")
-    for name, column, sources, needed in _named(settings, external):
+    for name, column, sources, needed in _named(settings, external, is_split=is_split):
         shown = given(name, settings[name], origins.get(name, ""))
         known = {source: headers[source] or {} for source in sources if headers.get(source)}
         there = [source for source, header in known.items() if column in header]
@@ -59,14 +65,14 @@ def check_columns(
             raise SettingError(f"{shown}: the column '{column}' is of the type {wrong[0]}; expected {how}.")
 
 
-def _named(settings: Mapping[str, Any], external: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+def _named(
+    settings: Mapping[str, Any], external: Mapping[str, Any], *, is_split: bool
+) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
     """Yield setting, column, the kinds of files that may have it, and the beginning of the type that it must have."""
     names = [name for name in ("load_col", "unload_col") if "inter" in (external.get(name) or {})]
     for field in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
         if names and field not in external and settings.get(field) is not None:
             yield names[0], settings[field], ("inter",), ""
-    has_parts = settings["benchmark_filename"] is not None
-    is_split = has_parts or settings.get("split_file") is not None
     if settings["eval_args"].get("order") == "TO" and not is_split and "eval_args" in external:
         yield "eval_args", settings["TIME_FIELD"], ("inter",), ""
     # Files of additional_feat_suffix have columns too.
