@@ -221,3 +221,20 @@ def test_models_without_steps_need_no_number_of_epochs(shop: Shop) -> None:
     assert shop.call("split", "--no-valid") == 0
     result = quick_start.run("ItemKNN", "shop", config_dict=shop.less)
     assert result is not None and result.test_result is not None
+
+
+@pytest.mark.parametrize("ratios", ["1e308:1e308:1", "1e13:1:1", "nan:1:1", "inf:1:1", "8:-1:1", "8:1"])
+def test_shares_that_are_none(shop: Shop, ratios: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shop.call("split", f"--ratios={ratios}") == 2
+    assert "three numbers" in capsys.readouterr().err
+    assert not shop.frozen.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"interactions": ', b"[]", b"\xff\xfe"])
+def test_a_broken_split_is_replaced_when_asked(shop: Shop, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.frozen.write_bytes(content)
+    assert shop.call("split") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert shop.frozen.read_bytes() == content
+    assert shop.call("split", "--overwrite") == 0
+    assert shop.train_sha256

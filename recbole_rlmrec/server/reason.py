@@ -10,10 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 # Where servers put the sentence, the most telling first; "error" is most so where it is an object, and least as a text.
-_SENTENCES = ("message", "detail", "errors", "msg", "reason", "status_msg", "base_resp", "error_msg", "title", "error")
+_SENTENCES = (
+    "message",
+    "detail",
+    "errors",
+    "msg",
+    "reason",
+    "status_msg",
+    "base_resp",
+    "error_msg",
+    "error_description",
+    "title",
+    "error",
+)
 _CODES = ("code", "status", "type")
 _STATUSES = ("code", "status", "status_code", "http_status")
 _MAX_DEPTH = 6
+# It stops where another one begins: a page of beginnings without an end would be read once for each of them.
+_SCRIPT = re.compile(r"<(script|style)\b(?:[^<]|<(?!script|style|/\1>))*</\1>", re.IGNORECASE)
 _MAX_LISTED = 3
 _MAX_RAW = 20_000
 
@@ -153,8 +167,8 @@ def _text_of_page(page: str) -> str:
     """Return the words of a page of HTML."""
     if not re.search(r"<(?:!doctype|html|head|body|title|h1|p)\b", page, re.IGNORECASE):
         return page.strip()
-    bare = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.IGNORECASE | re.DOTALL)
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", bare)).split())
+    bare = _SCRIPT.sub(" ", page)
+    return " ".join(html.unescape(re.sub(r"<[^<>]*>", " ", bare)).split())
 
 
 def _innermost(body: Any) -> Mapping[str, Any]:

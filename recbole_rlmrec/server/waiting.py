@@ -14,9 +14,22 @@ MAX_WAIT = 60.0
 MAX_ASKED_WAIT = 300.0
 
 _RESETS = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens", "ratelimit-reset", "x-ratelimit-reset")
-_IN_SENTENCE = re.compile(r"(?:try again|retry|retry ?delay)\D{0,20}?(\d+(?:\.\d+)?) ?(ms|s|m)", re.IGNORECASE)
+_IN_SENTENCE = re.compile(
+    r"(?:try again|retry|retry ?delay)\D{0,20}?((?:\d{1,15}(?:\.\d{1,15})? ?[a-z]{1,20}[, ]{0,2}(?:and )?)+)",
+    re.IGNORECASE,
+)
+_PART_OF_SENTENCE = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# As sentences have them; a plural is looked up without its "s".
+_WORDS = {
+    **_SECONDS,
+    **dict.fromkeys(("msec", "millisecond"), 0.001),
+    **dict.fromkeys(("sec", "second"), 1.0),
+    **dict.fromkeys(("min", "minute"), 60.0),
+    **dict.fromkeys(("hr", "hour"), 3600.0),
+    "day": 86400.0,
+}
 # A number of seconds this large is a moment since 1970, and one yet larger that moment in milliseconds.
 _LEAST_MOMENT, _LEAST_MOMENT_IN_MS = 1e9, 1e12
 
@@ -48,8 +61,7 @@ def asked_wait(headers: Mapping[str, str], message: str) -> float | None:
         resets += [float(found[1]) for found in re.finditer(r"\b(?:t|reset)=(\d{1,9})\b", headers["ratelimit"])]
     if resets:
         return max(resets)
-    found = _IN_SENTENCE.search(message)
-    return float(found[1]) * _SECONDS[found[2].lower()] if found else None
+    return _in_sentence(message)
 
 
 def _number(text: str | None) -> float | None:
@@ -72,6 +84,17 @@ def _duration(text: str) -> float | None:
     if not pieces or _PIECE.sub("", text).strip():
         return None
     return sum(float(number) * _SECONDS[unit] for number, unit in pieces)
+
+
+def _in_sentence(message: str) -> float | None:
+    """Return the seconds of "try again in 1m30s" or "retry after 20 minutes", the first that can be understood."""
+    for found in _IN_SENTENCE.finditer(message):
+        parts = _PART_OF_SENTENCE.findall(found[1].lower())
+        units = [_WORDS.get(word, _WORDS.get(word.removesuffix("s"))) for _, word in parts]
+        known = [float(number) * unit for (number, _), unit in zip(parts, units) if unit is not None]
+        if known and len(known) == len(parts):
+            return sum(known)
+    return None
 
 
 def _until_date(text: str) -> float | None:

@@ -11,7 +11,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _RATIOS = (8, 1, 1)
+#: No dataset has more interactions; the sum of larger shares may be infinite.
+_LARGEST_SHARE = 10**12
 
 #: Usual names of a column with the time, in lower case.
 _TIME_NAMES = ("timestamp", "time", "date", "datetime", "unixtime", "unix_time", "unixreviewtime", "rating_time")
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole.utils import init_seed
 
     from recbole_rlmrec.data.dataset import RLMRecDataset, training_sha256_of
-    from recbole_rlmrec.data.frozen import CHOICES_AGAIN, SplitRecipe, frozen_name
+    from recbole_rlmrec.data.frozen import CHOICES_AGAIN, frozen_name
     from recbole_rlmrec.data.split import SPLIT_NAMES
 
     without = {name for name, left_out in (("valid", arguments.no_valid), ("test", arguments.no_test)) if left_out}
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     codes = dataset.draw_split([name for name in SPLIT_NAMES if name in without])
     path = Path(config.data_folders[0]) / frozen_name(arguments.dataset)
-    recorded = SplitRecipe.of_file(path) if path.is_file() else None
+    recorded = _recorded(path, overwrite=arguments.overwrite)
     has_codes = path.is_file() and dataset.is_drawn_as(path)
     source = dataset.recipe.source if dataset.recipe is not None else ""
     is_there = has_codes and (str(recorded) == dataset.split_origin or source == path.name)
@@ -103,6 +104,24 @@ def run(arguments: argparse.Namespace) -> int:
     if stale:
         print(f"Made from another split: {stale}. `{write_again}` writes again what is stale; {CHOICES_AGAIN}.")
     return 0
+
+
+def _recorded(path: Path, *, overwrite: bool) -> Any:
+    """Return how the frozen split was made; None where there is none, or one to replace that does not say it.
+
+    Raises:
+        DataError: the file is no split, and is not to be replaced.
+    """
+    from recbole_rlmrec.data.frozen import SplitRecipe
+
+    if not path.is_file():
+        return None
+    try:
+        return SplitRecipe.of_file(path)
+    except DataError as error:
+        if overwrite:
+            return None
+        raise DataError(f"{error} Or replace it by the split that this command makes: give --overwrite.") from error
 
 
 def _config(arguments: argparse.Namespace, asked: Any, without: set[str]) -> Any:
@@ -156,10 +175,10 @@ def _ratios(text: str | None, without: set[str]) -> list[float]:
         shares = [float(part) for part in text.split(":")]
     except ValueError:
         shares = []
-    if len(shares) != len(_RATIOS) or not all(math.isfinite(share) and share >= 0 for share in shares) or not shares[0]:
+    if len(shares) != len(_RATIOS) or not all(0 <= share <= _LARGEST_SHARE for share in shares) or not shares[0]:
         raise SettingError(
             f"--ratios={text}: expected the shares of training, validation and test as three numbers, the first above "
-            "0, such as 8:1:1."
+            f"0 and none above {_LARGEST_SHARE:,}, such as 8:1:1."
         )
     without.update(name for name, share in zip(("valid", "test"), shares[1:]) if not share)
     return [int(share) if share == int(share) else share for share in shares]

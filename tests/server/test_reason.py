@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ BODIES: dict[str, tuple[Any, str]] = {
     ),
     "minimax": ({"base_resp": {"status_code": 1004, "status_msg": "login fail"}}, "login fail"),
     "page": ("<!doctype html><style>p {}</style><body><p>502 Bad&nbsp;Gateway</body>", "502 Bad Gateway"),
+    "oauth": ({"error": "invalid_request", "error_description": "The token has expired."}, "The token has expired."),
     "plain": ("upstream connect error", "upstream connect error"),
     "unknown": ({"oops": 1}, '{"oops": 1}'),
     "nothing": ("", "no reason given"),
@@ -102,3 +104,10 @@ def test_a_deep_body_has_a_reason() -> None:
     for _ in range(500):
         nested = {"error": [nested]}
     assert len(read_reason(nested).message) > 0
+
+
+@pytest.mark.parametrize("start", ["<", "<script", "<style>", "<!--", "</script"])
+def test_the_work_on_a_page_is_linear(start: str) -> None:
+    begin = time.process_time()
+    read_reason("<html>" + start * 20_000)
+    assert time.process_time() - begin < 1

@@ -29,6 +29,12 @@ from recbole_rlmrec.server.waiting import asked_wait
         ({}, "Rate limit reached. Please try again in 1.2s.", 1.2),
         ({}, "retryDelay: 34s", 34.0),
         ({}, "Please try again in 20ms", 0.02),
+        ({}, "Please try again in 500 milliseconds.", 0.5),
+        ({}, "Please try again in 1m30s. Visit our site.", 90.0),
+        ({}, "Try again in 2 hours", 7200.0),
+        ({}, "Retry after 1 minute and 5 seconds", 65.0),
+        ({}, "Retry 3 times.", None),
+        ({}, "try again in " + "9" * 400 + "s", None),
         ({}, "No.", None),
     ],
 )
