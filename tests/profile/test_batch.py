@@ -107,6 +107,7 @@ def test_there_and_back(at: Desk) -> None:
             prompt.sha256,
             "train",
             prompt.interacted,
+            version=2,
         )
         for prompt in prompts
     }

@@ -109,6 +109,7 @@ def test_profiles_and_requests(desk: Make) -> None:
             prompt_sha256=prompt.sha256,
             train_sha256="train",
             interacted=prompt.interacted,
+            version=2,
         )
         for prompt in prompts
     }
