@@ -49,7 +49,7 @@ def test_each_step_before_the_first_epoch(world: World, monkeypatch: pytest.Monk
     for owner, name, step in (
         (preparation, "_create_samplers", lambda: preparation.data_preparation(config, dataset)),
         (config.model_class, "__init__", lambda: quick_start._built(config, dataset)),
-        (preparation, "RLMRecDataset", lambda: preparation.create_dataset(config)),
+        (preparation.RLMRecDataset, "__init__", lambda: preparation.create_dataset(config)),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, fail)

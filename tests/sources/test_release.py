@@ -237,7 +237,7 @@ def test_an_import_that_is_killed_while_it_replaces_is_refused_until_it_is_repea
 
 def test_output_that_is_a_file(run: Callable[..., ReleaseSummary], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="--output"):
+    with pytest.raises(DataError, match="--data_path"):
         run(output=tmp_path / "file")
 
 
