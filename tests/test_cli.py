@@ -265,7 +265,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"recbole-rlmrec {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["import-release"]])
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["prepare"]])
 def test_verb_is_required(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -306,7 +306,7 @@ def test_the_list_of_verbs_needs_none_of_what_they_work_with(tmp_path: Path) -> 
             check=True,
         )
         printed, _, modules = done.stdout.partition("modules: ")
-        assert "Turn RLMRec's released files into a dataset." in printed
+        assert "Turn RLMRec's released files into a dataset" in printed
         assert {"numpy", "torch", "pandas", "recbole"}.isdisjoint(modules.split())
         imported = [name.rpartition(".")[2] for name in modules.split() if name.startswith("recbole_rlmrec.verbs.")]
         assert sum(not name.startswith("_") for name in imported) == verbs
@@ -392,7 +392,7 @@ def test_import_release_takes_no_settings(release: Path, capsys: pytest.CaptureF
     ("name", "expected"),
     [
         ("LightGCN_RLMRecCon", "alignment_temperature = 0.2: a number above 0\n    Con: temperature"),
-        ("n_layers", "n_layers = 2 (SGL 3, XSimGCL 3): a whole number at least 1\n    propagation layers"),
+        ("n_layers", "n_layers = 2 (SGL 3, XSimGCL 3): a whole number in [1, 100]\n    propagation layers"),
         ("learning-rate", "learning_rate = 0.001"),
         ("topk", "topk = [5, 10, 20]: a setting of RecBole's"),
         ("NeuMF", "mlp_hidden_size = [128, 64]: a setting of RecBole's"),
