@@ -83,11 +83,13 @@ def refusal(model: str = "BPR", **settings: Any) -> str:
         ("eval_args", {"split": {"RS": [0.8, 0.2]}}, "three parts are needed"),
         ("eval_args", {"split": {"RS": [5, 1, 1, 1]}}, "three parts are needed"),
         ("eval_args", {"split": {"RS": [8, -1, 1]}}, "three numbers"),
+        ("eval_args", {"split": {"RS": [0, 0, 0]}}, "three numbers"),
+        ("eval_args", {"split": {"RS": [1e308, 1e308, 1]}}, "three numbers"),
         ("eval_args", {"split": {"LS": "test_only"}}, "expected valid_and_test"),
         ("eval_args", {"split": {"XS": [8, 1, 1]}}, "there is no 'XS' in it"),
         ("benchmark_filename", ["train", "test"], "three parts are needed"),
         ("benchmark_filename", ["a", "b", "c", "d"], "three parts are needed"),
-        ("benchmark_filename", "train", "three names"),
+        ("benchmark_filename", ["train"], "three names"),
         ("load_col", 5, "a mapping from kinds of files to columns"),
         ("load_col", ["user_id"], "a mapping from kinds of files to columns"),
         ("load_col", {"inter": "user_id"}, "inter='user_id': expected a list of names or *"),
@@ -152,7 +154,7 @@ def test_nan_is_no_number(name: str, value: Any) -> None:
         ("user_inter_num_interval", "[1,3);(5,inf)"),
         ("load_col", {"inter": "*"}),
         ("val_interval", {"user_id": ["1", "2"]}),
-        ("metrics", "Recall"),
+        ("metrics", ["Recall"]),
     ],
 )
 def test_values_that_pass(name: str, value: Any) -> None:
