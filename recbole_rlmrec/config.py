@@ -392,7 +392,8 @@ class RLMRecConfig(Config):
         """
         if "gpu_id" not in self.external_config_dict or not given:
             return given
-        asked, visible = str(self.final_config_dict["gpu_id"]), given.split(",")
+        gpu_id = self.final_config_dict["gpu_id"]
+        asked, visible = "" if gpu_id is None else str(gpu_id), given.split(",")
         ids = [each for each in asked.strip("[]()").replace(" ", "").split(",") if each]
         if all(each.isdigit() and int(each) < len(visible) for each in ids):
             return ",".join(visible[int(each)] for each in ids)

@@ -1104,6 +1104,7 @@ def test_use_gpu_false_is_the_cpu(configure: Configure, monkeypatch: pytest.Monk
         ("2,3", 1, "3"),
         ("2,3", "1,0", "3,2"),
         ("2,3", "3", "3"),
+        ("2,3", "", ""),
         ("GPU-ab,GPU-cd", 1, "GPU-cd"),
         ("", None, ""),
         ("", 0, ""),

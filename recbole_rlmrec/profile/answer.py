@@ -15,6 +15,7 @@ from typing import Any
 from recbole_rlmrec.profile.answer_text import FoundObject, NothingButThinkingError, objects_of_answer
 from recbole_rlmrec.profile.prompt import is_of_instruction
 from recbole_rlmrec.server.fields import token_count
+from recbole_rlmrec.server.reason import read_reason
 from recbole_rlmrec.wording import printable, without_control_characters
 
 #: The keys of the paper's prompts.
@@ -102,6 +103,8 @@ def read_completion(body: Any) -> Completion:
     Raises:
         InvalidAnswerError: it is none, such as a proxy's page.
     """
+    if isinstance(body, str) and body.strip():
+        raise InvalidAnswerError(f"the server's answer is no JSON: {_short(read_reason(body).message)}")
     choices = _mapping(body).get("choices")
     if not isinstance(choices, list) or not choices:
         raise InvalidAnswerError("the server's answer has no choices")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
 import signal
@@ -632,6 +633,8 @@ class _Run:
                 if isinstance(error, APIStatusError) and self._dialect.adapts(body, error):
                     continue
                 raise self._failure_of(error, attempt) from None  # its text may hold the key
+            except json.JSONDecodeError as error:
+                answer = error.doc  # what it says is shown
             except (ValueError, RecursionError):
                 raise InvalidAnswerError("the server's answer is no JSON") from None
             self._was_reached = True

@@ -19,6 +19,7 @@ from recbole_rlmrec.recbole_settings.kinds import (
     ListOf,
     MappingOf,
     Nothing,
+    Shares,
     Text,
     Word,
     flaw,
@@ -62,7 +63,10 @@ _DROPOUT = Range(0, 1, includes_high=False)
 _WIDTHS = ListOf(COUNT, "a list of whole numbers at least 1", may_be_empty=True)
 _OF_FILES = MappingOf("a mapping from kinds of files to columns", {}, values=Either(_NAMES, Choice(("*",)), Nothing()))
 _MODE = Text("full, labeled, uniN or popN, such as uni100", r"full|labeled|(uni|pop)[1-9]\d{0,8}")
-_RATIOS = ListOf(Range(0), "three numbers (three parts are needed: training, validation and test)", length=3)
+# The sum of shares beyond any number of interactions may be infinite.
+_RATIOS = Shares(
+    Range(0, 1e12), "three numbers from 0 on (three parts are needed: training, validation and test)", length=3
+)
 _LEAVE_ONE = Choice(("valid_and_test",))
 #: RecBole 1.2.1 has a third way, of which RecBole 1.2.0 says itself that it does not know it.
 _SPLIT = MappingOf(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from recbole_rlmrec.settings import AutoOr, Choice, OfType, Range
 
@@ -134,6 +134,14 @@ class ListOf:
 
     def __str__(self) -> str:
         return self.label
+
+
+@dataclass(frozen=True)
+class Shares(ListOf):
+    """Shares of a whole, which is not zero."""
+
+    def __contains__(self, value: object) -> bool:
+        return super().__contains__(value) and sum(cast(Sequence[float], value)) > 0
 
 
 @dataclass(frozen=True)

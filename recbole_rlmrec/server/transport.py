@@ -46,6 +46,8 @@ _MIN_FILE_RATE = 10_000
 _LOADING_PAUSE = 5.0
 
 _FILES = re.compile(r"/files(?:/[^/]+/content)?$")
+# MiniMax sends "choices": null beside its reason.
+_HAS_RESULTS = re.compile(rb'"(?:choices|data)"\s{0,20}:\s{0,20}\[\s{0,20}[^\]\s]')
 _CONTENT = re.compile(r"/files/[^/]+/content$")
 _LOADING = re.compile(r"\bloading\b|\bwarming up\b|\bstill starting\b|\bnot (?:yet )?(?:ready|loaded)\b", re.IGNORECASE)
 # Of an answer's headers: others are nobody's business, and may hold anything.
@@ -159,7 +161,7 @@ class BoundedTransport:
         content = b"".join(pieces)
         if status >= 400:
             return self._error(status, headers, read_reason(_parsed(content)))
-        if b'"error"' in content or (b'"choices"' not in content and b'"data"' not in content):
+        if b'"error"' in content or not _HAS_RESULTS.search(content):
             within = error_within(_parsed(content))
             if within is not None:
                 return self._error(within[0], headers, within[1])

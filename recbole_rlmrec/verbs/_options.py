@@ -178,14 +178,17 @@ def _is_flag(name: str) -> bool:
 def _may_be_nothing(name: str) -> bool:
     """Return whether a setting can be given without a value, as ``--split_field=``; so may one that is not known.
 
-    >>> _may_be_nothing("split_field"), _may_be_nothing("load_col"), _may_be_nothing("epochs")
-    (True, True, False)
+    >>> [_may_be_nothing(name) for name in ("split_field", "load_col", "gpu_id", "epochs")]
+    [True, True, True, False]
     """
     from recbole_rlmrec.config import values_in_files
+    from recbole_rlmrec.recbole_settings.declared import RECBOLE_SETTINGS
     from recbole_rlmrec.settings import SETTINGS
 
     if name in SETTINGS:
         return None in SETTINGS[name].allowed
+    if name in RECBOLE_SETTINGS and None in RECBOLE_SETTINGS[name].kind:
+        return True
     values = values_in_files(name)
     return not values or any(value is None or isinstance(value, dict) for value in values)
 

@@ -235,9 +235,8 @@ def test_an_invalid_answer_is_mended_once(desk: Make, reply: Reply, problem: str
 def test_no_json_at_all(desk: Make) -> None:
     at = desk({"no_json": 1.0})
     at.write(make_prompts(1))
-    assert at.errors() == {
-        "i0": "no valid answer: the server's answer has no choices; then the server's answer has no choices"
-    }
+    reason = "the server's answer is no JSON: A proxy is tired."
+    assert at.errors() == {"i0": f"no valid answer: {reason}; then {reason}"}
     assert len(at.server.requests) == 2
 
 

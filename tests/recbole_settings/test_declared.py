@@ -83,6 +83,8 @@ def refusal(model: str = "BPR", **settings: Any) -> str:
         ("eval_args", {"split": {"RS": [0.8, 0.2]}}, "three parts are needed"),
         ("eval_args", {"split": {"RS": [5, 1, 1, 1]}}, "three parts are needed"),
         ("eval_args", {"split": {"RS": [8, -1, 1]}}, "three numbers"),
+        ("eval_args", {"split": {"RS": [0, 0, 0]}}, "three numbers"),
+        ("eval_args", {"split": {"RS": [1e308, 1e308, 1]}}, "three numbers"),
         ("eval_args", {"split": {"LS": "test_only"}}, "expected valid_and_test"),
         ("eval_args", {"split": {"XS": [8, 1, 1]}}, "there is no 'XS' in it"),
         ("benchmark_filename", ["train", "test"], "three parts are needed"),

@@ -228,3 +228,14 @@ def test_a_client_that_is_closed_asks_nothing_more() -> None:
         assert client.post("/chat/completions", cast_to=object, body=BODY) == GOOD
         client.close()
         client.close()
+
+
+@BOTH
+@pytest.mark.parametrize("choices", [None, []])
+def test_a_reason_beside_empty_choices_is_shown(ask: Ask, choices: Any) -> None:
+    body = {"choices": choices, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}
+    with (
+        RawServer(lambda handler, *_: handler.answer(body)) as server,
+        pytest.raises(ServiceError, match="insufficient balance"),
+    ):
+        ask(Server(server.base_url))

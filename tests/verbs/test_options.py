@@ -52,6 +52,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
         ("--tune --max-evals 3", "--tune --max_evals=3"),
         ("--tune mine.hyper", "--tune=mine.hyper"),
         ("extra --epochs 5", "extra --epochs=5"),
+        ("--gpu_id= --load_col=", "--gpu_id= --load_col="),
         ("-seed=3", "-seed=3"),
         ("-- --epochs 5", "-- --epochs 5"),
         ("--of_another_package 5", "--of_another_package=5"),
