@@ -55,6 +55,7 @@ PRIVATE = {
         "_load_feat": "(self, filepath, source)",
         "_load_inter_feat": "(self, token, dataset_path)",
         "_preloaded_weight": ATTRIBUTE,
+        "_reset_index": "(self)",
     },
     "recbole.evaluator.collector.DataStruct": {
         "_data_dict": ATTRIBUTE,
@@ -66,7 +67,9 @@ PRIVATE = {
     "recbole.trainer.trainer.Trainer": {
         "_add_train_loss_to_tensorboard": "(self, epoch_idx, losses, tag='Loss/Train')",
         "_build_optimizer": "(self, **kwargs)",
+        "_full_sort_batch_eval": "(self, batched_data)",
         "_generate_train_loss_output": "(self, epoch_idx, s_time, e_time, losses)",
+        "_neg_sample_batch_eval": "(self, batched_data)",
         "_save_checkpoint": "(self, epoch, verbose=True, **kwargs)",
         "_train_epoch": "(self, train_data, epoch_idx, loss_func=None, show_progress=False)",
         "_valid_epoch": "(self, valid_data, show_progress=False)",

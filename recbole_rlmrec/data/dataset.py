@@ -521,10 +521,17 @@ def reading(config: Any) -> Iterator[None]:
     except RLMRecError:
         raise
     except (ValueError, KeyError) as error:
+        expected = (
+            "Expected UTF-8 files with a typed header such as 'user_id:token<TAB>item_id:token' and at least one row."
+        )
+        if "empty" in str(error):  # RecBole says so of what its filters leave, and nothing of the filters
+            expected = (
+                "Nothing is left of it after user_inter_num_interval, item_inter_num_interval, val_interval and the "
+                "other filters that are set. Set them lower, or leave them out."
+            )
         raise DataError(
             f"RecBole cannot read the dataset '{config['dataset']}' in '{config['data_path']}': "
-            f"{config.explained(error)} Expected UTF-8 files with a typed header such as "
-            "'user_id:token<TAB>item_id:token' and at least one row."
+            f"{config.explained(error)} {expected}"
         ) from error
 
 

@@ -879,3 +879,9 @@ def test_a_number_that_is_none_is_an_error_either_way(tmp_path: Path) -> None:
     for kept in ((), ("rating",)):
         with pytest.raises(DataError, match=r"odd.inter', line 2: the column 'rating' is 'five', expected a number"):
             RLMRecDataset(config, kept)
+
+
+def test_filters_that_leave_nothing_are_named(tmp_path: Path) -> None:
+    write_inter(tmp_path, "few", [f"u{number % 5}\ti{number}" for number in range(20)])
+    message = refused(tmp_path, "few", user_inter_num_interval="[1000,inf)")
+    assert "Nothing is left of it after user_inter_num_interval" in message and "Set them lower" in message
