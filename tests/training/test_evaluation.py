@@ -23,7 +23,7 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.data.sampler import PairSampler
-from recbole_rlmrec.errors import TrainingError
+from recbole_rlmrec.errors import CheckpointError, TrainingError
 from recbole_rlmrec.ops.distributed import Shard
 from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.training import evaluation as module
@@ -361,10 +361,11 @@ def test_a_training_whose_scores_become_infinite_says_after_which_epoch(world: W
         train(world, "LightGCN", learning_rate=1e30, train_batch_size=10_000)
 
 
-def test_a_checkpoint_of_nan_says_which(world: World) -> None:
+def test_a_checkpoint_of_huge_weights_says_which(world: World) -> None:
     checkpoint = train(world, "BPR").checkpoint
     stored = load_checkpoint(checkpoint)
-    stored["state_dict"]["user_embedding.weight"].fill_(float("nan"))
+    for name in ("user_embedding.weight", "item_embedding.weight"):
+        stored["state_dict"][name].fill_(1e30)
     torch.save(stored, checkpoint)
     config, model, _, _, valid_data, test_data = load_model(checkpoint)
     trainer = trainer_class(config)(config, model)
@@ -376,6 +377,15 @@ def test_a_checkpoint_of_nan_says_which(world: World) -> None:
                 trainer.evaluate(data, model_file=checkpoint)
     finally:
         trainer.tensorboard.close()
+
+
+def test_a_checkpoint_of_nan_is_refused(world: World) -> None:
+    checkpoint = train(world, "BPR").checkpoint
+    stored = load_checkpoint(checkpoint)
+    stored["state_dict"]["user_embedding.weight"].fill_(float("nan"))
+    torch.save(stored, checkpoint)
+    with pytest.raises(CheckpointError, match=r"'user_embedding.weight' has .* values that are no finite numbers"):
+        load_model(checkpoint)
 
 
 def test_a_metric_that_needs_the_number_of_items(world: World) -> None:
