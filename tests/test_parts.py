@@ -18,7 +18,7 @@ from recbole_rlmrec.errors import ContractError, SettingError
 from recbole_rlmrec.extension import register
 from recbole_rlmrec.parts import Registry, failures_named
 from recbole_rlmrec.profile.writer import WRITERS, RuleWriter, Writer
-from recbole_rlmrec.settings import SETTINGS, Range, Settings, completed, setting
+from recbole_rlmrec.settings import SETTINGS, Range, Settings, completed, declare, setting
 from recbole_rlmrec.sources.raw_dump import AMAZON, SOURCES
 from recbole_rlmrec.verbs import VERBS
 
@@ -207,6 +207,7 @@ def test_a_setting_without_default_is_asked_for() -> None:
     class AskedSettings(Settings):
         even_asked: int = setting(MISSING, Range(1), "even: must be given", example="3")
 
+    declare(AskedSettings)
     with pytest.raises(SettingError, match=r"needs the setting 'even_asked', .* give --even_asked="):
         completed(AskedSettings, {"even_asked": None})
     assert completed(AskedSettings, {"even_asked": 4}).even_asked == 4

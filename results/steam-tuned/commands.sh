@@ -13,7 +13,7 @@ part=${1:-}
 [ $# -eq 0 ] || shift
 here=results/steam-tuned
 common="--dataset=steam-text --show_progress=False $*"
-fixed="--defaults=published --eval_protocol=paper --tuned=False --train_batch_size=4096 --epochs=3000 --seed=2023"
+fixed="--defaults=published --eval_protocol=paper --tuned=False --train_batch_size=4096 --epochs=3000 --seed=2023 --leakage=warn"
 backbones="LightGCN SGL SimGCL GCCF DCCF AutoCF"
 
 # Model, settings files, further settings, space.

@@ -17,7 +17,7 @@ import torch
 from conftest import World
 from trainings import all_scores, train
 
-from recbole_rlmrec.errors import CheckpointError, MachineError, SettingError
+from recbole_rlmrec.errors import CheckpointError, FolderError, MachineError
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.training.checkpoint import load_checkpoint, write_checkpoint
@@ -247,7 +247,7 @@ def test_a_full_disk_ends_a_training_with_its_result_up_to_then(
 def test_a_folder_of_checkpoints_that_cannot_be_written_is_found_before_training(world: World) -> None:
     Path("file").write_text("")
     for folder in ("file", "/proc/none"):
-        with pytest.raises(SettingError, match=f"checkpoint_dir='{folder}' cannot be written"):
+        with pytest.raises(FolderError, match=f"The folder '{folder}' cannot be written to .*--checkpoint_dir=FOLDER"):
             train(world, "LightGCN", checkpoint_dir=folder)
 
 
