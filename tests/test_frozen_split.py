@@ -189,8 +189,9 @@ from recbole_rlmrec.errors import SettingError
 settings = json.loads(sys.argv.pop())
 recbole_rlmrec.register_with_recbole()
 assert run_recbole("LightGCN_RLMRecCon", "shop", config_dict=settings)["test_result"]
+other = {**settings, "eval_args": {"split": {"LS": "valid_and_test"}}}
 try:
-    run_recbole("LightGCN_RLMRecCon", "shop", config_dict={**settings, "eval_args": {"split": {"LS": "valid_and_test"}}})
+    run_recbole("LightGCN_RLMRecCon", "shop", config_dict=other)
 except SettingError as error:
     print(error)
 """
