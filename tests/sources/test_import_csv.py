@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.split import SPLIT_NAMES, read_split
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.sources import table_rows
 from recbole_rlmrec.sources.import_csv import Tables, import_csv, preview
 from recbole_rlmrec.sources.prepare import Choice
 from recbole_rlmrec.text.files import read_items
@@ -206,6 +208,33 @@ def test_bad_tables(tmp_path: Path, change: Callable[[str], str], options: dict[
     with pytest.raises((DataError, SettingError), match=expected):
         import_csv(tables, "shop", tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_tables_are_regular_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(DataError, match="is no file, expected a table"):
+            import_csv(Tables(path, "customer", "sku"), "shop", tmp_path / "data")
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8"])
+def test_lines_without_end_are_not_read_to_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str | None
+) -> None:
+    monkeypatch.setattr(table_rows, "_LONGEST_LINE", 1000)
+    (tmp_path / "orders.csv.gz").write_bytes(gzip.compress(b"customer,sku\nc1,s1\n" + b"c" * 10**6))
+    tables = Tables(tmp_path / "orders.csv.gz", "customer", "sku", encoding=encoding)
+    with pytest.raises(DataError, match=r"line 3.* longer than 1,000 (bytes|characters)"):
+        import_csv(tables, "shop", tmp_path / "data")
+
+
+@pytest.mark.parametrize("n_bytes", [10**8, -20])
+def test_gzipped_tables_are_whole_and_no_bombs(tmp_path: Path, n_bytes: int) -> None:
+    content = gzip.compress(b"customer,sku\n" + b"c1,s1\n" * max(n_bytes // 6, 1000), compresslevel=9)
+    (tmp_path / "orders.csv.gz").write_bytes(content if n_bytes > 0 else content[:n_bytes])
+    expected = "holds more than" if n_bytes > 0 else "is a damaged gzip file"
+    with pytest.raises(DataError, match=expected):
+        import_csv(Tables(tmp_path / "orders.csv.gz", "customer", "sku"), "shop", tmp_path / "data")
 
 
 def test_mixed_encodings(tmp_path: Path) -> None:
