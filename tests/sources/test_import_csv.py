@@ -164,6 +164,27 @@ def test_split_leave_one_out(tmp_path: Path, plain: tuple[Path, Path]) -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("split", "options"),
+    [
+        ("time", ["--by-time", "--ratios=8:1:1"]),
+        ("time", ["--by-time", "--ratios=7:2:1"]),
+        ("leave-one-out", ["--leave-one-out"]),
+    ],
+)
+@pytest.mark.parametrize("n_rows", [5, 29])
+def test_a_split_by_time_is_the_one_that_the_verb_makes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, options: list[str], n_rows: int
+) -> None:
+    # Some times are equal, and their rows are in no order.
+    rows = [{"customer": f"c{n % 2}", "sku": f"s{7 * n % n_rows}", "when": 10 + 3 * n % 8} for n in range(n_rows)]
+    shares = tuple(map(float, options[-1].split("=")[1].split(":"))) if split == "time" else (8, 1, 1)
+    tables = Tables(write_csv(tmp_path / "orders.csv", rows), "customer", "sku", time="when")
+    import_csv(tables, "shop", tmp_path, Choice(k_core=1, split=split, shares=shares))
+    assert main(["split", "--dataset=shop", f"--data_path={tmp_path}", *options]) == 0
+    assert "already in" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("unit", [1, 1_000, 1_000_000])
 def test_times_as_numbers(tmp_path: Path, unit: int) -> None:
     rows = [{**row, "when": (1_700_000_000 + n) * unit} for n, row in enumerate(order_rows())]
