@@ -191,8 +191,8 @@ def write_again(config: Any, metadata: Mapping[str, Any], without: Sequence[str]
 
 
 def described(path: Path, recipe: SplitRecipe | None) -> str:
-    """Return a split file's name with how it was made."""
-    return f"{path.name} ({recipe if recipe is not None else 'it does not say how it was made'})"
+    """Return a split file's name, with how it was made where it says so."""
+    return path.name if recipe is None else f"{path.name} ({recipe})"
 
 
 def other_wish(config: Any, path: Path, recipe: SplitRecipe | None) -> str:

@@ -366,7 +366,7 @@ def test_the_embedded_split_is_frozen_and_the_remedy_makes_another(
     monkeypatch.chdir(tmp_path)
     other = {"eval_args": {"split": {"LS": "valid_and_test"}}, "data_path": str(tmp_path)}
     config = RLMRecConfig("BPR", "ml-100k", config_dict=other)
-    with pytest.raises(SettingError, match=r"ml-100k\.split\.json \(it does not say how it was made\)") as error:
+    with pytest.raises(SettingError, match=r"the frozen one, ml-100k\.split\.json, which") as error:
         create_dataset(config)
     assert typed(str(error.value)) == 0
     assert [len(part) for part in create_dataset(config).build()] == [100_000 - 2 * 943, 943, 943]
