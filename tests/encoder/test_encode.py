@@ -525,6 +525,34 @@ def test_stopped_run_that_takes_over_goes_on(folder: Path, tmp_path: Path, fails
     assert output_bytes(folder) == output_bytes(clean)
 
 
+class Points(Alone):
+    """A vector of sines for each number; of zeros for multiples of 7."""
+
+    block_size = 400
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        super().encode(texts)
+        numbers = np.array([int(text) for text in texts])[:, None]
+        return np.sin(np.arange(1, 6) * numbers) * (numbers % 7 > 0)
+
+
+@pytest.mark.parametrize("float16", [False, True])
+def test_rows_of_an_unfinished_table_are_taken_as_they_are(tmp_path: Path, float16: bool) -> None:
+    """None is rounded once more, and what is left out for its zeros moves no other row."""
+    numbers = range(1, 801)
+    texts: dict[Side, dict[str, str]] = {"user": {f"u{number}": str(number) for number in numbers}, "item": {"i": "1"}}
+    options: dict[str, Any] = {"float16": float16, "progress": False}
+    with pytest.raises(ServiceError):
+        encode_texts(tmp_path / "a", NAME, texts, Points(fails_at=2), **options)
+    texts["user"]["u1"] = "10000"
+    encoder = Points()
+    summary = encode_texts(tmp_path / "a", NAME, texts, encoder, **options)
+    assert (summary.taken, encoder.asked) == (400, ["10000", *map(str, range(401, 801))])  # the item is a user's text
+    encode_texts(tmp_path / "b", NAME, texts, Points(), **options)
+    assert output_bytes(tmp_path / "a") == output_bytes(tmp_path / "b")
+    assert leftovers(tmp_path / "a") == RECORDS
+
+
 def other_row(folder: Path) -> int:
     path = folder / f"{NAME}.useremb.npy"
     vectors = np.load(path)
