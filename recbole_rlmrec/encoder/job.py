@@ -125,6 +125,7 @@ class Job:
         tables = (self.target(side, suffix).name for side in SIDES for suffix in (".npy", ".tokens"))
         self.files = FileSet(folder, dataset, "build-semantics", (*tables, self.metadata_path.name))
         self._kept: dict[Side, KeptRows] = {}
+        self._dtype_name: Dtype = "float16" if dtype == np.float16 else "float32"
         # The forms of kept vectors from which this job's follow, that of the encoder first.
         forms = (RAW, *(Form(description["normalized"], name) for name in ("float32", dtype.name)))
         self._forms = list(dict.fromkeys(forms))
@@ -281,7 +282,10 @@ class Job:
         """Read how far this job is; None if it is not begun, or another one is."""
         state = self._read_any_state()
         n_texts = {side: len(self.sides[side].texts) for side in SIDES}
-        return state if state is not None and state.job == self.sha256 and state.fits(n_texts) else None
+        if state is None or state.job != self.sha256 or not state.fits(n_texts):
+            return None
+        state.encoder, state.dtype = self.encoder.name, self._dtype_name  # a version before did not write them
+        return state
 
     def _read_any_state(self) -> State | None:
         """Read how far this job or another one is."""
@@ -357,8 +361,7 @@ class Job:
                 for side in SIDES:
                     keys = (text_key(text, form) for text in self.sides[side].texts)
                     write_keys(self.part(side, ".keys"), self.sha256, keys)
-        dtype: Dtype = "float16" if self.dtype == np.float16 else "float32"
-        return State(self.sha256, encoder=self.encoder.name, dtype=dtype)
+        return State(self.sha256, encoder=self.encoder.name, dtype=self._dtype_name)
 
     def _keep_unfinished(self, state: State) -> int:
         """Keep the rows of another job's unfinished tables, and return their number; 0 if it is not known whose."""
@@ -423,15 +426,10 @@ class Job:
         rows = {place: vector for place, (_, vector) in known.items()}
         if new:
             encoded = self._encode(side, new_tokens, new_texts)
-            width = encoded.shape[1] if encoded.ndim == 2 else 0
-            if not width or width != (dimension or width) or len(encoded) != len(new):
-                raise ServiceError(
-                    f"{self.encoder.name} returned an array of the shape {encoded.shape} for {len(new)} {side} texts; "
-                    f"expected ({len(new)}, {dimension or 'D'}), with as many values in each vector as before. Is it "
-                    "still the same model? If not, move the embeddings that are there away."
-                )
+            width = self._width(encoded, len(new), side, dimension)
             if any(len(vector) != width for vector in rows.values()):  # another model under the same name
-                self._keep(dict(zip(new_texts, encoded)))  # those of the former length are dropped
+                self._vector_cache().clear()
+                self._keep(dict(zip(new_texts, encoded)))
                 return self._vectors(side, tokens, texts, dimension)
             rows.update(zip(new, encoded))
         is_normalized = np.array([place in known and known[place][0].normalized for place in range(len(texts))])
@@ -442,6 +440,18 @@ class Job:
             raise
         self._taken += len(known)
         return stored
+
+    def _width(self, encoded: np.ndarray, n_texts: int, side: Side, dimension: int | None) -> int:
+        """Return the length of the vectors that the encoder made of some texts, or raise unless it is as before."""
+        width = encoded.shape[1] if encoded.ndim == 2 else 0
+        if not width or width != (dimension or width) or len(encoded) != n_texts:
+            raise ServiceError(
+                f"{self.encoder.name} returned an array of the shape {encoded.shape} for {n_texts} {side} texts; "
+                f"expected ({n_texts}, {dimension or 'D'}), with as many values in each vector as before. Is it still "
+                "the same model? If not, move the embeddings that are there away, and remove the hidden files "
+                f"'.{self.dataset}.encode.*' in {self.folder}, which hold what a stopped run left."
+            )
+        return width
 
     def _known(self, texts: Sequence[str], dimension: int | None) -> dict[int, tuple[Form, np.ndarray]]:
         """Return place -> form and vector, float32 ``[D]``, of the texts whose vectors are kept."""

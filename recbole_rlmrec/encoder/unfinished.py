@@ -88,11 +88,12 @@ def read_keys(path: Path, job_sha256: str) -> list[bytes]:
     """Return the keys of a side's texts; none where the file is missing, not whole, or of another job."""
     try:
         with open_regular(path) as file:
-            content = file.read()
+            if file.readline(len(job_sha256) + 1) != f"{job_sha256}\n".encode():
+                return []
+            keys = file.read()
     except OSError:
         return []
-    job, _, keys = content.partition(b"\n")
-    return split_keys(keys) if job == job_sha256.encode() and not len(keys) % KEY_BYTES else []
+    return split_keys(keys) if not len(keys) % KEY_BYTES else []
 
 
 def read_rows(
