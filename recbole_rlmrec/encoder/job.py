@@ -355,7 +355,8 @@ class Job:
                     f"{self.folder} holds an unfinished table of other texts or of another encoder: {what}, and "
                     "encoding starts from the first text."
                 )
-            self.state_path.unlink(missing_ok=True)  # before other rows and keys stand where it says that its own are
+            # Before rows and keys of this job stand where the progress file says that another job's do.
+            self.state_path.unlink(missing_ok=True)
             if not self.encoder.learns_from_texts:  # else the same text has another vector among other texts
                 form = Form(self.description["normalized"], self.dtype.name)
                 for side in SIDES:
