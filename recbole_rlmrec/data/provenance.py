@@ -33,7 +33,7 @@ def command() -> str:
 
 
 def embeddings_used(training: Any, hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Say which semantic embeddings a model read, so that the runs of two encoders can be told apart.
+    """Say which semantic embeddings a model read, so that the runs of two encoders can be distinguished.
 
     Args:
         training: the dataset of the training data loader, which has read them.

@@ -5,7 +5,8 @@ are done and of which job: the texts, the encoder, the type and the normalisatio
 they take their names, and ``<dataset>.semantic.json``, which says how they were made, comes last. A run that was killed
 at any point gives the same bytes, once it is run again, as one that was not.
 
-Of a block that fails, what the encoder had is kept apart (``kept.py``) until the job is done.
+What the encoder had of a block that fails, and the rows of an unfinished table of other texts, are kept apart until a
+job is done (``vector_cache.py``), and taken where the texts are the same.
 
 A text that is blank, or whose vector is all zero, gets no row: its id is a hole, without an embedding.
 
@@ -21,14 +22,15 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -38,20 +40,18 @@ from recbole_rlmrec.data.embedding_files import read_metadata
 from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
-from recbole_rlmrec.encoder.kept import KeptVectors
 from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text_digest
+from recbole_rlmrec.encoder.unfinished import HEADER_BYTES, Dtype, State, read_keys, read_rows, write_keys
+from recbole_rlmrec.encoder.vector_cache import RAW, Form, VectorCache, text_key
 from recbole_rlmrec.errors import DataError, RLMRecError, ServiceError
 from recbole_rlmrec.files import atomic_path, open_no_link, sync, try_lock
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.reading.documents import Format
-from recbole_rlmrec.reading.shape import AtLeast, Count
 from recbole_rlmrec.sides import SIDES, Side
 
 _logger = logging.getLogger(__name__)
 
-# NumPy pads the header of a table of any size that can be to this length.
-_HEADER_BYTES = 128
 _PROGRESS = Format("record of an encoding", "Remove it.", largest=2**30)
 # A block holds at most so many times the encoder's texts, however many of its vectors are taken over.
 _MOST_TAKEN = 16
@@ -81,41 +81,6 @@ class SideTexts:
         # A stand-in for the vectors that takes no memory: only the tokens are of interest.
         SemanticEmbedding(tokens, np.broadcast_to(np.float32(1), (len(kept), 1)), f"the {side} texts", side).check()
         return cls(side, list(kept), list(kept.values()), tuple(token for token in table if token not in kept))
-
-
-@dataclass
-class State:
-    """How far a job is; what the progress file holds.
-
-    Attributes:
-        job: hash of what is encoded and how.
-        dimension: length of a vector, None before the first.
-        done: texts of each side that are encoded.
-        zero: positions of those with an all-zero vector, which have no row.
-        replacing: whether both sides are whole, so that they may take the files' names.
-    """
-
-    job: str
-    dimension: Annotated[int, AtLeast(1)] | None = None
-    done: dict[Side, Count] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
-    zero: dict[Side, list[Count]] = field(default_factory=lambda: {side: [] for side in SIDES})
-    replacing: bool = False
-
-    def n_rows(self, side: Side) -> int:
-        """Rows of the side that are written."""
-        return self.done[side] - len(self.zero[side])
-
-    def fits(self, sides: Mapping[Side, SideTexts]) -> bool:
-        """Whether a job of these texts can be so far."""
-        if set(self.done) != set(SIDES) or set(self.zero) != set(SIDES):
-            return False
-        return all(
-            self.done[side] <= len(sides[side].texts)
-            and self.zero[side] == sorted(set(self.zero[side]))
-            and all(position < self.done[side] for position in self.zero[side][-1:])
-            and (self.dimension is not None or not self.done[side])
-            for side in SIDES
-        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +124,11 @@ class Job:
         tables = (self.target(side, suffix).name for side in SIDES for suffix in (".npy", ".tokens"))
         self.files = FileSet(folder, dataset, "build-semantics", (*tables, self.metadata_path.name))
         self._kept: dict[Side, KeptRows] = {}
-        self._of_failed_blocks: KeptVectors | None = None
+        self._dtype_name: Dtype = "float16" if dtype == np.float16 else "float32"
+        # The forms of kept vectors from which this job's follow, that of the encoder first.
+        forms = (RAW, *(Form(description["normalized"], name) for name in ("float32", dtype.name)))
+        self._forms = list(dict.fromkeys(forms))
+        self._cache: VectorCache | None = None
         self._resumed, self._taken, self._encoded, self._seconds = 0, 0, 0, 0.0
 
     def part(self, side: Side, suffix: str) -> Path:
@@ -310,11 +279,19 @@ class Job:
 
     def read_state(self) -> State | None:
         """Read how far this job is; None if it is not begun, or another one is."""
+        state = self._read_any_state()
+        n_texts = {side: len(self.sides[side].texts) for side in SIDES}
+        if state is None or state.job != self.sha256 or not state.fits(n_texts):
+            return None
+        state.encoder, state.dtype = self.encoder.name, self._dtype_name  # a version before did not write them
+        return state
+
+    def _read_any_state(self) -> State | None:
+        """Read how far this job or another one is."""
         try:
-            state = _PROGRESS.read(self.state_path, State)
+            return _PROGRESS.read(self.state_path, State)
         except DataError:
             return None
-        return state if state.job == self.sha256 and state.fits(self.sides) else None
 
     def save_state(self, state: State) -> None:
         """Write how far this job is."""
@@ -356,24 +333,47 @@ class Job:
     def _resume(self, parts: Mapping[Side, FileIO]) -> State:
         """Return how far the job is, and cut off what a killed run wrote beyond; start afresh if that is not there."""
         state = self.read_state()
-        if state is not None and any(_size(parts[side]) < self._bytes(side, state) for side in SIDES):
-            state = None
-        if state is None:
-            if any(_size(part) for part in parts.values()):
-                _logger.warning(
-                    f"{self.folder} holds an unfinished table of other texts or of another encoder: it is dropped, and "
-                    "encoding starts from the first text."
-                )
-            state = State(self.sha256)
+        if state is None or not self._holds_rows_of(state):
+            state = self._start_afresh()
         for side in SIDES:
-            parts[side].truncate(self._bytes(side, state))
+            parts[side].truncate(state.table_bytes(side))
         return state
 
-    def _bytes(self, side: Side, state: State) -> int:
-        """Size of the side's rows and the room for their header."""
-        if state.dimension is None:
+    def _holds_rows_of(self, state: State) -> bool:
+        """Whether the unfinished tables have the rows that a progress file speaks of."""
+        return all(self.part(side, ".npy").stat().st_size >= state.table_bytes(side) for side in SIDES)
+
+    def _start_afresh(self) -> State:
+        """Keep what unfinished tables of another job hold, and return the state of this job without any row."""
+        earlier = self._read_any_state()
+        with self._written(sum(earlier.done.values()) if earlier else 0):
+            n_kept = self._keep_unfinished(earlier) if earlier else 0
+            if any(self.part(side, ".npy").stat().st_size for side in SIDES):
+                what = f"its {n_kept:,} vectors are kept for texts that are the same" if n_kept else "it is dropped"
+                _logger.warning(
+                    f"{self.folder} holds an unfinished table of other texts or of another encoder: {what}, and "
+                    "encoding starts from the first text."
+                )
+            # Before rows and keys of this job stand where the progress file says that another job's do.
+            self.state_path.unlink(missing_ok=True)
+            if not self.encoder.learns_from_texts:  # else the same text has another vector among other texts
+                form = Form(self.description["normalized"], self.dtype.name)
+                for side in SIDES:
+                    keys = (text_key(text, form) for text in self.sides[side].texts)
+                    write_keys(self.part(side, ".keys"), self.sha256, keys)
+        return State(self.sha256, encoder=self.encoder.name, dtype=self._dtype_name)
+
+    def _keep_unfinished(self, state: State) -> int:
+        """Keep the rows of another job's unfinished tables, and return their number; 0 if it is not known whose."""
+        keys = {side: read_keys(self.part(side, ".keys"), state.job) for side in SIDES}
+        if state.dimension is None or not state.fits({side: len(keys[side]) for side in SIDES}):
             return 0
-        return _HEADER_BYTES * (state.done[side] > 0) + state.n_rows(side) * state.dimension * self.dtype.itemsize
+        if not self._holds_rows_of(state):
+            return 0
+        cache = VectorCache(self._cache_path(state.encoder))
+        for side in SIDES:
+            cache.add_rows(read_rows(self.part(side, ".npy"), state, side, keys[side]), state.dimension)
+        return sum(state.done.values())
 
     def _encode_block(self, part: FileIO, side: Side, state: State) -> int:
         """Encode the side's next block, or take it over, and write it; return the number of texts."""
@@ -383,7 +383,7 @@ class Job:
         zero = ~vectors.any(axis=1)
         first = state.dimension is None
         with self._written(sum(state.done.values())):
-            _write(part, (b"" if start else bytes(_HEADER_BYTES)) + vectors[~zero].tobytes())
+            _write(part, (b"" if start else bytes(HEADER_BYTES)) + vectors[~zero].tobytes())
             state.dimension = vectors.shape[1]
             state.done[side] = block.stop
             state.zero[side] += (start + np.flatnonzero(zero)).tolist()
@@ -420,71 +420,88 @@ class Job:
 
     def _vectors(self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: int | None) -> np.ndarray:
         """Encode a block and check it; ``[n, D]`` as it is stored."""
-        vectors = self._encoded_or_kept(side, tokens, texts, dimension)
-        width = vectors.shape[1] if vectors.ndim == 2 else 0
-        if not width or width != (dimension or width) or len(vectors) != len(texts):
-            raise ServiceError(
-                f"{self.encoder.name} returned an array of the shape {vectors.shape} for {len(texts)} {side} texts; "
-                f"expected ({len(texts)}, {dimension or 'D'}), with as many values in each vector as before. Is it "
-                "still the same model? If not, move the embeddings that are there away."
-            )
-        try:
-            return self._stored(vectors, side, tokens)
-        except RLMRecError:
-            self._keep(dict(zip(texts, vectors)))
-            raise
-
-    def _encoded_or_kept(
-        self, side: Side, tokens: Sequence[str], texts: Sequence[str], dimension: int | None
-    ) -> np.ndarray:
-        """Encode a block, less what is kept of it since it failed; float32 ``[n, D]`` as the encoder returns it."""
-        kept = self._kept_of_failed_blocks()
-        found = ((place, kept.find(text)) for place, text in enumerate(texts))
-        known = {place: row for place, row in found if row is not None and len(row) == (dimension or len(row))}
+        known = self._known(texts, dimension)
         new = [place for place in range(len(texts)) if place not in known]
-        if not new:
-            return np.stack([known[place] for place in range(len(texts))])
-        new_texts = [texts[place] for place in new]
+        new_tokens, new_texts = [tokens[place] for place in new], [texts[place] for place in new]
+        rows = {place: vector for place, (_, vector) in known.items()}
+        if new:
+            encoded = self._encode(side, new_tokens, new_texts)
+            width = self._width(encoded, len(new), side, dimension)
+            if any(len(vector) != width for vector in rows.values()):  # another model under the same name
+                self._vector_cache().clear()
+                self._keep(dict(zip(new_texts, encoded)))
+                return self._vectors(side, tokens, texts, dimension)
+            rows.update(zip(new, encoded))
+        is_normalized = np.array([place in known and known[place][0].normalized for place in range(len(texts))])
         try:
-            encoded = np.asarray(
-                failures_named("encoder", self.encoder)(self.encoder.encode)(new_texts), dtype=np.float32
+            stored = self._stored(np.stack([rows[place] for place in range(len(texts))]), is_normalized, side, tokens)
+        except RLMRecError:
+            self._keep({texts[place]: rows[place] for place in new})
+            raise
+        self._taken += len(known)
+        return stored
+
+    def _width(self, encoded: np.ndarray, n_texts: int, side: Side, dimension: int | None) -> int:
+        """Return the length of the vectors that the encoder made of some texts, or raise unless it is as before."""
+        width = encoded.shape[1] if encoded.ndim == 2 else 0
+        if not width or width != (dimension or width) or len(encoded) != n_texts:
+            raise ServiceError(
+                f"{self.encoder.name} returned an array of the shape {encoded.shape} for {n_texts} {side} texts; "
+                f"expected ({n_texts}, {dimension or 'D'}), with as many values in each vector as before. Is it still "
+                "the same model? If not, move the embeddings that are there away, and remove the hidden files "
+                f"'.{self.dataset}.encode.*' in {self.folder}, which hold what a stopped run left."
             )
+        return width
+
+    def _known(self, texts: Sequence[str], dimension: int | None) -> dict[int, tuple[Form, np.ndarray]]:
+        """Return place -> form and vector, float32 ``[D]``, of the texts whose vectors are kept."""
+        found = ((place, self._vector_cache().find(text, self._forms)) for place, text in enumerate(texts))
+        return {place: one for place, one in found if one is not None and len(one[1]) == (dimension or len(one[1]))}
+
+    def _encode(self, side: Side, tokens: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+        """Return what the encoder makes of some texts, float32; of a failure, keep what it had."""
+        encode = failures_named("encoder", self.encoder)(self.encoder.encode)
+        try:
+            return np.asarray(encode(texts), dtype=np.float32)
         except BaseException as error:  # also when the user presses Ctrl-C
-            self._keep({new_texts[place]: row for place, row in self.encoder.answered().items()})
+            self._keep({texts[place]: row for place, row in self.encoder.answered().items()})
             if not isinstance(error, TextRefusedError):
                 raise
-            place = new[error.position]
             raise ServiceError(
-                f"The profile of the {side} {tokens[place]!r} ({len(texts[place]):,} characters) cannot be encoded. "
-                f"{error.reason} What was encoded before is kept; correct that profile and go on."
+                f"The profile of the {side} {tokens[error.position]!r} ({len(texts[error.position]):,} characters) "
+                f"cannot be encoded. {error.reason} What was encoded before is kept; correct that profile and go on."
             ) from None
-        if not known:
-            return encoded
-        if encoded.shape != (len(new), len(known[next(iter(known))])):
-            kept.clear()  # another model under the same name
-            return self._encoded_or_kept(side, tokens, texts, dimension)
-        vectors = np.empty((len(texts), encoded.shape[1]), dtype=np.float32)
-        vectors[new] = encoded
-        vectors[list(known)] = list(known.values())
-        return vectors
 
-    def _kept_of_failed_blocks(self) -> KeptVectors:
-        if self._of_failed_blocks is None:
-            self._of_failed_blocks = KeptVectors(self.folder / f".{self.dataset}.encode.npz", self.encoder.name)
-        return self._of_failed_blocks
+    def _cache_path(self, encoder: str) -> Path:
+        name = hashlib.blake2b(encoder.encode(), digest_size=4).hexdigest()
+        return self.folder / f".{self.dataset}.encode.{name}.vectors"
+
+    def _vector_cache(self) -> VectorCache:
+        if self._cache is None:
+            self._cache = VectorCache(self._cache_path(self.encoder.name))
+        return self._cache
+
+    def _clear_caches(self) -> None:
+        """Remove what is kept for any encoder."""
+        self._vector_cache().clear()  # Windows removes no file that is mapped
+        name = re.compile(rf"\.{re.escape(self.dataset)}\.encode\.[0-9a-f]{{8}}\.vectors")
+        for path in self.folder.iterdir():
+            if name.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def _keep(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Keep what is known of a block that fails; the failure itself says more than that it cannot be kept."""
         if not self.encoder.learns_from_texts:  # else the same text has another vector among other texts
             finite = {text: row for text, row in vectors.items() if np.isfinite(row).all()}
             with suppress(OSError):
-                self._kept_of_failed_blocks().add(finite)
+                self._vector_cache().add(finite)
 
-    def _stored(self, vectors: np.ndarray, side: Side, tokens: Sequence[str]) -> np.ndarray:
+    def _stored(self, vectors: np.ndarray, is_normalized: np.ndarray, side: Side, tokens: Sequence[str]) -> np.ndarray:
         """Check a block's values, and return them as they are stored, ``[n, D]``."""
         self._require_finite(vectors, side, tokens, "holds a value that is not finite. Encode it with another model.")
         if self.description["normalized"]:
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            lengths[is_normalized] = 1  # another division would round them once more
             vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
         with np.errstate(over="ignore"):
             vectors = vectors.astype(self.dtype)
@@ -557,7 +574,9 @@ class Job:
                         os.replace(self.part(side, suffix), target)
             self._write_metadata(state.dimension)
             sync(self.metadata_path)
-        self._kept_of_failed_blocks().clear()
+        self._clear_caches()
+        for side in SIDES:
+            self.part(side, ".keys").unlink(missing_ok=True)
         with suppress(OSError):  # one that stays is that of a job without its parts, which begins afresh
             self.state_path.unlink()
 

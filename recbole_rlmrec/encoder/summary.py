@@ -25,7 +25,7 @@ class EncodeSummary:
         empty: tokens of each side without a text; holes, without an embedding.
         zero: tokens of each side whose text has an all-zero vector; holes as well.
         resumed: texts that an earlier, stopped run had done.
-        taken: texts whose vectors this run took over from the embeddings that were there.
+        taken: texts whose vectors this run took over: from embeddings that were there, or from a stopped run of others.
         encoded: texts that this run encoded.
         seconds: how long these took.
         up_to_date: whether the files were there already, so that nothing was done.

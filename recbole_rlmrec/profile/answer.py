@@ -16,6 +16,7 @@ from recbole_rlmrec.profile.answer_text import FoundObject, NothingButThinkingEr
 from recbole_rlmrec.profile.prompt import is_of_instruction
 from recbole_rlmrec.server.fields import token_count
 from recbole_rlmrec.server.reason import read_reason
+from recbole_rlmrec.server.secret import HIDDEN
 from recbole_rlmrec.wording import printable, without_control_characters
 
 #: The keys of the paper's prompts.
@@ -54,7 +55,7 @@ _PLACEHOLDER = re.compile(
 _END = re.compile(r"(?:[\s`\]\".]|<[^<>]{1,30}>)*")
 # Where servers put a model's thinking.
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
-_BEGINS_OBJECT = re.compile(rf'\{{\s*"(?:{PROFILE_KEY}|{REASONING_KEY})"')
+_BEGINS_OBJECT = re.compile(rf'\{{\s*"\s*(?:{PROFILE_KEY}|{REASONING_KEY})\s*"', re.IGNORECASE)
 
 
 class InvalidAnswerError(Exception):
@@ -147,7 +148,7 @@ def read_answer(completion: Completion) -> Answer:
     profile, reasoning = _clean(profile), _clean(reasoning)
     if not profile:
         raise InvalidAnswerError(f"'{PROFILE_KEY}' is empty")
-    if _is_placeholder(profile):
+    if _is_placeholder(profile) and HIDDEN not in profile:  # who knows the server's key says what is wrong with that
         raise InvalidAnswerError(f"'{PROFILE_KEY}' is a placeholder: {_short(profile)}")
     for key, text, most in (
         (PROFILE_KEY, profile, MAX_PROFILE_CHARACTERS),

@@ -61,7 +61,8 @@ class FoundObject:
     Attributes:
         start: of its first brace.
         end: behind its last brace.
-        values: those of the keys that were looked for, as they are written; None for what is no text.
+        values: those of the keys that were looked for, by the key that was looked for, as they are written; None for
+            what is no text.
     """
 
     start: int
@@ -78,11 +79,12 @@ def objects_of_answer(text: str, keys: Collection[str]) -> list[FoundObject]:
 
     What looks like the end or the beginning of thinking within an object is part of the object. Objects in lists, in
     code fences, in other objects and among other text are found; an object that is written as a JSON text is one, too.
-    A comma after the last member is passed over.
+    A comma after the last member is passed over. Keys may have escapes, capitals, and blanks around them; of one that
+    stands in an object twice, the last counts.
 
     Args:
         text: what the model wrote.
-        keys: what to keep of the objects.
+        keys: what to keep of the objects, in small letters.
 
     Returns:
         The objects, in the order in which they end.
@@ -191,7 +193,7 @@ def _read(text: str, start: int, keys: Collection[str], read: set[int]) -> tuple
         elif kind == ":":
             expected = _VALUE
         elif expected == _KEY:
-            last_keys[-1] = token[1:-1]
+            last_keys[-1] = _plain_key(token)
             expected = _COLON
         else:
             if last_keys[-1] in keys:
@@ -205,6 +207,11 @@ def _read(text: str, start: int, keys: Collection[str], read: set[int]) -> tuple
             else:
                 expected = ",]" if open_ones[-1] == _LIST else ",}"
     return found, False
+
+
+def _plain_key(token: str) -> str:
+    """Return a key without what models vary in it: escapes, capitals, blanks around it."""
+    return (_text(token) or "").strip().casefold()
 
 
 _DECODER = json.JSONDecoder(strict=False)

@@ -27,7 +27,7 @@ from recbole_rlmrec.wording import printable
 #: the user asks for others. Of writers that are not listed there is only version 1.
 _VERSIONS = {"template": 2, "llm": 2}
 
-# So many characters tell one reason of a failure from another.
+# Two reasons of failures that begin with the same so many characters are one.
 _ALIKE = 40
 
 

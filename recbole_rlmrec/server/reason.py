@@ -121,11 +121,25 @@ def _error_within(body: Any) -> Any:
     if isinstance(choices, list) and choices:
         choice = choices[0] if isinstance(choices[0], dict) else {}
         stopped = "the model stopped with an error" if choice.get("finish_reason") == "error" else None
-        return choice.get("error") or (stopped and (body.get("error") or stopped))
+        beside = body.get("error") if stopped or _is_blank(choice.get("message")) else None
+        return choice.get("error") or beside or stopped
     if body.get("data") or body.get("object") in ("batch", "file", "list"):
         return None
     is_error = body.get("object") == "error" or any(body.get(name) for name in _SENTENCES)
     return body if is_error else None
+
+
+def _is_blank(value: Any, depth: int = 0) -> bool:
+    """Whether nothing is said in a message."""
+    if isinstance(value, str):
+        return not value.strip()
+    if depth > _MAX_DEPTH:
+        return False
+    if isinstance(value, list):
+        return all(_is_blank(each, depth + 1) for each in value)
+    if isinstance(value, dict):
+        return all(_is_blank(each, depth + 1) for name, each in value.items() if name not in ("role", "type"))
+    return not value
 
 
 def _sentence(value: Any, depth: int) -> str:

@@ -525,6 +525,49 @@ def test_stopped_run_that_takes_over_goes_on(folder: Path, tmp_path: Path, fails
     assert output_bytes(folder) == output_bytes(clean)
 
 
+class Points(Alone):
+    """A vector of sines for each number; of zeros for multiples of 7."""
+
+    block_size = 400
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        super().encode(texts)
+        numbers = np.array([int(text) for text in texts])[:, None]
+        return np.sin(np.arange(1, 6) * numbers) * (numbers % 7 > 0)
+
+
+@pytest.mark.parametrize("float16", [False, True])
+def test_rows_of_an_unfinished_table_are_taken_as_they_are(tmp_path: Path, float16: bool) -> None:
+    """None is rounded once more, and what is left out for its zeros moves no other row."""
+    numbers = range(1, 801)
+    texts: dict[Side, dict[str, str]] = {"user": {f"u{number}": str(number) for number in numbers}, "item": {"i": "1"}}
+    options: dict[str, Any] = {"float16": float16, "progress": False}
+    with pytest.raises(ServiceError):
+        encode_texts(tmp_path / "a", NAME, texts, Points(fails_at=2), **options)
+    texts["user"]["u1"] = "10000"
+    encoder = Points()
+    summary = encode_texts(tmp_path / "a", NAME, texts, encoder, **options)
+    assert (summary.taken, encoder.asked) == (400, ["10000", *map(str, range(401, 801))])  # the item is a user's text
+    encode_texts(tmp_path / "b", NAME, texts, Points(), **options)
+    assert output_bytes(tmp_path / "a") == output_bytes(tmp_path / "b")
+    assert leftovers(tmp_path / "a") == RECORDS
+
+
+@pytest.mark.parametrize("rename", [1, 2, 3])  # of either side's keys, and of how far the new job is
+def test_a_kill_at_the_start_of_another_job_loses_no_vector(folder: Path, tmp_path: Path, rename: int) -> None:
+    with pytest.raises(ServiceError):
+        encoded(folder, Alone(fails_at=5))
+    users = moved(USERS, u0="e")
+    folder_of(folder, users, moved(ITEMS))
+    killed_at_rename(rename, lambda: encoded(folder, Alone()))
+    encoder = Alone()
+    encoded(folder, encoder)
+    assert encoder.asked == ["e", *(each.profile for each in ITEMS[3:])]
+    clean = folder_of(tmp_path / "clean", users, moved(ITEMS))
+    encoded(clean, Alone())
+    assert output_bytes(folder) == output_bytes(clean)
+
+
 def other_row(folder: Path) -> int:
     path = folder / f"{NAME}.useremb.npy"
     vectors = np.load(path)
@@ -627,6 +670,36 @@ def test_job_that_began_with_vectors_of_another_length_takes_nothing_over(folder
     summary = encoded(folder, Longer(), overwrite=True)
     assert (summary.resumed, summary.taken, summary.encoded, summary.dimension) == (3, 0, 10, 10)
     SemanticEmbedding.load([folder], NAME, "item")
+
+
+class Endless(Longer):
+    """Its vectors are twice as long, and no numbers."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return super().encode(texts) * np.nan
+
+
+@pytest.mark.parametrize(
+    ("token", "said"), [("u0", "value that is not finite"), ("u4", r"remove .*'\.books\.encode\.\*'")]
+)
+def test_kept_vectors_of_another_length_end_in_an_error(folder: Path, token: str, said: str) -> None:
+    with pytest.raises(ServiceError):
+        encoded(folder, Alone(fails_at=2))
+    folder_of(folder, moved(USERS, **{token: "e"}), moved(ITEMS))
+    with pytest.raises((DataError, ServiceError), match=said):
+        encoded(folder, Endless())
+    for path in folder.glob(f".{NAME}.encode.*"):
+        path.unlink()
+    assert encoded(folder, Longer()).dimension == 10
+
+
+def test_a_job_that_a_version_before_began_goes_on(folder: Path) -> None:
+    with pytest.raises(ServiceError):
+        encoded(folder, Alone(fails_at=3), float16=True)
+    state = folder / f".{NAME}.encode.json"
+    former = {key: value for key, value in json.loads(state.read_text()).items() if key not in ("encoder", "dtype")}
+    state.write_text(json.dumps(former))
+    assert encoded(folder, Alone(), float16=True).resumed == 6
 
 
 def test_vectors_of_another_length_do_not_mix(folder: Path) -> None:

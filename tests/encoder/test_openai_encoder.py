@@ -17,6 +17,7 @@ from loopback_server import LoopbackServer, embedding
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_texts
+from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.errors import DataError, ServiceError, SettingError
 from recbole_rlmrec.sides import Side
 
@@ -386,3 +387,112 @@ def test_vectors_too_large_for_float16_are_not_paid_for_twice(tmp_path: Path) ->
         encode_texts(tmp_path, "x", texts, encoder_of(server), normalize=False, progress=False)
     assert count_texts(server) == Counter(["one", "two"])
     assert SemanticEmbedding.load([tmp_path], "x", "user").vectors.tolist() == [[1e5, 1.0]]
+
+
+# ---------------------------------------------------------------------- what is paid for once
+
+
+class PaidServer(LoopbackServer):
+    """Counts the texts that it answered, and can fail at one of them.
+
+    Attributes:
+        paid: text -> how often its vector was sent.
+        fails_at: the text whose requests get status 400; none if empty.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.paid: Counter[str] = Counter()
+        self.fails_at = ""
+
+    def _embeddings(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+        if self.fails_at in body["input"]:
+            return refusal(400, "This model's maximum context length is 8192 tokens.")
+        self.paid.update(set(body["input"]) - {"text"})  # without the text that shows whether it works at all
+        return super()._embeddings(body)
+
+
+def sides_of(users: list[str], items: list[str]) -> dict[Side, dict[str, str]]:
+    return {"user": {f"u{n}": text for n, text in enumerate(users)}, "item": {f"i{n}": t for n, t in enumerate(items)}}
+
+
+def run_to(
+    folder: Path,
+    server: PaidServer,
+    users: list[str],
+    items: list[str],
+    fails_at: str = "",
+    *,
+    model: str = "m",
+    learns: bool = False,
+    **options: Any,
+) -> EncodeSummary | None:
+    """Encode texts four at a time; up to one that the server refuses, where it does."""
+    server.fails_at = fails_at
+    encoder = encoder_of(server, model=model, concurrency=1)
+    encoder.learns_from_texts = learns
+    try:
+        return encode_texts(folder, "x", sides_of(users, items), encoder, progress=False, overwrite=True, **options)
+    except ServiceError:
+        assert fails_at
+        return None
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+ITEMS = [f"item number {number}" for number in range(6)]
+# Other users than before: one is corrected, one is new, one is gone, and the order is another.
+CORRECTED = [TEXTS[20], "a new one", *TEXTS[5:20], "corrected", TEXTS[0], *TEXTS[2:5]]
+
+
+def assert_paid_once(server: PaidServer) -> None:
+    assert [text for text, number in server.paid.items() if number > 1] == []
+
+
+@pytest.mark.parametrize(("fails_at", "options"), [(TEXTS[17], {}), (ITEMS[5], {"float16": True})])
+def test_texts_that_were_not_corrected_are_paid_for_once(tmp_path: Path, fails_at: str, options: Any) -> None:
+    """Whatever stopped the runs before: the tables are those of one run."""
+    with PaidServer() as server:
+        run_to(tmp_path / "a", server, TEXTS, ITEMS, fails_at, **options)
+        run_to(tmp_path / "a", server, CORRECTED, ITEMS, "corrected", **options)
+        run_to(tmp_path / "a", server, [*CORRECTED[:-3], "second", *CORRECTED[-2:]], ITEMS, "second", **options)
+        run_to(tmp_path / "a", server, CORRECTED, ITEMS, **options)
+        assert_paid_once(server)
+        run_to(tmp_path / "b", server, CORRECTED, ITEMS, **options)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({}, {"float16": True}), ({"normalize": False}, {"float16": True})],  # as is advised where the disk is full
+)
+def test_vectors_in_another_form_are_paid_for_once(tmp_path: Path, first: Any, second: Any) -> None:
+    """Where they follow from those that are there; also after a run with another model."""
+    with PaidServer() as server:
+        run_to(tmp_path / "a", server, TEXTS, ITEMS, TEXTS[17], **first)
+        paid = server.paid.copy()
+        run_to(tmp_path / "a", server, TEXTS, ITEMS, TEXTS[7], model="a typing error", **first)
+        server.paid = paid
+        run_to(tmp_path / "a", server, TEXTS, ITEMS, **second)
+        assert_paid_once(server)
+        run_to(tmp_path / "b", server, TEXTS, ITEMS, **second)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+def test_vectors_of_another_model_under_the_same_name_are_not_mixed(tmp_path: Path) -> None:
+    with PaidServer() as server:
+        run_to(tmp_path / "a", server, TEXTS, ITEMS, TEXTS[3])
+        server.dimension = 16
+        run_to(tmp_path / "a", server, TEXTS, ITEMS)
+        run_to(tmp_path / "b", server, TEXTS, ITEMS)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+def test_what_an_encoder_learned_from_other_texts_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with PaidServer() as server:
+        run_to(tmp_path / "a", server, TEXTS, ITEMS, TEXTS[17], learns=True)
+        summary = run_to(tmp_path / "a", server, CORRECTED, ITEMS, learns=True)
+    assert summary is not None and summary.taken == 0
+    assert "it is dropped, and encoding starts from the first text" in caplog.text

@@ -97,6 +97,8 @@ def test_nothing_after_the_thinking_is_no_answer(text: str) -> None:
         json.dumps([GOOD]),
         f"```json\n{json.dumps(GOOD)}\n```",
         f'{GOOD[:-1]}, "more": [1, {{"a": null}}, -2.5e3],}}',
+        GOOD.replace("summarization", r"summari\u007aation"),
+        GOOD.replace("summarization", "Summarization").replace("reasoning", " REASONING\n"),
         f"<think></think>{GOOD}",
         f"<think/>{GOOD}",
         f"<answer>{GOOD}</answer>",
@@ -120,7 +122,14 @@ def test_a_placeholder_alone_is_no_answer(profile: str) -> None:
 
 def test_an_object_that_was_cut_does_not_leave_the_draft_before_it() -> None:
     assert reason_of(Completion(f"{DRAFT} {GOOD[:-9]}", finish_reason="length")) == "it was cut at max_tokens"
+    assert reason_of(Completion(f'{DRAFT} {{"Reasoning": "Fou', finish_reason="length")) == "it was cut at max_tokens"
     assert read_answer(Completion(f"{GOOD} Anything el", finish_reason="length")) == ANSWER
+
+
+@pytest.mark.parametrize("key", ["summary", "profile", "summarization_", "summari zation", r"summari\x7aation", ""])
+def test_a_key_of_another_name_is_another_key(key: str) -> None:
+    text = GOOD.replace("summarization", key)
+    assert reason_of(Completion(text)) == "'summarization' and 'reasoning' are not both texts"
 
 
 # ---------------------------------------------------------------------- where servers put it

@@ -770,6 +770,8 @@ def test_an_answer_with_the_key_is_no_profile(desk: Make, content: str) -> None:
     at = desk(answer=lambda _: Reply(content))
     at.write(make_prompts(1))
     assert at.profiles() == {}
+    said = "it holds the key of the server" if content.startswith("{") else "it holds no JSON object"
+    assert f"no valid answer: {said}" in at.errors()["i0"]
     written = "".join(file.read_text() for file in at.folder.iterdir())
     assert KEY[:9] not in written and KEY[-9:] not in written
     assert all(KEY not in str(request.body) for request in at.server.requests), "nor is it sent back as a text"

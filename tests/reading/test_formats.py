@@ -13,7 +13,7 @@ import pytest
 
 from recbole_rlmrec.data.embedding_files import read_metadata
 from recbole_rlmrec.data.split import read_split, write_packed_split
-from recbole_rlmrec.encoder.job import SideTexts, State
+from recbole_rlmrec.encoder.unfinished import State
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.openai_client import Server
 from recbole_rlmrec.profile.batch import Batch, _State
@@ -301,9 +301,9 @@ def test_files_beside_a_result_count_only_where_they_are_whole(tmp_path: Path) -
 
 
 def test_progress_of_an_encoding_that_cannot_be() -> None:
-    sides = {side: SideTexts(side, ["a", "b"], ["x", "y"], ()) for side in ("user", "item")}
-    assert State("j").fits(sides)
-    assert State("j", 3, {"user": 2, "item": 1}, {"user": [0, 1], "item": []}).fits(sides)
+    n_texts = {"user": 2, "item": 2}
+    assert State("j").fits(n_texts)
+    assert State("j", 3, {"user": 2, "item": 1}, {"user": [0, 1], "item": []}).fits(n_texts)
     for state in (
         State("j", 3, {"user": 3, "item": 0}),
         State("j", 3, {"user": 1}),
@@ -312,4 +312,4 @@ def test_progress_of_an_encoding_that_cannot_be() -> None:
         State("j", 3, {"user": 2, "item": 0}, {"user": [2], "item": []}),
         State("j", 3, {"user": 2, "item": 0}, {"user": [1, 1], "item": []}),
     ):
-        assert not state.fits(sides)
+        assert not state.fits(n_texts)
