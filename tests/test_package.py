@@ -82,4 +82,4 @@ print(find_space("auto", config.model_class).size)
 """
     command = [sys.executable, "-c", script, str(tmp_path / "site")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["60000 auto (944, 384)", "96"], done.stderr
+    assert done.stdout.splitlines() == ["60000 auto (944, 256)", "96"], done.stderr

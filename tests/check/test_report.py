@@ -284,7 +284,8 @@ def test_movielens_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     report = check(config)
     assert [found.ids for found in report.embeddings] == [943, 1682] and not report.has_leak
-    assert all(found.holes == () and found.dimension == 384 for found in report.embeddings)
+    assert [found.holes for found in report.embeddings] == [(), ("267",)]
+    assert all(found.dimension == 256 for found in report.embeddings)
 
     wrong = min(item for user_token, item in corpus.held_out if user_token == users[0].token)
     write_profiles(tmp_path / "ml-100k.itemprf.jsonl", items)

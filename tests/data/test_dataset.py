@@ -652,14 +652,14 @@ def test_own_embeddings_go_before_the_embedded_ones(tmp_path: Path) -> None:
     """ml-100k's files travel with the package; what lies in the user's folder of that name wins."""
     embedded = create_dataset(configure(tmp_path, "ml-100k", "LightGCN_RLMRecCon"))
     shape = embedded.get_preload_weight("useremb").shape
-    assert shape == (944, 384)
+    assert shape == (944, 256)
     folder = tmp_path / "ml-100k"
     folder.mkdir()
     for side, n_rows in (("user", 943), ("item", 1682)):
-        np.save(folder / f"ml-100k.{side}emb.npy", np.full((n_rows, 384), 2, dtype="float16"))
+        np.save(folder / f"ml-100k.{side}emb.npy", np.full((n_rows, 256), 2, dtype="float16"))
         (folder / f"ml-100k.{side}emb.tokens").write_text("".join(f"{row}\n" for row in range(1, n_rows + 1)))
     own = create_dataset(configure(tmp_path, "ml-100k", "LightGCN_RLMRecCon"))
-    assert np.array_equal(own.get_preload_weight("useremb")[1:], np.full((943, 384), 2))
+    assert np.array_equal(own.get_preload_weight("useremb")[1:], np.full((943, 256), 2))
 
 
 def test_own_embeddings_of_another_dimension(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import signal
@@ -169,21 +168,6 @@ def test_hash_of_profiles_is_that_of_their_files(folder: Path) -> None:
     folder_of(folder, profiles)
     files = b"".join((folder / f"{NAME}.{side}prf.jsonl").read_bytes() for side in SIDES)
     assert profiles_sha256(profiles, ITEMS) == hashlib.sha256(files).hexdigest()
-
-
-def test_hash_of_the_shipped_profiles(tmp_path: Path) -> None:
-    shipped = ROOT / "dataset" / "ml-100k"
-    spec = importlib.util.spec_from_file_location("ml100k_make_for_hash", shipped / "make.py")
-    assert spec is not None and spec.loader is not None
-    make = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, spec.name, make)
-        spec.loader.exec_module(make)
-    data = make.load_movielens()
-    records = make.make_profiles(data, make.make_split(data.ratings["user_id"], data.ratings["item_id"]))
-    users, items = ([Profile(**record) for record in records[side]] for side in SIDES)
-    metadata = json.loads((shipped / "ml-100k.semantic.json").read_text())
-    assert profiles_sha256(users, items) == metadata["profiles_sha256"]
 
 
 def test_any_texts_can_be_encoded(tmp_path: Path) -> None:
