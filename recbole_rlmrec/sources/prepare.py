@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import repeat
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -346,6 +347,7 @@ def check_choice(dataset: str, choice: Choice, max_malformed: float) -> None:
     check_dataset_name(dataset)
     shares = choice.shares
     for name, value, is_good, expected in (
+        ("min-rating", choice.min_rating, choice.min_rating is None or isfinite(choice.min_rating), "a number"),
         ("k-core", choice.k_core, choice.k_core >= 1, "at least 1"),
         ("seed", choice.seed, choice.seed >= 0, "at least 0"),
         ("user-fraction", choice.user_fraction, 0 < choice.user_fraction <= 1, "more than 0 and at most 1"),

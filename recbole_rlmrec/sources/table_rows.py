@@ -148,8 +148,9 @@ def _binary(path: Path) -> IO[bytes]:
 
 def _known_encoding(name: str) -> str:
     try:
+        "".encode(name)  # base64 and the like are codecs, but of no text
         return codecs.lookup(name).name
-    except LookupError:
+    except (LookupError, ValueError):
         raise SettingError(
             f"--encoding {name}: Python knows no such encoding. Common ones are utf-8, utf-16, cp1252 and latin-1."
         ) from None
@@ -232,8 +233,11 @@ def _no_column(path: Path, layout: Layout, name: str) -> str:
 
 
 @dataclass
-class _CsvRows(Records[list[str]]):
+class _CsvRows(Records[list[str] | None]):
     """A CSV file; a row's number is that of the line it begins on.
+
+    A field with a quotation mark that is not closed, or closed before its end, takes in the rows up to the next mark:
+    each of their lines is None, and malformed.
 
     Attributes:
         layout: how it is written.
@@ -243,14 +247,17 @@ class _CsvRows(Records[list[str]]):
     layout: Layout = Layout("csv", ())
     columns: tuple[str, ...] = ()
 
-    def lines(self) -> Iterator[tuple[int, list[str]]]:
+    def lines(self) -> Iterator[tuple[int, list[str] | None]]:
         """Yield the rows that are not blank, with the numbers of the lines they begin on."""
         number, n_rows, reader = 1, 0, None
         try:
             with _binary(self.path) as stream, self._progress(_size(stream)) as bar:
                 reader = _reader(io.TextIOWrapper(stream, self.layout.encoding, newline=""), self.layout.separator)
-                for count, row in enumerate(reader):
-                    if count and (len(row) > 1 or (row and row[0].strip())):
+                for count, row in enumerate(_rows(reader)):
+                    if row is None:
+                        n_rows += reader.line_num + 1 - number
+                        yield from ((line, None) for line in range(number, reader.line_num + 1))
+                    elif count and (len(row) > 1 or (row and row[0].strip())):
                         n_rows += 1
                         yield number, row
                     number = reader.line_num + 1
@@ -272,14 +279,19 @@ class _CsvRows(Records[list[str]]):
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"'{self.path}' cannot be read: {error}. Fetch or write it again.") from error
 
-    def _object(self, line: list[str]) -> Mapping[str, Any]:
+    def _object(self, line: list[str] | None) -> Mapping[str, Any]:
+        if line is None:
+            raise MalformedLineError(
+                "is of a field whose quotation mark is not closed where the field ends; close it there, and write a "
+                "mark inside a quoted field twice"
+            )
         if len(line) != len(self.layout.columns):
             raise MalformedLineError(f"has {len(line)} fields, where the header has {len(self.layout.columns)}")
         row = dict(zip(self.layout.columns, line))
         return {name: row[name] for name in self.columns}
 
-    def _excerpt(self, line: list[str]) -> str:
-        return self.layout.separator.join(line)
+    def _excerpt(self, line: list[str] | None) -> str:
+        return self.layout.separator.join(line or ())
 
 
 @dataclass
@@ -314,7 +326,27 @@ class _ParquetRows(Records[dict[str, Any]]):
 def _reader(stream: Iterable[str], separator: str) -> Any:
     """Return a reader of CSV with fields of bounded length."""
     csv.field_size_limit(_LONGEST_FIELD)
-    return csv.reader(stream, delimiter=separator)
+    # Strict: or a quotation mark that is not closed makes one field of the rows up to the next, without a word.
+    return csv.reader(stream, delimiter=separator, strict=True)
+
+
+def _rows(reader: Any) -> Iterator[list[str] | None]:
+    """Yield the rows of a strict reader; None for what its quotation marks make unreadable.
+
+    Raises:
+        csv.Error: a field is too long.
+    """
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            if "limit" in str(error):
+                raise
+            yield None
+        else:
+            if row is None:
+                return
+            yield row
 
 
 def _size(stream: IO[bytes]) -> int:
