@@ -446,14 +446,17 @@ class RLMRecConfig(Config):
 
         Args:
             verb: such as ``build-semantics``.
-            options: further arguments of it.
-            without: settings to leave out.
+            options: further arguments of it; of one that is a setting given here too, this one's value stays.
+            without: settings and options to leave out.
         """
         data_path = self.external_config_dict.get("data_path")
         given = {} if data_path is None else {"data_path": data_path}
         given.update(self.non_default_settings())
-        settings = [f"--{key}={_typed(given[key])}" for key in given if key in _OF_DATA.difference(without)]
-        return shlex.join(["recbole-rlmrec", verb, f"--dataset={self.dataset}", *settings, *options])
+        named = [key for key in given if key in _OF_DATA.difference(without)]
+        settings = [f"--{key}={_typed(given[key])}" for key in named]
+        left_out = {*named, *without}
+        further = [each for each in options if each.partition("=")[0].lstrip("-").replace("-", "_") not in left_out]
+        return shlex.join(["recbole-rlmrec", verb, f"--dataset={self.dataset}", *settings, *further])
 
     def command_to_go_on(self, checkpoint: str, epochs: int) -> str:
         """Return the command line with which the training of a checkpoint goes on, with the settings it began with.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.check.report import CheckReport, check_corpus
+from recbole_rlmrec.data.embedding_files import record_options
 from recbole_rlmrec.encoder.base import ENCODERS, Encoder, make_encoder
 from recbole_rlmrec.errors import ContractError, DataError, SettingError
 from recbole_rlmrec.parts import failures_named
@@ -45,6 +46,8 @@ class BuildSettings:
         float16: store half precision.
         normalize: scale each vector to length 1.
         overwrite: replace embeddings of other profiles or another encoder.
+        options: those of ``recbole-rlmrec build-semantics`` that do the same, which are recorded beside the embeddings
+            for messages; none where it is not called by the command line.
     """
 
     writer: str | Writer = "template"
@@ -57,6 +60,7 @@ class BuildSettings:
     float16: bool = False
     normalize: bool = True
     overwrite: bool = False
+    options: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.show_prompts is not None and self.show_prompts < 1:
@@ -131,6 +135,7 @@ def build_semantics(
         overwrite=settings.overwrite,
         progress=progress,
     )
+    record_options(task.folder, corpus.dataset, settings.options)
     show(str(summary))
     separators = {key: config[key] for key in ("field_separator", "seq_separator")}
     return check_corpus(corpus, config.data_folders, prompt_settings, separators, prompts)

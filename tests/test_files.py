@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from recbole_rlmrec import files
-from recbole_rlmrec.files import atomic_path, require_writable, temporary_path
+from recbole_rlmrec.files import atomic_path, open_no_link, require_writable, temporary_path
 
 HELD = """
 import sys, time
@@ -98,3 +99,23 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
     require_writable(tmp_path / "x.json")
     assert names(tmp_path) == ["folder", "x.json.probe"]
     assert (tmp_path / "x.json.probe").read_text() == "mine"
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link, lambda _, name: os.mkfifo(name)])
+@pytest.mark.parametrize("mode", ["w", "a", "a+"])
+def test_files_of_our_own_are_not_opened_through_links(
+    tmp_path: Path, link: Callable[[Path, Path], None], mode: str
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    link(tmp_path / "mine", tmp_path / "part")
+    with (
+        pytest.raises(OSError, match="part' is a link, or no file: remove it"),
+        open(tmp_path / "part", mode, opener=open_no_link),
+    ):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
+    (tmp_path / "part").unlink()
+    (tmp_path / "part").write_text("old")
+    with open(tmp_path / "part", mode, opener=open_no_link) as file:
+        file.write("new")
+    assert (tmp_path / "part").read_text() == ("new" if mode == "w" else "oldnew")

@@ -116,6 +116,26 @@ def test_profiles_of_before_are_a_leak_whose_remedy_works(shop: Shop, capsys: py
     assert len(list(iter_profiles(shop.folder / "shop.userprf.jsonl"))) == written  # nothing was stale
 
 
+def test_the_remedy_holds_what_the_profiles_were_written_with(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the text columns no item would have a text, and the command would fail."""
+    texts = {row["item_id"]: row["title"] for row in map(json.loads, (shop.folder / "items.jsonl").open())}
+    (shop.folder / "items.jsonl").unlink()
+    lines = ["item_id:token\tname:token_seq", *("\t".join(each) for each in texts.items())]
+    (shop.folder / "shop.item").write_text("\n".join(lines) + "\n")
+    chosen = ("--item_title_field=name", "--float16", "--dimension=4")
+    assert shop.call("build-semantics", *chosen, "--encoder=lsa", "--overwrite") == 0
+    recorded = json.loads((shop.folder / "shop.semantic.json").read_text())["options"]
+    assert recorded == [*chosen, "--encoder=lsa"]
+    shop.frozen.unlink()
+    capsys.readouterr()
+    assert shop.typed("LightGCN_RLMRecCon", "--seed=2021") == 2
+    message = capsys.readouterr().err.replace("`--leakage=warn`", "")
+    assert all(option in message for option in chosen) and message.count("--overwrite") == 1
+    assert run_remedy(message) == 0
+    assert json.loads((shop.folder / "shop.semantic.json").read_text())["options"] == recorded
+    assert shop.typed("LightGCN_RLMRecCon", "--seed=2021") == 0
+
+
 def test_another_split_makes_profiles_stale_and_what_is_said_writes_them_again(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
 from recbole_rlmrec.data.file_set import require_whole
-from recbole_rlmrec.data.frozen import CHOICES_AGAIN, SplitRecipe, check_asked, described, frozen_path, other_wish
+from recbole_rlmrec.data.frozen import SplitRecipe, check_asked, described, frozen_path, other_wish, write_again
 from recbole_rlmrec.data.recbole_reader import RecBoleReader
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
@@ -51,8 +51,6 @@ _SPLIT_COLUMN = "rlmrec_split"
 #: Internal column that numbers the interactions while a split is drawn.
 _ROW_COLUMN = "rlmrec_row"
 
-#: The command that writes profiles and embeddings of another split again.
-_WRITE_AGAIN = ("build-semantics", "--overwrite")
 
 #: What a dataset does about the split: takes the one a training has; does so and can freeze it; or can freeze another
 #: than the frozen one.
@@ -500,10 +498,7 @@ class RLMRecDataset(Dataset):
             self.logger.warning(message)
             return
         if "writer" in metadata:  # this package's writers know which profiles are to be written again
-            remedy = (
-                f"Write what is stale again, and freeze the split, with `{self.config.command(*_WRITE_AGAIN)}`; "
-                f"{CHOICES_AGAIN}"
-            )
+            remedy = f"Write what is stale again, and freeze the split, with {write_again(self.config, metadata)}"
         else:
             remedy = "Make them again from this split's training interactions"
         raise DataError(f"{message} {remedy}. `--leakage=warn` trains all the same.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from array import array
@@ -14,6 +15,7 @@ import numpy as np
 
 from recbole_rlmrec.data.atomic_file import object_array
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.reading.documents import Format, parse_json
 from recbole_rlmrec.reading.regular import open_regular, require_regular
 from recbole_rlmrec.reading.shape import AtLeast, record_of
@@ -43,6 +45,7 @@ class _Metadata:
     writer: str | None = None
     profiles_sha256: str | None = None
     train_sha256: str | None = None
+    options: list[str] | None = None
 
 
 def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
@@ -55,8 +58,8 @@ def read_metadata(directories: Sequence[Path], dataset: str) -> dict[str, Any] |
     """Read the first ``<dataset>.semantic.json`` in the directories: how the embeddings were made.
 
     Returns:
-        The metadata (any of encoder, dimension, normalized, writer, profiles_sha256, train_sha256), or None if there
-        is no such file.
+        The metadata (any of encoder, dimension, normalized, writer, profiles_sha256, train_sha256, options), or None
+        if there is no such file.
 
     Raises:
         DataError: the file is no JSON object, or a key has another type than it should.
@@ -70,6 +73,25 @@ def read_metadata(directories: Sequence[Path], dataset: str) -> dict[str, Any] |
     except ValueError as error:
         raise _METADATA.fault(path, error) from error
     return metadata
+
+
+def record_options(directory: Path, dataset: str, options: Sequence[str]) -> None:
+    """Record in ``<dataset>.semantic.json`` how ``build-semantics`` was called, so that messages can say it.
+
+    Args:
+        directory: of the file, which is there.
+        dataset: RecBole's dataset name.
+        options: its options, without those that say where the dataset lies and what is done once; none where it was
+            called in another way.
+    """
+    known = read_metadata([directory], dataset) or {}
+    described = {
+        **{key: value for key, value in known.items() if key != "options"},
+        **({"options": list(options)} if options else {}),
+    }
+    if described != known:
+        with atomic_path(directory / f"{dataset}.semantic.json") as temporary:
+            temporary.write_text(json.dumps(described, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stem_of(dataset: str, side: Side) -> str:

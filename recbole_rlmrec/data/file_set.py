@@ -15,14 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from recbole_rlmrec.data.file_access import sync
 from recbole_rlmrec.errors import DataError
-from recbole_rlmrec.files import atomic_path, temporary_path
+from recbole_rlmrec.files import atomic_path, sync, temporary_path
+from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.wording import listed
 
 #: What writes a set: a verb, or ``SemanticEmbedding.save`` for one side.
 Kind = Literal["import-release", "import-csv", "prepare", "build-semantics", "useremb", "itememb"]
 _SAVED = ("useremb", "itememb")
+
+
+_MARKERS = Format("marker of a stopped replacement", "Remove it.", largest=2**20, allow_others=True)
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """What a marker says: the files that take their names."""
+
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -137,11 +147,10 @@ def _stopped(folder: Path, dataset: str) -> Iterator[tuple[Kind, Sequence[str] |
         if not os.path.lexists(marker):
             continue
         try:
-            names = json.loads(marker.read_bytes())["files"]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            names = _MARKERS.read(marker, _Marker).files
+        except DataError:
             names = None
-        is_good = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        yield kind, names if is_good else None
+        yield kind, names
 
 
 def _error(folder: Path, dataset: str, kind: Kind, names: Sequence[str] | None) -> DataError:

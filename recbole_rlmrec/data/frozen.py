@@ -20,8 +20,8 @@ from recbole_rlmrec.errors import DataError, SettingError
 #: What RecBole 1.2 takes where ``eval_args`` does not say it; the part of them that says how to split.
 RECBOLES_SPLIT: Mapping[str, Any] = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user"}
 
-#: What to add to a command that writes profiles again: no file records how it was called.
-CHOICES_AGAIN = "give it the text columns, the writer and the encoder that it had before, if you chose any"
+#: What to add to a command that writes profiles again, where nothing records how it was called.
+_CHOICES_AGAIN = "; give it the text columns, the writer and the encoder that it had before, if you chose any"
 
 _PART_WORDS = {"valid": "validation", "test": "test"}
 
@@ -175,6 +175,19 @@ def frozen_path(config: Any) -> Path | None:
     found: Path | None = config.find_data_file(frozen_name(config["dataset"]))
     is_off = config["split_file"] is None and config.internal_config_dict.get("split_file") is not None
     return None if found is not None and is_off and SplitRecipe.of_file(found) is None else found
+
+
+def write_again(config: Any, metadata: Mapping[str, Any], without: Sequence[str] = ()) -> str:
+    """Return, for a message, the command that writes profiles of another split again.
+
+    Args:
+        config: of the run.
+        metadata: what describes the embeddings; ``build-semantics`` records there how it was called.
+        without: settings to leave out.
+    """
+    options = metadata.get("options") or []
+    command = config.command("build-semantics", *options, "--overwrite", without=without)
+    return f"`{command}`{'' if options else _CHOICES_AGAIN}"
 
 
 def described(path: Path, recipe: SplitRecipe | None) -> str:

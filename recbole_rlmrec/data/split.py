@@ -279,45 +279,48 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
     return aligned
 
 
-def time_split(users: np.ndarray, items: np.ndarray, times: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Split interactions by time: the earliest are for training, the latest for the test.
+def time_split(times: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Split interactions by time, as RecBole does: the earliest are for training, the latest for the test.
 
     Args:
-        users: ``[N]``, numbers in the order of the tokens; of interactions at the same time, the pair decides.
-        items: ``[N]``, such numbers.
-        times: ``[N]``.
-        shares: of training, validation and test, in any unit.
+        times: ``[N]``, in the order of the interactions, which decides where times are equal.
+        shares: of training, validation and test, in any unit; validation and test are rounded down, but to one at
+            least where more than one is for training.
 
     Returns:
         ``[N]`` int8, positions in ``SPLIT_NAMES``.
 
-    >>> time_split(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([4.0, 1.0, 2.0, 3.0]), (2, 1, 1)).tolist()
+    >>> time_split(np.array([4.0, 1.0, 2.0, 3.0]), (2, 1, 1)).tolist()
     [2, 0, 0, 1]
     """
-    codes = np.empty(len(users), dtype=np.int8)
-    codes[np.lexsort((items, users, times))] = np.repeat(
-        np.arange(len(shares), dtype=np.int8), _share_sizes(len(users), shares)
-    )
+    ratios = [share / sum(shares) for share in shares]
+    sizes = [int(ratio * len(times)) for ratio in ratios]
+    sizes[0] = len(times) - sum(sizes[1:])
+    for part in range(len(sizes) - 1, 0, -1):
+        if sizes[0] > 1 and 0 < ratios[part] * len(times) < 1:
+            sizes[part] += 1
+            sizes[0] -= 1
+    codes = np.empty(len(times), dtype=np.int8)
+    codes[np.argsort(times, kind="stable")] = np.repeat(np.arange(len(sizes), dtype=np.int8), sizes)
     return codes
 
 
-def leave_one_out_split(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Split off each user's last interaction for the test, and the last but one for validation.
+def leave_one_out_split(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Split off each user's last interaction for the test, and the last but one for validation, as RecBole does.
 
     Of two interactions one is for the test; a single one is for training.
 
     Args:
         users: ``[N]``, numbers.
-        items: ``[N]``, numbers in the order of the tokens; of a user's interactions at the same time, the item decides.
-        times: ``[N]``.
+        times: ``[N]``, in the order of the interactions, which decides where times are equal.
 
     Returns:
         ``[N]`` int8, positions in ``SPLIT_NAMES``.
 
-    >>> leave_one_out_split(np.array([0, 0, 0, 1]), np.array([0, 1, 2, 0]), np.array([3.0, 1.0, 2.0, 3.0])).tolist()
+    >>> leave_one_out_split(np.array([0, 0, 0, 1]), np.array([3.0, 1.0, 2.0, 3.0])).tolist()
     [2, 0, 1, 0]
     """
-    order = np.lexsort((items, times, users))
+    order = np.lexsort((times, users))
     sizes = np.bincount(users)
     from_end = np.cumsum(sizes)[users[order]] - np.arange(len(order))
     size = sizes[users[order]]

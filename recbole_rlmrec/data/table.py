@@ -24,6 +24,7 @@ import pandas as pd
 
 from recbole_rlmrec.data.atomic_file import MISSING_TOKENS, id_fault
 from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
+from recbole_rlmrec.reading.regular import open_regular
 from recbole_rlmrec.recbole_settings.columns import SOURCES
 from recbole_rlmrec.wording import count
 
@@ -232,7 +233,7 @@ class Table:
         n_lines, n_open, is_first = 0, 0, True
         open_line: list[bytes] = []
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 for chunk in chain(iter(partial(file.read, size), b""), [b""]):
                     text = decoder.decode(chunk, not chunk)
                     block = (text.removeprefix("\ufeff") if is_first else text).encode("utf-8")
@@ -256,7 +257,7 @@ class Table:
             raise DataError(f"'{self.path}' cannot be read: {error}.") from error
 
     def _undecodable(self, line: int, error: UnicodeError) -> DataError:
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         found = "it begins as UTF-16 does" if is_utf16 else getattr(error, "reason", error)
         return DataError(

@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from recbole_rlmrec.data.atomic_file import object_array
 from recbole_rlmrec.data.embedding_files import read_metadata
-from recbole_rlmrec.data.file_access import open_no_link, sync
 from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
@@ -43,7 +42,7 @@ from recbole_rlmrec.encoder.kept import KeptVectors
 from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text_digest
 from recbole_rlmrec.errors import DataError, RLMRecError, ServiceError
-from recbole_rlmrec.files import atomic_path, try_lock
+from recbole_rlmrec.files import atomic_path, open_no_link, sync, try_lock
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.reading.shape import AtLeast, Count

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.reading.regular import open_regular
 
 _logger = logging.getLogger(__name__)
 _KEY_BYTES = 16
@@ -32,7 +33,7 @@ class KeptVectors:
         self.path, self._encoder = path, encoder
         self._rows: dict[bytes, np.ndarray] = {}
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
                 keys, vectors = arrays["keys"], arrays["vectors"]
         except FileNotFoundError:
             return

@@ -21,15 +21,18 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.files import atomic_path, open_no_link
 from recbole_rlmrec.known_datasets import RELEASE_NAMES, RELEASE_URL
+from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.regular import open_regular
+from recbole_rlmrec.reading.shape import Count
 from recbole_rlmrec.version import __version__
 
 _logger = logging.getLogger(__name__)
@@ -47,6 +50,29 @@ _LARGEST_DIRECTORY = 2**24
 #: The largest file of the release is a matrix of embeddings of 300 MB.
 _LARGEST_MEMBER = 2**33
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+
+
+_RECORDS = Format("record of a download", "Remove it.", largest=2**20, allow_others=True)
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """A file that was fetched: its bytes, and their checksum and hash."""
+
+    size: Count
+    crc: Count
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What ``RECORD_FILE`` says."""
+
+    url: str
+    archive_bytes: Count
+    archive_version: str | None
+    fetched: str
+    files: dict[str, _Fetched]
 
 
 @dataclass(frozen=True)
@@ -99,13 +125,13 @@ def fetch_release(
     archive = _Remote(url, patience or Patience())
     members = _members(archive, name)
     known = _recorded(target)
-    fetched = {}
+    fetched: dict[str, _Fetched] = {}
     try:
         target.mkdir(parents=True, exist_ok=True)
         for file, member in members.items():
             entry = known.get(file)
             path = target / file
-            if entry == {"size": member.file_size, "crc": member.CRC, "sha256": _sha256(path)}:
+            if entry is not None and entry == _Fetched(member.file_size, member.CRC, _sha256(path)):
                 fetched[file] = entry
                 continue
             fetched[file] = _fetch(archive, member, path, show_progress=show_progress)
@@ -323,11 +349,11 @@ def _members(archive: _Remote, name: str) -> Mapping[str, zipfile.ZipInfo]:
     return found
 
 
-def _fetch(archive: _Remote, member: zipfile.ZipInfo, path: Path, *, show_progress: bool) -> dict[str, Any]:
+def _fetch(archive: _Remote, member: zipfile.ZipInfo, path: Path, *, show_progress: bool) -> _Fetched:
     """Fetch a file of the archive, going on with what is there of it.
 
     Returns:
-        Its size, checksum and hash.
+        What is recorded of it.
     """
     header = _LOCAL_HEADER.unpack(archive.read(member.header_offset, _LOCAL_HEADER.size))
     if header[0] != b"PK\x03\x04":
@@ -344,7 +370,7 @@ def _fetch(archive: _Remote, member: zipfile.ZipInfo, path: Path, *, show_progre
         have = 0
     if have < member.compress_size:
         with (
-            part.open("ab") as file,
+            open(part, "ab", opener=open_no_link) as file,
             tqdm(
                 total=member.compress_size,
                 initial=have,
@@ -365,7 +391,7 @@ def _fetch(archive: _Remote, member: zipfile.ZipInfo, path: Path, *, show_progre
     return entry
 
 
-def _unpack(part: Path, member: zipfile.ZipInfo, target: Path) -> dict[str, Any]:
+def _unpack(part: Path, member: zipfile.ZipInfo, target: Path) -> _Fetched:
     """Unpack a file as it lies in the archive.
 
     Raises:
@@ -385,36 +411,30 @@ def _unpack(part: Path, member: zipfile.ZipInfo, target: Path) -> dict[str, Any]
                 file.write(data)
     if size != member.file_size or crc != member.CRC:
         raise ValueError("its checksum is another than the archive says")
-    return {"size": size, "crc": crc, "sha256": digest.hexdigest()}
+    return _Fetched(size, crc, digest.hexdigest())
 
 
-def _sha256(path: Path) -> str | None:
+def _sha256(path: Path) -> str:
+    """Return the hash of a file; nothing where there is none."""
     if not path.is_file():
-        return None
+        return ""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
 
 
-def _recorded(folder: Path) -> Mapping[str, Any]:
+def _recorded(folder: Path) -> Mapping[str, _Fetched]:
     """Return what a former call recorded of each file; nothing where that cannot be read."""
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return _RECORDS.read(folder / RECORD_FILE, _Record).files
+    except DataError:
         return {}
-    files = record.get("files") if isinstance(record, dict) else None
-    return files if isinstance(files, dict) else {}
 
 
-def _record(folder: Path, archive: _Remote, files: Mapping[str, Any]) -> None:
-    record = {
-        "url": archive.url,
-        "archive_bytes": archive.size,
-        "archive_version": archive.version,
-        "fetched": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "files": files,
-    }
+def _record(folder: Path, archive: _Remote, files: dict[str, _Fetched]) -> None:
+    fetched = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    record = _Record(archive.url, archive.size, archive.version, fetched, files)
     with atomic_path(folder / RECORD_FILE) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")

@@ -75,7 +75,8 @@ def _open(path: Path, max_malformed: float, remedy: str, *, show_progress: bool)
 def _is_utf8(path: Path) -> bool:
     """Return whether a file is UTF-8, as 10M's is and 1M's is not."""
     try:
-        path.read_text(encoding="utf-8")
+        for _, line in JsonLines(path).lines():
+            line.decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True

@@ -263,8 +263,8 @@ def write_dataset(
     sizes = np.bincount(codes, minlength=len(SPLIT_NAMES)).tolist()
     if not all(sizes):
         raise DataError(
-            f"{len(codes):,} interactions do not split {_ratio(choice.shares)} with every user and item in training: "
-            f"{sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test. Take more data or other --shares."
+            f"{len(codes):,} interactions do not give all three parts ({_recipe(choice)}): {sizes[0]:,} training, "
+            f"{sizes[1]:,} validation, {sizes[2]:,} test. Take more data, or split otherwise."
         )
     split_file = frozen_name(dataset)
     more = [name for name, is_wanted in ((REVIEWS_FILE, source.text), (split_file, frozen)) if is_wanted]
@@ -470,7 +470,7 @@ def _split(users: np.ndarray, items: np.ndarray, times: np.ndarray, choice: Choi
         users: ``[N]``, numbers in the order of the tokens.
         items: ``[N]``, such numbers.
         times: ``[N]`` seconds.
-        choice: how.
+        choice: how; by time, the split is the one that ``recbole-rlmrec split`` makes of the dataset.
 
     Returns:
         ``[N]`` int8, positions in ``SPLIT_NAMES``.
@@ -487,8 +487,8 @@ def _split(users: np.ndarray, items: np.ndarray, times: np.ndarray, choice: Choi
             "Name the column of times, leave these rows out, or split at random."
         )
     if choice.split == "time":
-        return time_split(users, items, times, choice.shares)
-    return leave_one_out_split(users, items, times)
+        return time_split(times, choice.shares)
+    return leave_one_out_split(users, times)
 
 
 def _recipe(choice: Choice) -> SplitRecipe:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import logging
-import os
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, BinaryIO
 
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.reading.regular import bounded_lines
+from recbole_rlmrec.reading.unpacked import open_unpacked
 from recbole_rlmrec.text.json_lines import JsonLines, MalformedLineError, Records
 from recbole_rlmrec.wording import listed
 
@@ -32,6 +31,8 @@ _SINGLE_BYTE = "cp1252"
 
 #: Characters of the longest field. A quotation mark that is never closed makes a field of all that follows.
 _LONGEST_FIELD = 2**20
+#: Bytes, or characters, of the longest line: of one without end, no more is read.
+_LONGEST_LINE = 16 * 2**20
 #: Rows that are looked at to find what a file is.
 _N_LOOKED_AT = 100
 _N_PARQUET_ROWS = 10_000
@@ -121,13 +122,8 @@ def _kind(path: Path) -> str:
     if not path.is_file():
         state = "is no file" if path.exists() else "does not exist"
         raise DataError(f"'{path}' {state}, expected a table: CSV, TSV, JSON lines or Parquet. Correct the path.")
-    try:
-        with _binary(path) as stream:
-            start = stream.read(4096)
-    except (OSError, EOFError) as error:
-        raise DataError(
-            f"'{path}' cannot be read: {error}. Check the path, its permissions and its contents."
-        ) from error
+    with open_unpacked(path) as file:
+        start = file.stream.read(4096)
     if start.startswith(_PARQUET):
         return "parquet"
     if start.startswith(b"PK\x03\x04"):
@@ -138,12 +134,6 @@ def _kind(path: Path) -> str:
     if not start.strip():
         raise DataError(f"'{path}' is empty, expected a header and rows. Write it again.")
     return "jsonl" if start.lstrip(codecs.BOM_UTF8).lstrip().startswith(b"{") else "csv"
-
-
-def _binary(path: Path) -> IO[bytes]:
-    with path.open("rb") as raw:
-        is_gzipped = raw.read(2) == b"\x1f\x8b"
-    return cast(IO[bytes], gzip.open(path)) if is_gzipped else path.open("rb")
 
 
 def _known_encoding(name: str) -> str:
@@ -162,13 +152,11 @@ def _find_encoding(path: Path) -> str:
     Raises:
         DataError: some lines are UTF-8 and some are not.
     """
-    with _binary(path) as stream:
-        start = stream.read(4)
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        stream.seek(0)
+    with open_unpacked(path) as file:
         good = bad = 0
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(bounded_lines(file.stream, _LONGEST_LINE), start=1):
+            if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                return "utf-16"
             if line.isascii() or (number == 1 and line.startswith(codecs.BOM_UTF8)):
                 continue
             try:
@@ -214,9 +202,9 @@ def _csv_layout(path: Path, wanted: Sequence[str], separator: str | None, encodi
 
 def _first_row(path: Path, separator: str, encoding: str) -> list[str]:
     try:
-        with _binary(path) as stream:
-            return next(_reader(io.TextIOWrapper(stream, encoding, newline=""), separator), [])
-    except (csv.Error, UnicodeError, OSError, EOFError, zlib.error) as error:
+        with open_unpacked(path) as file:
+            return next(_reader(file.stream, separator, encoding), [])
+    except (csv.Error, UnicodeError) as error:
         raise DataError(f"The first line of '{path}' cannot be read as {encoding}: {error}. Set --encoding.") from error
 
 
@@ -251,8 +239,8 @@ class _CsvRows(Records[list[str] | None]):
         """Yield the rows that are not blank, with the numbers of the lines they begin on."""
         number, n_rows, reader = 1, 0, None
         try:
-            with _binary(self.path) as stream, self._progress(_size(stream)) as bar:
-                reader = _reader(io.TextIOWrapper(stream, self.layout.encoding, newline=""), self.layout.separator)
+            with open_unpacked(self.path) as file, self._progress(file.size) as bar:
+                reader = _reader(file.stream, self.layout.separator, self.layout.encoding)
                 for count, row in enumerate(_rows(reader)):
                     if row is None:
                         n_rows += reader.line_num + 1 - number
@@ -262,7 +250,7 @@ class _CsvRows(Records[list[str] | None]):
                         yield number, row
                     number = reader.line_num + 1
                     if count % _N_LOOKED_AT == 0:
-                        bar.update(_position(stream) - bar.n)
+                        bar.update(file.position() - bar.n)
             if not n_rows:
                 raise DataError(f"'{self.path}' has a header and no rows. Write it again.")
         except csv.Error as error:
@@ -276,8 +264,6 @@ class _CsvRows(Records[list[str] | None]):
                 f"'{self.path}', near line {near:,}, is not {self.layout.encoding}: {error.reason}. Set --encoding, or "
                 "convert the file to UTF-8."
             ) from error
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"'{self.path}' cannot be read: {error}. Fetch or write it again.") from error
 
     def _object(self, line: list[str] | None) -> Mapping[str, Any]:
         if line is None:
@@ -323,18 +309,18 @@ class _ParquetRows(Records[dict[str, Any]]):
         return repr(line)
 
 
-def _reader(stream: Iterable[str], separator: str) -> Any:
-    """Return a reader of CSV with fields of bounded length."""
+def _reader(stream: BinaryIO, separator: str, encoding: str) -> Any:
+    """Return a reader of CSV with lines and fields of bounded length."""
     csv.field_size_limit(_LONGEST_FIELD)
     # Strict: or a quotation mark that is not closed makes one field of the rows up to the next, without a word.
-    return csv.reader(stream, delimiter=separator, strict=True)
+    return csv.reader(_text_lines(stream, encoding), delimiter=separator, strict=True)
 
 
 def _rows(reader: Any) -> Iterator[list[str] | None]:
     """Yield the rows of a strict reader; None for what its quotation marks make unreadable.
 
     Raises:
-        csv.Error: a field is too long.
+        csv.Error: a field or a line is too long.
     """
     while True:
         try:
@@ -349,14 +335,12 @@ def _rows(reader: Any) -> Iterator[list[str] | None]:
             yield row
 
 
-def _size(stream: IO[bytes]) -> int:
-    """Return the bytes on disk of an open file."""
-    return os.fstat(stream.fileno()).st_size
-
-
-def _position(stream: IO[bytes]) -> int:
-    """Return how many bytes on disk of an open file, gzipped or not, have been read."""
-    return stream.fileobj.tell() if isinstance(stream, gzip.GzipFile) else stream.tell()
+def _text_lines(stream: BinaryIO, encoding: str) -> Iterator[str]:
+    text = io.TextIOWrapper(stream, encoding, newline="")
+    while line := text.readline(_LONGEST_LINE + 1):
+        if len(line) > _LONGEST_LINE:
+            raise csv.Error(f"line larger than the limit ({_LONGEST_LINE:,} characters)")
+        yield line
 
 
 def _parquet(path: Path) -> Any:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import ast
-import gzip
 import json
 import math
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import IO, Any, Generic, NoReturn, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar
 
 from tqdm import tqdm
 
 from recbole_rlmrec.data.atomic_file import LONGEST_ID
 from recbole_rlmrec.errors import DataError
-from recbole_rlmrec.reading.regular import open_regular, require_regular
 from recbole_rlmrec.reading.tree import check_depth
+from recbole_rlmrec.reading.unpacked import BELIEVED, UNPACKED, open_unpacked
 from recbole_rlmrec.wording import N_EXAMPLES
 
 #: The share of a file's lines that may be malformed, unless given otherwise.
@@ -113,15 +111,15 @@ class Limits:
         block: bytes read at a time.
         longest_line: bytes; a longer line is malformed, and not kept.
         hopeless: from so many malformed lines on, a file that has more of them than others is given up before its end.
-        unpacked: bytes that a gzipped file may hold for each of its own; texts have 3 to 10, and 1,000 is the most.
+        unpacked: bytes that a gzipped file may hold for each of its own.
         believed: bytes that it may hold in any case.
     """
 
     block: int = 2**20
     longest_line: int = 16 * 2**20
     hopeless: int = 1000
-    unpacked: int = 200
-    believed: int = 64 * 2**20
+    unpacked: int = UNPACKED
+    believed: int = BELIEVED
 
 
 @dataclass
@@ -288,30 +286,14 @@ class JsonLines(Records[bytes]):
 
     def _chunks(self) -> Iterator[bytes]:
         """Yield the file's bytes, decompressed."""
-        try:
-            with open_regular(self.path) as raw:
-                size, n_bytes = require_regular(self.path), 0
-                is_gzipped = raw.read(2) == b"\x1f\x8b"
-                raw.seek(0)
-                stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if is_gzipped else raw
-                with self._progress(size) as bar:
-                    while True:
-                        chunk = stream.read(self.limits.block)
-                        bar.update(raw.tell() - bar.n)
-                        if not chunk:
-                            return
-                        n_bytes += len(chunk)
-                        if is_gzipped and n_bytes > max(self.limits.believed, self.limits.unpacked * size):
-                            raise DataError(
-                                f"'{self.path}' of {size:,} bytes holds more than {n_bytes:,} bytes, expected at most "
-                                f"{self.limits.unpacked} for each: a file of texts is never so repetitive. Is it the "
-                                "right file? If so, unpack it first."
-                            )
-                        yield chunk
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"'{self.path}' is a damaged gzip file ({error}). Fetch a whole copy.") from error
-        except OSError as error:
-            raise DataError(f"'{self.path}' cannot be read: {error}. Check the path and its permissions.") from error
+        limits = self.limits
+        with (
+            open_unpacked(self.path, limits.unpacked, limits.believed) as file,
+            self._progress(file.size) as bar,
+        ):
+            while chunk := file.stream.read(limits.block):
+                bar.update(file.position() - bar.n)
+                yield chunk
 
     def _object(self, line: bytes) -> Mapping[str, Any]:
         if len(line) > self.limits.longest_line:

@@ -13,9 +13,8 @@ from typing import Annotated, Any
 
 import yaml
 
-from recbole_rlmrec.data.file_access import open_no_link
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.files import atomic_path, try_lock
+from recbole_rlmrec.files import atomic_path, open_no_link, try_lock
 from recbole_rlmrec.reading.documents import Format, parse_json
 from recbole_rlmrec.reading.shape import AtLeast, Count, value_of
 from recbole_rlmrec.tuning.space import key_of

@@ -41,11 +41,13 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """Parse the arguments of a verb, and run it."""
     options = option_names(parser)
     try:
-        known, rest = parser.parse_known_args(canonical(parser, words))
+        spelt = canonical(parser, words)
+        known, rest = parser.parse_known_args(spelt)
         if rest and not hasattr(known, "settings"):
             near = nearest(rest[0].partition("=")[0].lstrip("-"), options)
             parser.error(f"unrecognized arguments: {' '.join(rest)}" + (f". Did you mean '--{near}'?" if near else ""))
         require_recbole()
+        known.words = spelt
         if hasattr(known, "settings"):
             known.settings = parse_settings(rest)
         status: int = known.run(known)

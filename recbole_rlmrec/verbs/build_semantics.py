@@ -10,7 +10,8 @@ Example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,20 @@ _WRITER_OPTIONS = {
     },
 }
 _BATCH_OPTIONS = {"wait": "wait"}
+
+#: Options that say where the dataset lies, or what is done in one run alone.
+_ONCE = {
+    "--dataset",
+    "--data_path",
+    "--dry-run",
+    "--show-prompt",
+    "--overwrite",
+    "--rewrite-older",
+    "--limit",
+    "--retry-failed",
+    "--budget",
+    "--wait",
+}
 
 #: Options of an encoder -> field of its settings.
 _ENCODER_OPTIONS = {
@@ -149,12 +164,23 @@ def run(arguments: argparse.Namespace) -> int:
         float16=arguments.float16,
         normalize=not arguments.no_normalize,
         overwrite=arguments.overwrite,
+        options=_recorded(arguments.words),
     )
     report = build_semantics(config, settings, report=partial(print, flush=True))
     if report is None:
         return 0 if settings.writes_nothing or writer.has_reached_limit else 1
     print(printable(str(report)))
     return int(report.has_leak)
+
+
+def _recorded(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the options that make the same profiles and embeddings again: no password of an address is among them.
+
+    >>> _recorded(["--dataset=shop", "--item_title_field=title", "--overwrite", "--llm-base-url=http://me:secret@host/v1"])
+    ('--item_title_field=title', '--llm-base-url=http://host/v1')
+    """
+    kept = [word for word in words if word.partition("=")[0] not in _ONCE]
+    return tuple(re.sub(r"//[^/@]*@", "//", word) for word in kept)
 
 
 def _writer_name(arguments: argparse.Namespace) -> str:

@@ -67,14 +67,16 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole.utils import init_seed
 
     from recbole_rlmrec.data.dataset import RLMRecDataset, training_sha256_of
-    from recbole_rlmrec.data.frozen import CHOICES_AGAIN, frozen_name
+    from recbole_rlmrec.data.embedding_files import read_metadata
+    from recbole_rlmrec.data.frozen import frozen_name, write_again
     from recbole_rlmrec.data.split import SPLIT_NAMES
 
     without = {name for name, left_out in (("valid", arguments.no_valid), ("test", arguments.no_test)) if left_out}
     if arguments.seed is not None:
         arguments.settings = {**arguments.settings, "seed": arguments.seed}
     asked = dataset_config(arguments)
-    write_again = asked.command("build-semantics", "--overwrite", without=("eval_args", "split_file"))
+    metadata = read_metadata(asked.data_folders, arguments.dataset) or {}
+    remedy = write_again(asked, metadata, without=("eval_args", "split_file"))
     config = _config(arguments, asked, without)
     init_seed(config["seed"], config["reproducibility"])
     dataset = RLMRecDataset(config, split_use="renew")
@@ -92,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     stale = _stale(config, training_sha256_of(dataset, codes))
     if not is_there:
         if not arguments.overwrite:
-            _refuse_stale(stale, dataset.split_origin, write_again)
+            _refuse_stale(stale, dataset.split_origin, remedy)
             if path.is_file() and recorded is None and not has_codes:
                 raise DataError(
                     f"'{path}' holds a split that does not say how it was made, so this command could not make it "
@@ -102,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"split of {arguments.dataset}: {dataset.split_origin}, {'already ' if is_there else ''}in {path}")
     print(_sizes(dataset, codes))
     if stale:
-        print(f"Made from another split: {stale}. `{write_again}` writes again what is stale; {CHOICES_AGAIN}.")
+        print(f"Made from another split: {stale}. To write again what is stale: {remedy}.")
     return 0
 
 
@@ -228,15 +230,13 @@ def _stale(config: Any, train_sha256: str) -> str:
     return ", ".join(f"'{path}'" for path, splits in made_from.items() if splits - {"", train_sha256})
 
 
-def _refuse_stale(stale: str, split: str, write_again: str) -> None:
+def _refuse_stale(stale: str, split: str, remedy: str) -> None:
     """Raise where freezing a split would make profiles stale."""
-    from recbole_rlmrec.data.frozen import CHOICES_AGAIN
-
     if stale:
         raise DataError(
             f"Made from another split than this one ({split}): {stale}. With --overwrite the split is frozen all the "
-            "same: the profiles of users whose training interactions change are stale then, and "
-            f"`{write_again}` writes these again; {CHOICES_AGAIN}."
+            "same: the profiles of users whose training interactions change are stale then. To write these again: "
+            f"{remedy}."
         )
 
 

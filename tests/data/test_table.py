@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.data.split import pairs_sha256, random_split, read_split, split_column_codes
-from recbole_rlmrec.data.table import Table
+from recbole_rlmrec.data.table import Table, read_headers
 from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
 from recbole_rlmrec.text.text_columns import read_interactions, read_item_columns, read_user_columns
 
@@ -454,3 +455,12 @@ def test_recbole_s_datasets_are_left_as_they_were(shop: Path) -> None:
     assert type(load(shop, "FM")) is recbole_datasets.Dataset
     assert recbole_datasets.Dataset._load_feat is load_feat and recbole_datasets.dataset.pd.read_csv is read_csv
     assert not hasattr(recbole_datasets.dataset, "open")
+
+
+def test_tables_are_regular_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "shop.user")
+    (tmp_path / "shop.item").symlink_to("/dev/zero")
+    for name, kind in (("shop.user", "a pipe"), ("shop.item", "a device")):
+        with pytest.raises(DataError, match=f"{name}' cannot be read: it is {kind}, expected a regular file"):
+            Table(tmp_path / name)
+    assert read_headers(tmp_path, "shop", None, "\t", None) == dict.fromkeys(("inter", "user", "item"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -132,6 +134,27 @@ def test_what_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> N
     server.sent = 0
     assert files_of(fetch(server, tmp_path)) == EXPECTED
     assert server.sent < 2**16 + 1_000
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"files": {"trn_mat.pkl": 1}}', b"[" * 10**5, None])
+def test_a_record_that_says_nothing_is_made_again(server: Server, tmp_path: Path, content: bytes | None) -> None:
+    if content is None:
+        os.mkfifo(tmp_path / RECORD_FILE)
+    else:
+        (tmp_path / RECORD_FILE).write_bytes(content)
+    assert files_of(fetch(server, tmp_path)) == EXPECTED
+    server.sent = 0
+    fetch(server, tmp_path)
+    assert server.sent < 2**16 + 1_000
+
+
+def test_a_part_that_is_another_file_is_not_written_to(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    part = tmp_path / f".trn_mat.pkl.{zlib.crc32(EXPECTED['trn_mat.pkl']):08x}.part"
+    part.hardlink_to(tmp_path / "mine")
+    with pytest.raises(DataError, match="part' is a link, or no file: remove it"):
+        fetch(server, tmp_path)
+    assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
 def test_connections_that_are_cut(server: Server, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.split import SPLIT_NAMES, read_split
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.sources import table_rows
 from recbole_rlmrec.sources.import_csv import Tables, import_csv, preview
 from recbole_rlmrec.sources.prepare import Choice
 from recbole_rlmrec.text.files import read_items
@@ -162,6 +164,27 @@ def test_split_leave_one_out(tmp_path: Path, plain: tuple[Path, Path]) -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("split", "options"),
+    [
+        ("time", ["--by-time", "--ratios=8:1:1"]),
+        ("time", ["--by-time", "--ratios=7:2:1"]),
+        ("leave-one-out", ["--leave-one-out"]),
+    ],
+)
+@pytest.mark.parametrize("n_rows", [5, 29])
+def test_a_split_by_time_is_the_one_that_the_verb_makes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, options: list[str], n_rows: int
+) -> None:
+    # Some times are equal, and their rows are in no order.
+    rows = [{"customer": f"c{n % 2}", "sku": f"s{7 * n % n_rows}", "when": 10 + 3 * n % 8} for n in range(n_rows)]
+    shares = tuple(map(float, options[-1].split("=")[1].split(":"))) if split == "time" else (8, 1, 1)
+    tables = Tables(write_csv(tmp_path / "orders.csv", rows), "customer", "sku", time="when")
+    import_csv(tables, "shop", tmp_path, Choice(k_core=1, split=split, shares=shares))
+    assert main(["split", "--dataset=shop", f"--data_path={tmp_path}", *options]) == 0
+    assert "already in" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("unit", [1, 1_000, 1_000_000])
 def test_times_as_numbers(tmp_path: Path, unit: int) -> None:
     rows = [{**row, "when": (1_700_000_000 + n) * unit} for n, row in enumerate(order_rows())]
@@ -206,6 +229,33 @@ def test_bad_tables(tmp_path: Path, change: Callable[[str], str], options: dict[
     with pytest.raises((DataError, SettingError), match=expected):
         import_csv(tables, "shop", tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_tables_are_regular_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(DataError, match="is no file, expected a table"):
+            import_csv(Tables(path, "customer", "sku"), "shop", tmp_path / "data")
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8"])
+def test_lines_without_end_are_not_read_to_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str | None
+) -> None:
+    monkeypatch.setattr(table_rows, "_LONGEST_LINE", 1000)
+    (tmp_path / "orders.csv.gz").write_bytes(gzip.compress(b"customer,sku\nc1,s1\n" + b"c" * 10**6))
+    tables = Tables(tmp_path / "orders.csv.gz", "customer", "sku", encoding=encoding)
+    with pytest.raises(DataError, match=r"line 3.* longer than 1,000 (bytes|characters)"):
+        import_csv(tables, "shop", tmp_path / "data")
+
+
+@pytest.mark.parametrize("n_bytes", [10**8, -20])
+def test_gzipped_tables_are_whole_and_no_bombs(tmp_path: Path, n_bytes: int) -> None:
+    content = gzip.compress(b"customer,sku\n" + b"c1,s1\n" * max(n_bytes // 6, 1000), compresslevel=9)
+    (tmp_path / "orders.csv.gz").write_bytes(content if n_bytes > 0 else content[:n_bytes])
+    expected = "holds more than" if n_bytes > 0 else "is a damaged gzip file"
+    with pytest.raises(DataError, match=expected):
+        import_csv(Tables(tmp_path / "orders.csv.gz", "customer", "sku"), "shop", tmp_path / "data")
 
 
 def test_mixed_encodings(tmp_path: Path) -> None:
