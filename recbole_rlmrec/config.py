@@ -582,7 +582,8 @@ class RLMRecConfig(Config):
         is_split = settings["benchmark_filename"] is not None or settings["split_file"] is not None
         is_split = is_split or self.find_data_file(frozen_name(self.dataset)) is not None
         check_columns(settings, self.external_config_dict, self._origins, headers, is_split=is_split)
-        self.notes += [("warning", said) for said in columns_without_effect(self.external_config_dict, headers["inter"])]
+        without = columns_without_effect(self.external_config_dict, headers["inter"])
+        self.notes += [("warning", sentence) for sentence in without]
 
     def _complete_external(self) -> None:
         """Read what was given as its setting is meant: ``~`` in a path, and ``a,b`` where a list is expected."""
