@@ -89,8 +89,8 @@ def make_steam(
         chosen = rng.permutation(len(tokens))[:n_exchanged]
         vectors[chosen] = vectors[np.roll(chosen, 1)]
         n_kept = len(tokens) - int(withheld * (0.5 if side == "user" else 1.0) * len(tokens))
-        at = np.sort(rng.permutation(len(tokens))[:n_kept])
-        _write_embeddings(sources.data / name, name, side, [tokens[row] for row in at], vectors[at])
+        vectors[rng.permutation(len(tokens))[n_kept:]] = 0  # a vector of zeros is read as no text
+        _write_embeddings(sources.data / name, name, side, tokens, vectors)
 
 
 def make_steam_titles(sources: Sources, name: str) -> None:
@@ -158,10 +158,6 @@ def _write_interactions(folder: Path, name: str, rows: Sequence[tuple[str, str, 
 
 
 def _write_embeddings(folder: Path, name: str, side: str, tokens: Sequence[str], vectors: np.ndarray) -> None:
-    """Write a side's vectors; no files where there are none, which is a side without texts."""
-    if len(tokens) == 0:
-        # One vector of a token that does not exist: a table must not be empty.
-        tokens, vectors = ["no-such-token"], np.ones((1, 384), dtype=np.float16)
     np.save(folder / f"{name}.{side}emb.npy", vectors)
     (folder / f"{name}.{side}emb.tokens").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
 
