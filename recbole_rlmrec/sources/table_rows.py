@@ -188,23 +188,36 @@ def _csv_layout(path: Path, wanted: Sequence[str], separator: str | None, encodi
             raise SettingError(f"--separator {separator!r} is no separator, expected one character, or one of {named}.")
     else:
         separators = list(SEPARATORS.values())
-    found = []
-    for sign in separators:
-        header = _first_row(path, sign, encoding)
-        layout = Layout("csv", tuple(name.strip() for name in header), sign, encoding)
-        found.append((sum(name in layout.columns for name in wanted), len(layout.columns), layout))
-    layout = max(found, key=lambda each: each[:2])[-1]
+    headers = {sign: _first_row(path, sign, encoding) for sign in separators}
+    layouts = [
+        Layout("csv", tuple(name.strip() for name in header), sign, encoding)
+        for sign, header in headers.items()
+        if header is not None
+    ]
+    if not layouts:
+        raise DataError(
+            f"The first line of '{path}' cannot be read: a quotation mark in it is not closed where its field ends, or "
+            f"it is longer than {_LONGEST_FIELD:,} characters. Correct it, or set --separator or --encoding."
+        )
+    layout = max(layouts, key=lambda each: (sum(name in each.columns for name in wanted), len(each.columns)))
     for name in wanted:
         if layout.columns.count(name) > 1:
             raise DataError(f"'{path}' has the column {name!r} more than once. Rename one of them in its first line.")
     return layout
 
 
-def _first_row(path: Path, separator: str, encoding: str) -> list[str]:
+def _first_row(path: Path, separator: str, encoding: str) -> list[str] | None:
+    """Return the header as a separator divides it; None where it leaves characters behind a quoted name.
+
+    Raises:
+        DataError: it is of another encoding.
+    """
     try:
         with open_unpacked(path) as file:
             return next(_reader(file.stream, separator, encoding), [])
-    except (csv.Error, UnicodeError) as error:
+    except csv.Error:
+        return None
+    except UnicodeError as error:
         raise DataError(f"The first line of '{path}' cannot be read as {encoding}: {error}. Set --encoding.") from error
 
 
@@ -339,7 +352,7 @@ def _text_lines(stream: BinaryIO, encoding: str) -> Iterator[str]:
     text = io.TextIOWrapper(stream, encoding, newline="")
     while line := text.readline(_LONGEST_LINE + 1):
         if len(line) > _LONGEST_LINE:
-            raise csv.Error(f"line larger than the limit ({_LONGEST_LINE:,} characters)")
+            raise csv.Error(f"a line is longer than {_LONGEST_LINE:,} characters, the limit")
         yield line
 
 

@@ -266,9 +266,43 @@ def test_mixed_encodings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("bad", "lines"),
+    [
+        ('c1,"s1\nc2,s2\nc3,"s3"', [3, 4, 5]),  # open up to the next mark
+        ('c1,"s1"x', [3]),
+        ('c1,"6" nail"', [3]),
+    ],
+)
+def test_no_row_vanishes_in_a_quotation_mark(tmp_path: Path, bad: str, lines: list[int]) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_text(f"customer,sku\nc0,s0\n{bad}\n" + "".join(f"d{n},s0\n" for n in range(39)))
+    tables = Tables(orders, "customer", "sku")
+    with pytest.raises(DataError) as caught:
+        import_csv(tables, "shop", tmp_path / "data")
+    message = str(caught.value)
+    assert f"{len(lines)} of its {40 + len(lines)} lines are malformed" in message
+    assert all(f"line {number} is of a field whose quotation mark is not closed" in message for number in lines)
+    assert import_csv(tables, "shop", tmp_path / "data", max_malformed=0.9).distinct == 40
+
+
+def test_a_quotation_mark_is_open_up_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_text('customer,sku\nc0,s0\nc1,"s1\nc2,s2\n')
+    with pytest.raises(DataError, match="2 of its 3 lines are malformed"):
+        import_csv(Tables(tmp_path / "orders.csv", "customer", "sku"), "shop", tmp_path / "data")
+
+
+def test_quoted_fields_hold_marks_separators_and_line_breaks(tmp_path: Path) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_text('"customer","sku"\r\n"c,0","6"" nail"\r\n"c\n1",5" nail\r\n')
+    text = preview(Tables(orders, "customer", "sku"))
+    assert "line 2: user 'c,0', item '6\" nail'" in text and "line 3: user 'c\\n1', item '5\" nail'" in text
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"encoding": "utf-9"}, "no such encoding"),
+        ({"encoding": "base64"}, "no such encoding"),
         ({"separator": "::"}, "one character"),
         ({"title": "name"}, "--items FILE"),
     ],
@@ -277,6 +311,12 @@ def test_bad_settings(tmp_path: Path, options: dict[str, Any], expected: str) ->
     orders = write_csv(tmp_path / "orders.csv", order_rows())
     with pytest.raises(SettingError, match=expected):
         import_csv(Tables(orders, "customer", "sku", **options), "shop", tmp_path)
+
+
+@pytest.mark.parametrize("least", [float("nan"), float("inf")])
+def test_the_least_rating_is_a_number(tmp_path: Path, plain: tuple[Path, Path], least: float) -> None:
+    with pytest.raises(SettingError, match="min-rating"):
+        import_csv(tables_of(*plain), "shop", tmp_path / "data", Choice(k_core=1, shares=(8, 1, 1), min_rating=least))
 
 
 @pytest.mark.parametrize("choice", [Choice(split="time"), Choice(min_rating=3)])
