@@ -82,6 +82,7 @@ class PrepareSummary:
         items: the file of items, with its counts of lines; None where there is none.
         choice: what was kept, and how it is split.
         rated: interactions whose rating is high enough; all, where there are no ratings.
+        unrated: those of them that have no rating, and count whatever the least rating.
         sampled: those of the users taken.
         distinct: those with each (user, item) pair counted once.
         with_text: those whose item has text; None where that was not asked for.
@@ -102,6 +103,7 @@ class PrepareSummary:
     items: Records[Any] | None
     choice: Choice
     rated: int
+    unrated: int
     sampled: int
     distinct: int
     with_text: int | None
@@ -118,7 +120,8 @@ class PrepareSummary:
         choice = self.choice
         steps = [f"{self.reviews.n_lines - self.reviews.n_malformed:,} in all"]
         if choice.min_rating is not None:
-            steps.append(f"{self.rated:,} with a rating of at least {choice.min_rating:g}")
+            unrated = f" or, {self.unrated:,} of them, none" if self.unrated else ""
+            steps.append(f"{self.rated:,} with a rating of at least {choice.min_rating:g}{unrated}")
         if choice.user_fraction < 1:
             steps.append(f"{self.sampled:,} of the {100 * choice.user_fraction:g} % of the users taken")
         steps.append(f"{self.distinct:,} with each pair counted once")
@@ -240,7 +243,7 @@ def write_dataset(
         DataError: as :func:`prepare`.
     """
     found = _collect(source, reviews, choice)
-    n_rated, n_sampled = found.n_rated, len(found.lines)
+    n_rated, n_unrated, n_sampled = found.n_rated, found.n_unrated, len(found.lines)
     _keep_latest(found)
     n_distinct, n_with_text = len(found.lines), None
     if choice.require_text:
@@ -249,10 +252,11 @@ def write_dataset(
         n_with_text = len(found.lines)
     core, rounds = k_core_rows(found.users, found.items, choice.k_core)
     if not len(core):
+        more_users = ", or raise --user-fraction" if choice.user_fraction < 1 else ""
         raise DataError(
             f"Nothing is left of '{reviews.path}': of {reviews.n_lines:,} lines, {n_rated:,} have a rating high "
             f"enough, {n_distinct:,} are distinct pairs of the users taken, and none of them is in a "
-            f"{choice.k_core}-core. Lower --k-core or --min-rating, or raise --user-fraction."
+            f"{choice.k_core}-core. Lower --k-core or --min-rating{more_users}."
         )
     if len(core) < len(found.lines):
         found.keep(core)
@@ -264,7 +268,8 @@ def write_dataset(
     if not all(sizes):
         raise DataError(
             f"{len(codes):,} interactions do not give all three parts ({_recipe(choice)}): {sizes[0]:,} training, "
-            f"{sizes[1]:,} validation, {sizes[2]:,} test. Take more data, or split otherwise."
+            f"{sizes[1]:,} validation, {sizes[2]:,} test.{_only_ones(users_kept.codes, items_kept.codes, choice)} Take "
+            "more data, or split otherwise."
         )
     split_file = frozen_name(dataset)
     more = [name for name, is_wanted in ((REVIEWS_FILE, source.text), (split_file, frozen)) if is_wanted]
@@ -289,6 +294,7 @@ def write_dataset(
         items=items,
         choice=choice,
         rated=n_rated,
+        unrated=n_unrated,
         sampled=n_sampled,
         distinct=n_distinct,
         with_text=n_with_text,
@@ -374,6 +380,7 @@ class _Interactions:
         user_ids: original id of each user number.
         item_ids: original id of each item number.
         n_rated: interactions whose rating was high enough, before users were sampled.
+        n_unrated: those of them without a rating.
         lines: ``[N]``, the line of each interaction, ascending.
         users: ``[N]``, the number of its user.
         items: ``[N]``, the number of its item.
@@ -384,6 +391,7 @@ class _Interactions:
     user_ids: Sequence[str]
     item_ids: Sequence[str]
     n_rated: int
+    n_unrated: int
     lines: np.ndarray
     users: np.ndarray
     items: np.ndarray
@@ -403,12 +411,13 @@ def _collect(source: Source, file: Records[Any], choice: Choice) -> _Interaction
     # Lines are counted in 32 bits: 4 billion of them are past what this holds in memory.
     lines, users, items, rated, times = array("I"), array("i"), array("i"), array("b"), array("d")
     nan = float("nan")
-    n_rated = 0
+    n_rated = n_unrated = 0
     min_rating, user_fraction = choice.min_rating, choice.user_fraction
     for line, (user, item, rating, time) in file.records(source.interaction):
         if rating is not None and min_rating is not None and rating < min_rating:
             continue
         n_rated += 1
+        n_unrated += rating is None
         if user_fraction < 1 and user not in user_numbers and not _is_taken(user, user_fraction, choice.seed):
             continue
         lines.append(line)
@@ -417,7 +426,7 @@ def _collect(source: Source, file: Records[Any], choice: Choice) -> _Interaction
         rated.append(rating is not None)
         times.append(nan if time is None else time)
     columns = (np.frombuffer(column, dtype=column.typecode) for column in (lines, users, items, rated, times))
-    return _Interactions(list(user_numbers), list(item_numbers), n_rated, *columns)
+    return _Interactions(list(user_numbers), list(item_numbers), n_rated, n_unrated, *columns)
 
 
 def _is_taken(user: str, user_fraction: float, seed: int) -> bool:
@@ -489,6 +498,14 @@ def _split(users: np.ndarray, items: np.ndarray, times: np.ndarray, choice: Choi
     if choice.split == "time":
         return time_split(times, choice.shares)
     return leave_one_out_split(users, times)
+
+
+def _only_ones(users: np.ndarray, items: np.ndarray, choice: Choice) -> str:
+    """Say how many interactions must be in training, where a split at random keeps one of each user and item there."""
+    if choice.split != "random":
+        return ""
+    n_only = int(((np.bincount(users)[users] == 1) | (np.bincount(items)[items] == 1)).sum())
+    return f" {n_only:,} of them are the only one of a user or an item, and stay in training." if n_only else ""
 
 
 def _recipe(choice: Choice) -> SplitRecipe:

@@ -37,6 +37,9 @@ _LONGEST_LINE = 16 * 2**20
 _N_LOOKED_AT = 100
 _N_PARQUET_ROWS = 10_000
 _PARQUET = b"PAR1"
+_OF_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+#: Characters of a column's name that a message shows.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,10 @@ def _kind(path: Path) -> str:
         start = file.stream.read(4096)
     if start.startswith(_PARQUET):
         return "parquet"
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith(_OF_WORKBOOKS):
         raise DataError(
-            f"'{path}' is a zip archive or a workbook (.xlsx), expected CSV, TSV, JSON lines or Parquet. Unpack it, or "
-            "save the sheet as CSV (UTF-8)."
+            f"'{path}' is a zip archive or a workbook (.xlsx, .xls), expected CSV, TSV, JSON lines or Parquet. "
+            "Unpack it, or save the sheet as CSV (UTF-8)."
         )
     if not start.strip():
         raise DataError(f"'{path}' is empty, expected a header and rows. Write it again.")
@@ -155,8 +158,15 @@ def _find_encoding(path: Path) -> str:
     with open_unpacked(path) as file:
         good = bad = 0
         for number, line in enumerate(bounded_lines(file.stream, _LONGEST_LINE), start=1):
+            if number == 1 and line.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+                return "utf-32"
             if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 return "utf-16"
+            if number == 1 and b"\0" in line:
+                raise DataError(
+                    f"'{path}' has zero bytes in its first line: it is no text, or UTF-16 without a mark. Set "
+                    "--encoding, such as utf-16-le, or write it again as CSV (UTF-8)."
+                )
             if line.isascii() or (number == 1 and line.startswith(codecs.BOM_UTF8)):
                 continue
             try:
@@ -224,8 +234,9 @@ def _first_row(path: Path, separator: str, encoding: str) -> list[str] | None:
 def _no_column(path: Path, layout: Layout, name: str) -> str:
     near = get_close_matches(name.lower(), [column.lower() for column in layout.columns], n=1, cutoff=0.5)
     hint = [f"Did you mean {column!r}? " for column in layout.columns if near and column.lower() == near[0]][:1]
+    shown = [column[:_SHOWN] + "..." * (len(column) > _SHOWN) for column in layout.columns]
     return (
-        f"'{path}' ({layout}) has no column {name!r}. {''.join(hint)}Its columns are: {listed(layout.columns, most=20)}"
+        f"'{path}' ({layout}) has no column {name!r}. {''.join(hint)}Its columns are: {listed(shown, most=20)}"
         ". Name one of these; if they do not look right, set --separator or --encoding."
     )
 

@@ -192,6 +192,38 @@ def test_times_as_numbers(tmp_path: Path, unit: int) -> None:
     assert "c0\ts0\t1\t1700000000\n" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("20240301", 1709251200), ("20240301120000", 1709294400), ("1709294400000000000", 1709294400)],
+)
+def test_times_in_digits_alone(tmp_path: Path, written: str, seconds: int, caplog: pytest.LogCaptureFixture) -> None:
+    orders = write_csv(tmp_path / "orders.csv", [{**row, "when": written} for row in order_rows()])
+    import_csv(tables_of(orders, None), "shop", tmp_path)
+    assert f"\t{seconds}\n" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("written", ["2024", "45352.5", "-5"])
+def test_times_before_there_were_shops_are_said(tmp_path: Path, written: str, caplog: pytest.LogCaptureFixture) -> None:
+    orders = write_csv(tmp_path / "orders.csv", [{**row, "when": written} for row in order_rows()])
+    preview(tables_of(orders, None))
+    assert [record.getMessage().count("and so lie before 1973") for record in caplog.records] == [1]
+
+
+def test_rows_without_a_rating_count_and_are_said(tmp_path: Path) -> None:
+    rows = [{**row, "stars": "" if row["stars"] == 1 else row["stars"]} for row in order_rows()]
+    choice = Choice(k_core=1, shares=(8, 1, 1), min_rating=4)
+    summary = import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), None), "shop", tmp_path, choice)
+    n_unrated = sum(row[2] == 1 for row in ORDERS)
+    assert summary.unrated == n_unrated and f"at least 4 or, {n_unrated} of them, none" in str(summary)
+
+
+def test_why_a_split_lacks_parts(tmp_path: Path) -> None:
+    rows = [{**row, "customer": f"c{n}"} for n, row in enumerate(order_rows())]
+    with pytest.raises(DataError, match="30 of them are the only one of a user or an item, and stay in training"):
+        import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), None), "shop", tmp_path)
+
+
 def test_dates_of_another_form(tmp_path: Path) -> None:
     orders = write_csv(tmp_path / "orders.csv", [{**row, "when": "03/01/2024"} for row in order_rows()])
     with pytest.raises(DataError, match=r"nobody can read the times in 'when', such as '03/01/2024'.*--time-format"):
@@ -214,11 +246,16 @@ def test_whole_numbers_written_as_decimals(tmp_path: Path) -> None:
         (lambda text: text.split("\n")[0] + "\n", {}, "has a header and no rows"),
         (lambda text: "", {}, "is empty"),
         (lambda text: re.sub(",s([0-4]),", r",1\1.50,", text), {}, "look like prices"),
+        (lambda text: re.sub(",s([0-4]),", r",$1\1.50,", text), {}, "look like prices"),
+        (lambda text: text.replace(",s0,", ",4.05E+12,"), {}, "an id whose last digits a spreadsheet has rounded away"),
         (lambda text: text.replace(",s0,", ",s,0,"), {}, "line 2 has 6 fields, where the header has 5"),
         (lambda text: text.replace(",s3", ',"s3'), {}, "quotation mark"),
         (lambda text: text.replace("sku", "customer", 1), {"item": "customer"}, "named for two roles"),
         (lambda text: text.replace("qty", "customer", 1), {}, "the column 'customer' more than once"),
         (lambda text: "PK\x03\x04" + text, {}, "workbook"),
+        (lambda text: "\0".join(text), {}, "UTF-16 without a mark"),
+        (lambda text: text, {"time_format": "%Y"}, "--time-format %Y needs --time COLUMN"),
+        (lambda text: text, {"item_id": "sku"}, "--items FILE"),
     ],
 )
 def test_bad_tables(tmp_path: Path, change: Callable[[str], str], options: dict[str, Any], expected: str) -> None:
@@ -275,7 +312,7 @@ def test_mixed_encodings(tmp_path: Path) -> None:
 )
 def test_no_row_vanishes_in_a_quotation_mark(tmp_path: Path, bad: str, lines: list[int]) -> None:
     orders = tmp_path / "orders.csv"
-    orders.write_text(f"customer,sku\nc0,s0\n{bad}\n" + "".join(f"d{n},s0\n" for n in range(39)))
+    orders.write_text(f"customer,sku\nc0,s0\n{bad}\n" + "".join(f"d{n % 6},s{n % 7}\n" for n in range(39)))
     tables = Tables(orders, "customer", "sku")
     with pytest.raises(DataError) as caught:
         import_csv(tables, "shop", tmp_path / "data")
