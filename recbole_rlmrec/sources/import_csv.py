@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources.prepare import Choice, PrepareSummary, check_choice, write_dataset
 from recbole_rlmrec.sources.raw_dump import Interaction, Source, plain_text
@@ -112,8 +113,11 @@ def import_csv(
     """
     choice = choice or Choice(k_core=1, shares=(8, 1, 1))
     check_choice(dataset, choice, max_malformed)
-    present = Path(output) / dataset / f"{dataset}.inter"
-    if present.exists() and not overwrite:
+    folder = Path(output) / dataset
+    present = folder / f"{dataset}.inter"
+    # The same command again is what repairs files that were half replaced, also those of a first import.
+    is_repair = FileSet(folder, dataset, "import-csv", ()).is_unfinished
+    if present.exists() and not (overwrite or is_repair):
         raise DataError(
             f"'{present}' exists already. Choose another --dataset, or replace it with --overwrite; profiles and "
             "embeddings made from it are then made again."

@@ -34,6 +34,7 @@ from recbole_rlmrec.sources.raw_dump import SOURCES, Source
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, item_line, review_line
 from recbole_rlmrec.text.json_lines import MAX_MALFORMED, Records
+from recbole_rlmrec.wording import N_EXAMPLES, examples
 
 K_CORE = 10
 SEED = 2023
@@ -559,10 +560,14 @@ def _write_items(
 
     Returns:
         How many the dump does not have, and how many have no text.
+
+    Raises:
+        DataError: it has none of them.
     """
     atomic.write(b"item_id:token\ttitle:token_seq\n")
     left = dict(zip(items.originals, items.tokens))
     n_without_text = 0
+    others: list[str] = []
 
     def write(item: Item) -> None:
         nonlocal n_without_text
@@ -575,6 +580,14 @@ def _write_items(
         token = left.pop(item.token, None)
         if token is not None:
             write(Item(token, item.title, item.description, item.attributes))
+        elif len(others) < N_EXAMPLES:
+            others.append(item.token)
+    if file is not None and len(left) == len(items.tokens):
+        raise DataError(
+            f"'{file.path}' has none of the {len(left):,} items of the interactions: its ids are such as "
+            f"{examples(others)}, theirs such as {examples(items.originals)}. Give the file, and its column of ids, in "
+            "which both are written alike."
+        )
     for token in left.values():
         write(Item(token))
     return len(left), n_without_text

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed import killed_at_rename
 
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.config import RLMRecConfig
@@ -218,6 +219,17 @@ def test_rows_without_a_rating_count_and_are_said(tmp_path: Path) -> None:
     assert summary.unrated == n_unrated and f"at least 4 or, {n_unrated} of them, none" in str(summary)
 
 
+@pytest.mark.parametrize("written", ["S{}", "{}", "00{}"])
+def test_ids_of_items_that_are_all_others(tmp_path: Path, written: str) -> None:
+    orders = write_csv(tmp_path / "orders.csv", order_rows())
+    rows = [{**row, "sku": written.format(n)} for n, row in enumerate(product_rows())]
+    tables = tables_of(orders, write_csv(tmp_path / "products.csv", rows))
+    expected = f"has none of the 7 items of the interactions: its ids are such as '{written.format(0)}', .*such as 's0'"
+    with pytest.raises(DataError, match=expected):
+        import_csv(tables, "shop", tmp_path / "data")
+    assert not (tmp_path / "data/shop/shop.inter").exists()
+
+
 def test_why_a_split_lacks_parts(tmp_path: Path) -> None:
     rows = [{**row, "customer": f"c{n}"} for n, row in enumerate(order_rows())]
     with pytest.raises(DataError, match="30 of them are the only one of a user or an item, and stay in training"):
@@ -368,6 +380,17 @@ def test_a_dataset_that_exists_is_replaced_on_request_only(tmp_path: Path, plain
     with pytest.raises(DataError, match=r"exists already.*--overwrite"):
         import_csv(tables_of(*plain), "shop", tmp_path)
     import_csv(tables_of(*plain), "shop", tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("rename", [3, 4, 6])
+def test_the_same_command_repairs_a_first_import_that_was_killed(
+    tmp_path: Path, plain: tuple[Path, Path], rename: int
+) -> None:
+    killed_at_rename(rename, lambda: import_csv(tables_of(*plain), "shop", tmp_path))
+    with pytest.raises(DataError, match=r"Run the same `recbole-rlmrec import-csv --dataset shop \.\.\.` again"):
+        create_dataset(RLMRecConfig("BPR", "shop", config_dict={"data_path": str(tmp_path)}))
+    import_csv(tables_of(*plain), "shop", tmp_path)
+    assert len(create_dataset(RLMRecConfig("BPR", "shop", config_dict={"data_path": str(tmp_path)})).inter_feat) == 30
 
 
 def test_preview_shows_rows_and_writes_nothing(tmp_path: Path, plain: tuple[Path, Path]) -> None:
