@@ -127,3 +127,18 @@ def settings_given(
         if value is not None and entry.name not in more:
             values[entry.name] = value
     return kind(**values)
+
+
+def three_shares(text: str) -> tuple[float, ...]:
+    """Read the shares of training, validation and test, such as ``8:1:1``.
+
+    Raises:
+        argparse.ArgumentTypeError: they are not three numbers above 0.
+    """
+    try:
+        shares = tuple(float(part) for part in text.split(":"))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3 or not all(0 < share < float("inf") for share in shares):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected three numbers above 0, such as 8:1:1")
+    return shares

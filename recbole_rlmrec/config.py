@@ -49,7 +49,7 @@ from recbole_rlmrec.reading.regular import read_bounded
 from recbole_rlmrec.recbole_names import recbole_name
 from recbole_rlmrec.recbole_settings.columns import check_columns
 from recbole_rlmrec.recbole_settings.declared import FORMER_NAMES, check_recbole_settings
-from recbole_rlmrec.recbole_settings.effects import Run, without_effect
+from recbole_rlmrec.recbole_settings.effects import Run, columns_without_effect, without_effect
 from recbole_rlmrec.recbole_settings.escapes import explained, said_in_a_sentence
 from recbole_rlmrec.recbole_settings.evaluation import check_evaluation, fitting_valid_metric
 from recbole_rlmrec.recbole_settings.memory import check_embedding_size, within_memory
@@ -582,6 +582,8 @@ class RLMRecConfig(Config):
         is_split = settings["benchmark_filename"] is not None or settings["split_file"] is not None
         is_split = is_split or self.find_data_file(frozen_name(self.dataset)) is not None
         check_columns(settings, self.external_config_dict, self._origins, headers, is_split=is_split)
+        without = columns_without_effect(self.external_config_dict, headers["inter"])
+        self.notes += [("warning", sentence) for sentence in without]
 
     def _complete_external(self) -> None:
         """Read what was given as its setting is meant: ``~`` in a path, and ``a,b`` where a list is expected."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ class Server:
     max_retries: int = 5
 
     def __post_init__(self) -> None:
-        if self.timeout <= 0:
+        if not 0 < self.timeout < math.inf:  # NaN is neither
             raise SettingError(f"The timeout is {self.timeout}; expected seconds above 0.")
         if self.max_retries < 0:
             raise SettingError(f"max_retries is {self.max_retries}; expected 0 or more.")

@@ -391,7 +391,7 @@ def _train(
         if resume_from:
             trainer.resume_checkpoint(resume_from, train_data)
         started = perf_counter()
-        with failures_named("model", _outermost(config.model_class)):
+        with _failures_said(config):
             _, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
         seconds = perf_counter() - started
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
@@ -649,6 +649,14 @@ def _built(config: RLMRecConfig, dataset: Any) -> Any:
             return config.model_class(config, dataset)
     except ModuleNotFoundError as error:
         raise SettingError(missing_package(config["model"], error)) from error
+
+
+def _failures_said(config: RLMRecConfig) -> AbstractContextManager[None]:
+    """Let what a model of others raises in training be one sentence: RecBole's fail of settings, others' of faults."""
+    outermost = _outermost(config.model_class)
+    if outermost.__module__.startswith("recbole."):
+        return config.foreign_errors_said(f"The training of {config['model']} failed")
+    return failures_named("model", outermost)
 
 
 def _outermost(model: type) -> type:

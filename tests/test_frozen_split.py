@@ -274,3 +274,11 @@ def test_a_broken_split_is_replaced_when_asked(shop: Shop, content: bytes, capsy
     assert shop.frozen.read_bytes() == content
     assert shop.call("split", "--overwrite") == 0
     assert shop.train_sha256
+
+
+def test_a_seed_that_draws_nothing_is_said(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    shop.call("split", "--by-time", "--seed=3")
+    assert "--seed 3 changes nothing" in caplog.text
+    caplog.clear()
+    shop.call("split", "--leave-one-out", "--seed=3")  # at random without times
+    assert "changes nothing" not in caplog.text

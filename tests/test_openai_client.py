@@ -79,6 +79,8 @@ def test_what_cannot_be_a_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None
         ({"base_url": "http://local host/v1"}, "'http://local host/v1'"),
         ({"base_url": ""}, "The server is ''"),
         ({"timeout": 0.0}, "timeout is 0.0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+        ({"timeout": float("inf")}, "timeout is inf"),
         ({"max_retries": -1}, "max_retries is -1"),
     ],
 )

@@ -45,9 +45,13 @@ FORMAT = "recbole_rlmrec split"
 VERSION = 1
 ORDER = "user token, item token"
 
+_WRITE_AGAIN = (
+    "write it again with `recbole-rlmrec split --dataset NAME --overwrite` or write_packed_split, or fetch a whole "
+    "copy."
+)
 _PACKED = Format(
     "packed split",
-    "A newer release may read it; otherwise write it again with write_packed_split, or fetch a whole copy.",
+    f"A newer release may read it; otherwise {_WRITE_AGAIN}",
     largest=2**30,
     allow_others=True,
 )
@@ -568,7 +572,7 @@ def _require_same_pairs(path: Path, document: _Packed, data_sha256: str, remedy:
 
 def _packed_bytes(path: Path, document: _Packed, n_interactions: int) -> bytes:
     """Return the decoded codes; raise unless they are base64 of the right length."""
-    remedy = "The file is damaged: write it again with write_packed_split, or fetch a whole copy."
+    remedy = f"The file is damaged: {_WRITE_AGAIN}"
     codes = document.codes
     try:
         packed = base64.b64decode(codes, validate=True)

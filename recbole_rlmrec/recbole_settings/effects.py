@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from recbole_rlmrec.recbole_settings.evaluation import metrics_of, ranks_of
 
 #: What RecBole filters by; it filters no files of a split that is ready.
 _FILTERS = (
@@ -62,6 +64,9 @@ def without_effect(settings: Mapping[str, Any], external: Mapping[str, Any], run
                 yield f"{name} changes nothing: {run.model} is not trained in steps."
     if "topk" in chosen and not run.ranks:
         yield "topk changes nothing: the metrics are of single scores, not of rankings."
+    yield from _of_repetition("topk", ranks_of(settings["topk"]), chosen)
+    yield from _of_repetition("metrics", [metric.lower() for metric in metrics_of(settings["metrics"])], chosen)
+    yield from _of_gpus(settings, external)
     if "enable_scaler" in chosen and external["enable_scaler"] and not settings.get("enable_amp"):
         yield "enable_scaler changes nothing without enable_amp=True."
     if "wandb_project" in chosen and not settings.get("log_wandb"):
@@ -73,6 +78,38 @@ def without_effect(settings: Mapping[str, Any], external: Mapping[str, Any], run
                 "filter_inter_by_user_or_item changes nothing: load_col loads no column of the .user or .item file. "
                 'Name some, e.g. --load_col="{inter: [user_id, item_id], item: [item_id]}".'
             )
+
+
+def columns_without_effect(external: Mapping[str, Any], header: Mapping[str, str] | None) -> Iterator[str]:
+    """Yield a sentence for each setting that the user gave and that names a column of interactions that is not there.
+
+    Args:
+        external: the settings that the user gave.
+        header: the columns of the interactions; None where their file is not there.
+    """
+    for name in ("RATING_FIELD", "TIME_FIELD") if header else ():
+        column = external.get(name)
+        if column not in (None, "None") and column not in (header or {}):
+            yield (
+                f"{name}={column} changes nothing: the interactions have no column '{column}', only "
+                f"{', '.join(header or ())}."
+            )
+
+
+def _of_repetition(name: str, values: Sequence[Any], chosen: set[str]) -> Iterator[str]:
+    """Yield a sentence where a list names something twice."""
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice and name in chosen:
+        yield f"{name} names {', '.join(twice)} more than once, which changes nothing."
+
+
+def _of_gpus(settings: Mapping[str, Any], external: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence where GPUs are named, and the run is on a CPU; RecBole's own 0 is no choice."""
+    named = str(external.get("gpu_id", "")).strip("[]() ")
+    if named in ("", "0", "None") or settings["device"].type != "cpu":
+        return
+    reason = "no such GPU was found" if settings["use_gpu"] else f"use_gpu={settings['use_gpu']}"
+    yield f"gpu_id={named} changes nothing: {reason}, so the run is on the CPU."
 
 
 def _of_split(settings: Mapping[str, Any], external: Mapping[str, Any], chosen: set[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources.prepare import Choice, PrepareSummary, check_choice, write_dataset
 from recbole_rlmrec.sources.raw_dump import Interaction, Source, plain_text
@@ -27,10 +28,22 @@ _N_LOOKED_AT = 1000
 _N_SHOWN = 5
 #: Characters that the values of a column have on average from which on it is prose, and no attribute.
 _PROSE = 80
+#: Days and moments written in digits alone, which are no number of seconds.
+_DAY = re.compile(r"(19|20)\d{6}")
+_MOMENT = re.compile(r"(19|20)\d{12}")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+#: What is less than this is a moment before 1973, which no shop means; what is more, not even nanoseconds.
+_FIRST_SECOND, _LAST_NANOSECOND = 1e8, 1e20
 #: What is more than this is no number of seconds since 1970, but of milliseconds: it would lie in the year 5138.
 _MILLISECONDS = 1e11
 
-_DECIMAL = re.compile(r"\d+[.,]\d{1,2}")
+#: What looks like an amount: 12.5, or a number with thousands or a currency; not 192.168.0.1 nor 796.332.
+_DECIMAL = re.compile(
+    r"\d+[.,]\d{1,2}|\d{1,3}(\.\d{3})+,\d{1,2}|\d{1,3}([ ',]\d{3})+\.\d{1,2}"
+    r"|[$€£¥] ?[\d., ']*\d|\d[\d., ']* ?[$€£¥]"
+)
+#: How a spreadsheet writes a long number of which it keeps the first digits only.
+_ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d+")
 _WHOLE_AS_DECIMAL = re.compile(r"\d+\.0")
 
 
@@ -100,8 +113,11 @@ def import_csv(
     """
     choice = choice or Choice(k_core=1, shares=(8, 1, 1))
     check_choice(dataset, choice, max_malformed)
-    present = Path(output) / dataset / f"{dataset}.inter"
-    if present.exists() and not overwrite:
+    folder = Path(output) / dataset
+    present = folder / f"{dataset}.inter"
+    # The same command again is what repairs files that were half replaced, also those of a first import.
+    is_repair = FileSet(folder, dataset, "import-csv", ()).is_unfinished
+    if present.exists() and not (overwrite or is_repair):
         raise DataError(
             f"'{present}' exists already. Choose another --dataset, or replace it with --overwrite; profiles and "
             "embeddings made from it are then made again."
@@ -152,8 +168,12 @@ def _open(tables: Tables, choice: Choice, max_malformed: float, *, show_progress
         raise SettingError(f"--min-rating {choice.min_rating:g} needs --rating COLUMN, the column of the ratings.")
     if choice.split != "random" and tables.time is None:
         raise SettingError(f"--split {choice.split} needs --time COLUMN, the column of the times.")
-    if tables.items is None and (tables.title or tables.text):
-        raise SettingError("--title and --text name columns of the file of items: give it with --items FILE.")
+    if tables.items is None and (tables.title or tables.text or tables.item_id):
+        raise SettingError(
+            "--title, --text and --item-id name columns of the file of items: give it with --items FILE."
+        )
+    if tables.time_format and tables.time is None:
+        raise SettingError(f"--time-format {tables.time_format} needs --time COLUMN, the column of the times.")
     columns = [name for name in (tables.user, tables.item, tables.rating, tables.time, tables.review) if name]
     if len(set(columns)) < len(columns):
         raise SettingError(f"A column is named for two roles: {listed(columns, most=5)}. Each role has its own column.")
@@ -224,6 +244,11 @@ def _id_reader(
             token = str(int(value))
         if not token:
             raise MalformedLineError(f"has no id in {column!r}")
+        if "E+" in token and _ROUNDED.fullmatch(token):
+            raise MalformedLineError(
+                f"has {column!r} = {token!r}, an id whose last digits a spreadsheet has rounded away; export the table "
+                "again with this column as text"
+            )
         return token[:-2] if as_decimals and token.endswith(".0") else token
 
     return read
@@ -264,15 +289,26 @@ def _time_reader(tables: Tables, rows: Sequence[Mapping[str, Any]]) -> Callable[
             raise MalformedLineError(f"has {column!r} = {str(value)[:40]!r}, expected {expected}") from None
 
     unread = []
+    early = []
     for row in rows:
         try:
-            read(row)
+            seconds = read(row)
         except MalformedLineError:
             unread.append(str(row[column]))
+        else:
+            text = str(row.get(column)).strip()
+            if seconds is not None and seconds < _FIRST_SECOND and _NUMBER.fullmatch(text):
+                early.append(text)
     if len(unread) > len(rows) / 2:
         raise DataError(
             f"'{tables.interactions}': nobody can read the times in {column!r}, such as {examples(unread)}. Say how "
             "they are written with --time-format, such as %d/%m/%Y or '%m/%d/%Y %H:%M'."
+        )
+    if len(early) > len(rows) / 2:
+        _logger.warning(
+            f"{tables.interactions}: the times in {column!r}, such as {examples(early)}, are read as seconds since "
+            "1970, and so lie before 1973. That keeps their order. If they are years, or days counted by a "
+            "spreadsheet, write them as dates."
         )
     return read
 
@@ -285,12 +321,15 @@ def _seconds(value: Any, pattern: str | None) -> float:
     elif pattern:
         moment = dt.datetime.strptime(str(value), pattern)
     else:
+        text = str(value)
         try:
             number = float(value)
         except ValueError:
             moment = dt.datetime.fromisoformat(value)
         else:
-            if not abs(number) < float("inf"):
+            if _DAY.fullmatch(text) or _MOMENT.fullmatch(text):
+                return _seconds(value, "%Y%m%d" if len(text) == len("20240301") else "%Y%m%d%H%M%S")
+            if not abs(number) < _LAST_NANOSECOND:
                 raise ValueError
             while abs(number) > _MILLISECONDS:
                 number /= 1000

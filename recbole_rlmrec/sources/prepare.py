@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import repeat
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +34,7 @@ from recbole_rlmrec.sources.raw_dump import SOURCES, Source
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.files import ITEMS_FILE, REVIEWS_FILE, item_line, review_line
 from recbole_rlmrec.text.json_lines import MAX_MALFORMED, Records
+from recbole_rlmrec.wording import N_EXAMPLES, examples
 
 K_CORE = 10
 SEED = 2023
@@ -81,6 +83,7 @@ class PrepareSummary:
         items: the file of items, with its counts of lines; None where there is none.
         choice: what was kept, and how it is split.
         rated: interactions whose rating is high enough; all, where there are no ratings.
+        unrated: those of them that have no rating, and count whatever the least rating.
         sampled: those of the users taken.
         distinct: those with each (user, item) pair counted once.
         with_text: those whose item has text; None where that was not asked for.
@@ -101,6 +104,7 @@ class PrepareSummary:
     items: Records[Any] | None
     choice: Choice
     rated: int
+    unrated: int
     sampled: int
     distinct: int
     with_text: int | None
@@ -117,7 +121,8 @@ class PrepareSummary:
         choice = self.choice
         steps = [f"{self.reviews.n_lines - self.reviews.n_malformed:,} in all"]
         if choice.min_rating is not None:
-            steps.append(f"{self.rated:,} with a rating of at least {choice.min_rating:g}")
+            unrated = f" or, {self.unrated:,} of them, none" if self.unrated else ""
+            steps.append(f"{self.rated:,} with a rating of at least {choice.min_rating:g}{unrated}")
         if choice.user_fraction < 1:
             steps.append(f"{self.sampled:,} of the {100 * choice.user_fraction:g} % of the users taken")
         steps.append(f"{self.distinct:,} with each pair counted once")
@@ -239,7 +244,7 @@ def write_dataset(
         DataError: as :func:`prepare`.
     """
     found = _collect(source, reviews, choice)
-    n_rated, n_sampled = found.n_rated, len(found.lines)
+    n_rated, n_unrated, n_sampled = found.n_rated, found.n_unrated, len(found.lines)
     _keep_latest(found)
     n_distinct, n_with_text = len(found.lines), None
     if choice.require_text:
@@ -248,10 +253,11 @@ def write_dataset(
         n_with_text = len(found.lines)
     core, rounds = k_core_rows(found.users, found.items, choice.k_core)
     if not len(core):
+        more_users = ", or raise --user-fraction" if choice.user_fraction < 1 else ""
         raise DataError(
             f"Nothing is left of '{reviews.path}': of {reviews.n_lines:,} lines, {n_rated:,} have a rating high "
             f"enough, {n_distinct:,} are distinct pairs of the users taken, and none of them is in a "
-            f"{choice.k_core}-core. Lower --k-core or --min-rating, or raise --user-fraction."
+            f"{choice.k_core}-core. Lower --k-core or --min-rating{more_users}."
         )
     if len(core) < len(found.lines):
         found.keep(core)
@@ -263,7 +269,8 @@ def write_dataset(
     if not all(sizes):
         raise DataError(
             f"{len(codes):,} interactions do not give all three parts ({_recipe(choice)}): {sizes[0]:,} training, "
-            f"{sizes[1]:,} validation, {sizes[2]:,} test. Take more data, or split otherwise."
+            f"{sizes[1]:,} validation, {sizes[2]:,} test.{_only_ones(users_kept.codes, items_kept.codes, choice)} Take "
+            "more data, or split otherwise."
         )
     split_file = frozen_name(dataset)
     more = [name for name, is_wanted in ((REVIEWS_FILE, source.text), (split_file, frozen)) if is_wanted]
@@ -288,6 +295,7 @@ def write_dataset(
         items=items,
         choice=choice,
         rated=n_rated,
+        unrated=n_unrated,
         sampled=n_sampled,
         distinct=n_distinct,
         with_text=n_with_text,
@@ -346,6 +354,7 @@ def check_choice(dataset: str, choice: Choice, max_malformed: float) -> None:
     check_dataset_name(dataset)
     shares = choice.shares
     for name, value, is_good, expected in (
+        ("min-rating", choice.min_rating, choice.min_rating is None or isfinite(choice.min_rating), "a number"),
         ("k-core", choice.k_core, choice.k_core >= 1, "at least 1"),
         ("seed", choice.seed, choice.seed >= 0, "at least 0"),
         ("user-fraction", choice.user_fraction, 0 < choice.user_fraction <= 1, "more than 0 and at most 1"),
@@ -372,6 +381,7 @@ class _Interactions:
         user_ids: original id of each user number.
         item_ids: original id of each item number.
         n_rated: interactions whose rating was high enough, before users were sampled.
+        n_unrated: those of them without a rating.
         lines: ``[N]``, the line of each interaction, ascending.
         users: ``[N]``, the number of its user.
         items: ``[N]``, the number of its item.
@@ -382,6 +392,7 @@ class _Interactions:
     user_ids: Sequence[str]
     item_ids: Sequence[str]
     n_rated: int
+    n_unrated: int
     lines: np.ndarray
     users: np.ndarray
     items: np.ndarray
@@ -401,12 +412,13 @@ def _collect(source: Source, file: Records[Any], choice: Choice) -> _Interaction
     # Lines are counted in 32 bits: 4 billion of them are past what this holds in memory.
     lines, users, items, rated, times = array("I"), array("i"), array("i"), array("b"), array("d")
     nan = float("nan")
-    n_rated = 0
+    n_rated = n_unrated = 0
     min_rating, user_fraction = choice.min_rating, choice.user_fraction
     for line, (user, item, rating, time) in file.records(source.interaction):
         if rating is not None and min_rating is not None and rating < min_rating:
             continue
         n_rated += 1
+        n_unrated += rating is None
         if user_fraction < 1 and user not in user_numbers and not _is_taken(user, user_fraction, choice.seed):
             continue
         lines.append(line)
@@ -415,7 +427,7 @@ def _collect(source: Source, file: Records[Any], choice: Choice) -> _Interaction
         rated.append(rating is not None)
         times.append(nan if time is None else time)
     columns = (np.frombuffer(column, dtype=column.typecode) for column in (lines, users, items, rated, times))
-    return _Interactions(list(user_numbers), list(item_numbers), n_rated, *columns)
+    return _Interactions(list(user_numbers), list(item_numbers), n_rated, n_unrated, *columns)
 
 
 def _is_taken(user: str, user_fraction: float, seed: int) -> bool:
@@ -489,6 +501,14 @@ def _split(users: np.ndarray, items: np.ndarray, times: np.ndarray, choice: Choi
     return leave_one_out_split(users, times)
 
 
+def _only_ones(users: np.ndarray, items: np.ndarray, choice: Choice) -> str:
+    """Say how many interactions must be in training, where a split at random keeps one of each user and item there."""
+    if choice.split != "random":
+        return ""
+    n_only = int(((np.bincount(users)[users] == 1) | (np.bincount(items)[items] == 1)).sum())
+    return f" {n_only:,} of them are the only one of a user or an item, and stay in training." if n_only else ""
+
+
 def _recipe(choice: Choice) -> SplitRecipe:
     """Return how a split is made in the words of the frozen ones."""
     order = "RO" if choice.split == "random" else "TO"
@@ -540,10 +560,14 @@ def _write_items(
 
     Returns:
         How many the dump does not have, and how many have no text.
+
+    Raises:
+        DataError: it has none of them.
     """
     atomic.write(b"item_id:token\ttitle:token_seq\n")
     left = dict(zip(items.originals, items.tokens))
     n_without_text = 0
+    others: list[str] = []
 
     def write(item: Item) -> None:
         nonlocal n_without_text
@@ -556,6 +580,14 @@ def _write_items(
         token = left.pop(item.token, None)
         if token is not None:
             write(Item(token, item.title, item.description, item.attributes))
+        elif len(others) < N_EXAMPLES:
+            others.append(item.token)
+    if file is not None and len(left) == len(items.tokens):
+        raise DataError(
+            f"'{file.path}' has none of the {len(left):,} items of the interactions: its ids are such as "
+            f"{examples(others)}, theirs such as {examples(items.originals)}. Give the file, and its column of ids, in "
+            "which both are written alike."
+        )
     for token in left.values():
         write(Item(token))
     return len(left), n_without_text

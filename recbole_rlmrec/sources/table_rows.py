@@ -37,6 +37,9 @@ _LONGEST_LINE = 16 * 2**20
 _N_LOOKED_AT = 100
 _N_PARQUET_ROWS = 10_000
 _PARQUET = b"PAR1"
+_OF_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+#: Characters of a column's name that a message shows.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,10 @@ def _kind(path: Path) -> str:
         start = file.stream.read(4096)
     if start.startswith(_PARQUET):
         return "parquet"
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith(_OF_WORKBOOKS):
         raise DataError(
-            f"'{path}' is a zip archive or a workbook (.xlsx), expected CSV, TSV, JSON lines or Parquet. Unpack it, or "
-            "save the sheet as CSV (UTF-8)."
+            f"'{path}' is a zip archive or a workbook (.xlsx, .xls), expected CSV, TSV, JSON lines or Parquet. "
+            "Unpack it, or save the sheet as CSV (UTF-8)."
         )
     if not start.strip():
         raise DataError(f"'{path}' is empty, expected a header and rows. Write it again.")
@@ -138,8 +141,9 @@ def _kind(path: Path) -> str:
 
 def _known_encoding(name: str) -> str:
     try:
+        "".encode(name)  # base64 and the like are codecs, but of no text
         return codecs.lookup(name).name
-    except LookupError:
+    except (LookupError, ValueError):
         raise SettingError(
             f"--encoding {name}: Python knows no such encoding. Common ones are utf-8, utf-16, cp1252 and latin-1."
         ) from None
@@ -154,8 +158,15 @@ def _find_encoding(path: Path) -> str:
     with open_unpacked(path) as file:
         good = bad = 0
         for number, line in enumerate(bounded_lines(file.stream, _LONGEST_LINE), start=1):
+            if number == 1 and line.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+                return "utf-32"
             if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 return "utf-16"
+            if number == 1 and b"\0" in line:
+                raise DataError(
+                    f"'{path}' has zero bytes in its first line: it is no text, or UTF-16 without a mark. Set "
+                    "--encoding, such as utf-16-le, or write it again as CSV (UTF-8)."
+                )
             if line.isascii() or (number == 1 and line.startswith(codecs.BOM_UTF8)):
                 continue
             try:
@@ -187,31 +198,45 @@ def _csv_layout(path: Path, wanted: Sequence[str], separator: str | None, encodi
             raise SettingError(f"--separator {separator!r} is no separator, expected one character, or one of {named}.")
     else:
         separators = list(SEPARATORS.values())
-    found = []
-    for sign in separators:
-        header = _first_row(path, sign, encoding)
-        layout = Layout("csv", tuple(name.strip() for name in header), sign, encoding)
-        found.append((sum(name in layout.columns for name in wanted), len(layout.columns), layout))
-    layout = max(found, key=lambda each: each[:2])[-1]
+    headers = {sign: _first_row(path, sign, encoding) for sign in separators}
+    layouts = [
+        Layout("csv", tuple(name.strip() for name in header), sign, encoding)
+        for sign, header in headers.items()
+        if header is not None
+    ]
+    if not layouts:
+        raise DataError(
+            f"The first line of '{path}' cannot be read: a quotation mark in it is not closed where its field ends, or "
+            f"it is longer than {_LONGEST_FIELD:,} characters. Correct it, or set --separator or --encoding."
+        )
+    layout = max(layouts, key=lambda each: (sum(name in each.columns for name in wanted), len(each.columns)))
     for name in wanted:
         if layout.columns.count(name) > 1:
             raise DataError(f"'{path}' has the column {name!r} more than once. Rename one of them in its first line.")
     return layout
 
 
-def _first_row(path: Path, separator: str, encoding: str) -> list[str]:
+def _first_row(path: Path, separator: str, encoding: str) -> list[str] | None:
+    """Return the header as a separator divides it; None where it leaves characters behind a quoted name.
+
+    Raises:
+        DataError: it is of another encoding.
+    """
     try:
         with open_unpacked(path) as file:
             return next(_reader(file.stream, separator, encoding), [])
-    except (csv.Error, UnicodeError) as error:
+    except csv.Error:
+        return None
+    except UnicodeError as error:
         raise DataError(f"The first line of '{path}' cannot be read as {encoding}: {error}. Set --encoding.") from error
 
 
 def _no_column(path: Path, layout: Layout, name: str) -> str:
     near = get_close_matches(name.lower(), [column.lower() for column in layout.columns], n=1, cutoff=0.5)
     hint = [f"Did you mean {column!r}? " for column in layout.columns if near and column.lower() == near[0]][:1]
+    shown = [column[:_SHOWN] + "..." * (len(column) > _SHOWN) for column in layout.columns]
     return (
-        f"'{path}' ({layout}) has no column {name!r}. {''.join(hint)}Its columns are: {listed(layout.columns, most=20)}"
+        f"'{path}' ({layout}) has no column {name!r}. {''.join(hint)}Its columns are: {listed(shown, most=20)}"
         ". Name one of these; if they do not look right, set --separator or --encoding."
     )
 
@@ -220,8 +245,11 @@ def _no_column(path: Path, layout: Layout, name: str) -> str:
 
 
 @dataclass
-class _CsvRows(Records[list[str]]):
+class _CsvRows(Records[list[str] | None]):
     """A CSV file; a row's number is that of the line it begins on.
+
+    A field with a quotation mark that is not closed, or closed before its end, takes in the rows up to the next mark:
+    each of their lines is None, and malformed.
 
     Attributes:
         layout: how it is written.
@@ -231,14 +259,17 @@ class _CsvRows(Records[list[str]]):
     layout: Layout = Layout("csv", ())
     columns: tuple[str, ...] = ()
 
-    def lines(self) -> Iterator[tuple[int, list[str]]]:
+    def lines(self) -> Iterator[tuple[int, list[str] | None]]:
         """Yield the rows that are not blank, with the numbers of the lines they begin on."""
         number, n_rows, reader = 1, 0, None
         try:
             with open_unpacked(self.path) as file, self._progress(file.size) as bar:
                 reader = _reader(file.stream, self.layout.separator, self.layout.encoding)
-                for count, row in enumerate(reader):
-                    if count and (len(row) > 1 or (row and row[0].strip())):
+                for count, row in enumerate(_rows(reader)):
+                    if row is None:
+                        n_rows += reader.line_num + 1 - number
+                        yield from ((line, None) for line in range(number, reader.line_num + 1))
+                    elif count and (len(row) > 1 or (row and row[0].strip())):
                         n_rows += 1
                         yield number, row
                     number = reader.line_num + 1
@@ -258,14 +289,19 @@ class _CsvRows(Records[list[str]]):
                 "convert the file to UTF-8."
             ) from error
 
-    def _object(self, line: list[str]) -> Mapping[str, Any]:
+    def _object(self, line: list[str] | None) -> Mapping[str, Any]:
+        if line is None:
+            raise MalformedLineError(
+                "is of a field whose quotation mark is not closed where the field ends; close it there, and write a "
+                "mark inside a quoted field twice"
+            )
         if len(line) != len(self.layout.columns):
             raise MalformedLineError(f"has {len(line)} fields, where the header has {len(self.layout.columns)}")
         row = dict(zip(self.layout.columns, line))
         return {name: row[name] for name in self.columns}
 
-    def _excerpt(self, line: list[str]) -> str:
-        return self.layout.separator.join(line)
+    def _excerpt(self, line: list[str] | None) -> str:
+        return self.layout.separator.join(line or ())
 
 
 @dataclass
@@ -300,14 +336,34 @@ class _ParquetRows(Records[dict[str, Any]]):
 def _reader(stream: BinaryIO, separator: str, encoding: str) -> Any:
     """Return a reader of CSV with lines and fields of bounded length."""
     csv.field_size_limit(_LONGEST_FIELD)
-    return csv.reader(_text_lines(stream, encoding), delimiter=separator)
+    # Strict: or a quotation mark that is not closed makes one field of the rows up to the next, without a word.
+    return csv.reader(_text_lines(stream, encoding), delimiter=separator, strict=True)
+
+
+def _rows(reader: Any) -> Iterator[list[str] | None]:
+    """Yield the rows of a strict reader; None for what its quotation marks make unreadable.
+
+    Raises:
+        csv.Error: a field or a line is too long.
+    """
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            if "limit" in str(error):
+                raise
+            yield None
+        else:
+            if row is None:
+                return
+            yield row
 
 
 def _text_lines(stream: BinaryIO, encoding: str) -> Iterator[str]:
     text = io.TextIOWrapper(stream, encoding, newline="")
     while line := text.readline(_LONGEST_LINE + 1):
         if len(line) > _LONGEST_LINE:
-            raise csv.Error(f"a line is longer than {_LONGEST_LINE:,} characters")
+            raise csv.Error(f"a line is longer than {_LONGEST_LINE:,} characters, the limit")
         yield line
 
 

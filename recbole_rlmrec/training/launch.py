@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import logging
 import multiprocessing
 import os
@@ -31,6 +32,9 @@ _logger = logging.getLogger(__name__)
 #: Seconds that a process has to end by itself, after an interrupt, and after another process died.
 _GRACE = 5.0
 _GRACE_AFTER_DEATH = 1.0
+
+#: Minutes that processes of several machines have to find each other.
+_MINUTES_TO_MEET = 10.0
 
 #: Is set for processes that are started here, and the code with which one ends whose script trains when it is imported.
 _STARTED_HERE = "RECBOLE_RLMREC_STARTED"
@@ -118,7 +122,13 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="recbole_rlmrec-") as folder:
         # On one machine the processes meet in a file: no port is opened to the network, and none can be taken.
-        meeting = f"file://{folder}/meeting" if processes.on_one_machine else f"tcp://{processes.ip}:{processes.port}"
+        meeting = f"file://{folder}/meeting" if processes.on_one_machine else None
+        if meeting is None:
+            _logger.warning(
+                f"{_started(processes)}. Waiting up to {_MINUTES_TO_MEET:g} minutes for the others at "
+                f"{processes.ip}:{processes.port}; give each machine the same --world_size, --ip and --port, and its "
+                "--group_offset. On one machine --nproc alone is enough."
+            )
         with _interrupts_ignored() as hears_interrupts, _marked():
             started = mp.start_processes(
                 _process,
@@ -139,6 +149,11 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
             _end(started)
     _raise_failure(processes, codes, found)
     return found.get("result")
+
+
+def _started(processes: Processes) -> str:
+    """Say which processes of a run this machine starts."""
+    return f"This machine starts {processes.nproc} of the {processes.total} processes of world_size={processes.total}"
 
 
 @contextlib.contextmanager
@@ -253,7 +268,7 @@ def _take_answers(answers: Any, found: dict[str, Any]) -> None:
 def _process(
     local_rank: int,
     processes: Processes,
-    meeting: str,
+    meeting: str | None,
     answers: Any,
     hears_interrupts: Any,
     work: Any,
@@ -305,11 +320,12 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _group(config: Any, processes: Processes, meeting: str, local_rank: int) -> Iterator[None]:
+def _group(config: Any, processes: Processes, meeting: str | None, local_rank: int) -> Iterator[None]:
     """Put this process on its device and into the group while the context lasts.
 
     Raises:
         SettingError: there are fewer GPUs than processes.
+        TrainingError: the processes of several machines did not find each other in time.
     """
     settings = config.final_config_dict
     backend = "gloo"
@@ -332,11 +348,30 @@ def _group(config: Any, processes: Processes, meeting: str, local_rank: int) -> 
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if interfaces else ():
             os.environ.setdefault(name, interfaces[0])
     rank = processes.group_offset + local_rank
-    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=processes.total)
+    store = _meeting_of_machines(processes, rank) if meeting is None else None
+    dist.init_process_group(backend, init_method=meeting, store=store, rank=rank, world_size=processes.total)
     yield
     # Not after a failure: closing the connection would make the others fail before this process says why.
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _meeting_of_machines(processes: Processes, rank: int) -> dist.TCPStore:
+    """Meet the processes of the other machines.
+
+    Raises:
+        TrainingError: they did not come, or rank 0 is not where it was said to be.
+    """
+    wait = dt.timedelta(minutes=_MINUTES_TO_MEET)
+    try:
+        return dist.TCPStore(processes.ip, processes.port, processes.total, is_master=rank == 0, timeout=wait)
+    except (RuntimeError, ValueError) as error:  # of which PyTorch's own errors of the network are
+        said = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"{_started(processes)}, and rank {rank} could not meet the others at {processes.ip}:{processes.port} "
+            f"within {_MINUTES_TO_MEET:g} minutes: {said.rstrip('.')}. Start the others too, each with the same "
+            "--world_size, --ip and --port and its --group_offset; on one machine leave out --world_size."
+        ) from error
 
 
 class _NoBoard:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recbole_rlmrec.arguments import add_dataset_folder, path
+from recbole_rlmrec.arguments import add_dataset_folder, path, three_shares
 from recbole_rlmrec.wording import printable
 
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", "-d", required=True, metavar="NAME", help="RecBole's name of the dataset to write")
     add_dataset_folder(parser)
     add("--split", default="random", choices=("random", "time", "leave-one-out"), help="(%(default)s)")
-    add("--ratios", default=(8.0, 1.0, 1.0), type=_ratios, metavar="A:B:C", help="of the split's parts (8:1:1)")
+    add("--ratios", default=(8.0, 1.0, 1.0), type=three_shares, metavar="A:B:C", help="of the split's parts (8:1:1)")
     add("--seed", type=int, default=2020, help="of the split (%(default)s)")
     add("--k-core", type=int, default=1, metavar="K", help="least interactions of each user and item (%(default)s)")
     add("--separator", metavar="SIGN", help="of CSV files, where it cannot be found")
@@ -86,8 +86,3 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"next: recbole-rlmrec build-semantics --dataset {arguments.dataset}{place} --encoder lsa")
     print(f"then: recbole-rlmrec train --model=LightGCN_RLMRecCon --dataset={arguments.dataset}{place}")
     return 0
-
-
-def _ratios(text: str) -> tuple[float, ...]:
-    """Read 8:1:1."""
-    return tuple(float(part) for part in text.split(":"))

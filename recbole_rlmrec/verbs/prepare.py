@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from recbole_rlmrec.arguments import add_dataset_folder, path
+from recbole_rlmrec.arguments import add_dataset_folder, path, three_shares
 from recbole_rlmrec.wording import printable
 
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-rating", type=float, metavar="R", help="least rating that counts (3; Steam has none)")
     parser.add_argument(
-        "--shares", type=_shares, default=SHARES, metavar="A:B:C", help="of training, validation and test (3:1:1)"
+        "--shares", type=three_shares, default=SHARES, metavar="A:B:C", help="of training, validation and test (3:1:1)"
     )
     parser.add_argument("--require-text", action="store_true", help="leave out items without any text")
     parser.add_argument(
@@ -66,8 +66,3 @@ def run(arguments: argparse.Namespace) -> int:
     with failures_named("source", SOURCES.find(arguments.source)):
         print(printable(str(prepare(output=arguments.data_path, **given, show_progress=True))))
     return 0
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    """Read 3:1:1."""
-    return tuple(float(part) for part in text.split(":"))

@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ _LARGEST_SHARE = 10**12
 
 #: Usual names of a column with the time, in lower case.
 _TIME_NAMES = ("timestamp", "time", "date", "datetime", "unixtime", "unix_time", "unixreviewtime", "rating_time")
+
+_logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     without = {name for name, left_out in (("valid", arguments.no_valid), ("test", arguments.no_test)) if left_out}
     if arguments.seed is not None:
+        if arguments.by_time:
+            _logger.warning(f"--seed {arguments.seed} changes nothing: --by-time draws nothing at random.")
         arguments.settings = {**arguments.settings, "seed": arguments.seed}
     asked = dataset_config(arguments)
     metadata = read_metadata(asked.data_folders, arguments.dataset) or {}

@@ -40,6 +40,16 @@ def test_faults_of_this_package_keep_their_traceback() -> None:
         preparation.create_dataset(None)
 
 
+def test_what_a_model_of_recbole_reads_is_named(world: World) -> None:
+    """Its package is not to blame for a width that is less than its kernels'."""
+    settings = {"data_path": str(world.root), "embedding_size": 3, "epochs": 1, "state": "ERROR"}
+    with pytest.raises(SettingError) as caught:
+        quick_start.run("ConvNCF", world.name, config_dict=settings, saved=False)
+    message = str(caught.value)
+    assert message.startswith("The training of ConvNCF failed: RuntimeError: Calculated padded input size")
+    assert "Look at the settings that convncf.py reads: embedding_size, cnn_channels, " in message
+
+
 def test_each_step_before_the_first_epoch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         pd.Series([1]).loc["nosuch"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed import killed_at_rename
 
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.config import RLMRecConfig
@@ -192,6 +193,49 @@ def test_times_as_numbers(tmp_path: Path, unit: int) -> None:
     assert "c0\ts0\t1\t1700000000\n" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("20240301", 1709251200), ("20240301120000", 1709294400), ("1709294400000000000", 1709294400)],
+)
+def test_times_in_digits_alone(tmp_path: Path, written: str, seconds: int, caplog: pytest.LogCaptureFixture) -> None:
+    orders = write_csv(tmp_path / "orders.csv", [{**row, "when": written} for row in order_rows()])
+    import_csv(tables_of(orders, None), "shop", tmp_path)
+    assert f"\t{seconds}\n" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("written", ["2024", "45352.5", "-5"])
+def test_times_before_there_were_shops_are_said(tmp_path: Path, written: str, caplog: pytest.LogCaptureFixture) -> None:
+    orders = write_csv(tmp_path / "orders.csv", [{**row, "when": written} for row in order_rows()])
+    preview(tables_of(orders, None))
+    assert [record.getMessage().count("and so lie before 1973") for record in caplog.records] == [1]
+
+
+def test_rows_without_a_rating_count_and_are_said(tmp_path: Path) -> None:
+    rows = [{**row, "stars": "" if row["stars"] == 1 else row["stars"]} for row in order_rows()]
+    choice = Choice(k_core=1, shares=(8, 1, 1), min_rating=4)
+    summary = import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), None), "shop", tmp_path, choice)
+    n_unrated = sum(row[2] == 1 for row in ORDERS)
+    assert summary.unrated == n_unrated and f"at least 4 or, {n_unrated} of them, none" in str(summary)
+
+
+@pytest.mark.parametrize("written", ["S{}", "{}", "00{}"])
+def test_ids_of_items_that_are_all_others(tmp_path: Path, written: str) -> None:
+    orders = write_csv(tmp_path / "orders.csv", order_rows())
+    rows = [{**row, "sku": written.format(n)} for n, row in enumerate(product_rows())]
+    tables = tables_of(orders, write_csv(tmp_path / "products.csv", rows))
+    expected = f"has none of the 7 items of the interactions: its ids are such as '{written.format(0)}', .*such as 's0'"
+    with pytest.raises(DataError, match=expected):
+        import_csv(tables, "shop", tmp_path / "data")
+    assert not (tmp_path / "data/shop/shop.inter").exists()
+
+
+def test_why_a_split_lacks_parts(tmp_path: Path) -> None:
+    rows = [{**row, "customer": f"c{n}"} for n, row in enumerate(order_rows())]
+    with pytest.raises(DataError, match="30 of them are the only one of a user or an item, and stay in training"):
+        import_csv(tables_of(write_csv(tmp_path / "orders.csv", rows), None), "shop", tmp_path)
+
+
 def test_dates_of_another_form(tmp_path: Path) -> None:
     orders = write_csv(tmp_path / "orders.csv", [{**row, "when": "03/01/2024"} for row in order_rows()])
     with pytest.raises(DataError, match=r"nobody can read the times in 'when', such as '03/01/2024'.*--time-format"):
@@ -214,11 +258,16 @@ def test_whole_numbers_written_as_decimals(tmp_path: Path) -> None:
         (lambda text: text.split("\n")[0] + "\n", {}, "has a header and no rows"),
         (lambda text: "", {}, "is empty"),
         (lambda text: re.sub(",s([0-4]),", r",1\1.50,", text), {}, "look like prices"),
+        (lambda text: re.sub(",s([0-4]),", r",$1\1.50,", text), {}, "look like prices"),
+        (lambda text: text.replace(",s0,", ",4.05E+12,"), {}, "an id whose last digits a spreadsheet has rounded away"),
         (lambda text: text.replace(",s0,", ",s,0,"), {}, "line 2 has 6 fields, where the header has 5"),
         (lambda text: text.replace(",s3", ',"s3'), {}, "quotation mark"),
         (lambda text: text.replace("sku", "customer", 1), {"item": "customer"}, "named for two roles"),
         (lambda text: text.replace("qty", "customer", 1), {}, "the column 'customer' more than once"),
         (lambda text: "PK\x03\x04" + text, {}, "workbook"),
+        (lambda text: "\0".join(text), {}, "UTF-16 without a mark"),
+        (lambda text: text, {"time_format": "%Y"}, "--time-format %Y needs --time COLUMN"),
+        (lambda text: text, {"item_id": "sku"}, "--items FILE"),
     ],
 )
 def test_bad_tables(tmp_path: Path, change: Callable[[str], str], options: dict[str, Any], expected: str) -> None:
@@ -266,9 +315,43 @@ def test_mixed_encodings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("bad", "lines"),
+    [
+        ('c1,"s1\nc2,s2\nc3,"s3"', [3, 4, 5]),  # open up to the next mark
+        ('c1,"s1"x', [3]),
+        ('c1,"6" nail"', [3]),
+    ],
+)
+def test_no_row_vanishes_in_a_quotation_mark(tmp_path: Path, bad: str, lines: list[int]) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_text(f"customer,sku\nc0,s0\n{bad}\n" + "".join(f"d{n % 6},s{n % 7}\n" for n in range(39)))
+    tables = Tables(orders, "customer", "sku")
+    with pytest.raises(DataError) as caught:
+        import_csv(tables, "shop", tmp_path / "data")
+    message = str(caught.value)
+    assert f"{len(lines)} of its {40 + len(lines)} lines are malformed" in message
+    assert all(f"line {number} is of a field whose quotation mark is not closed" in message for number in lines)
+    assert import_csv(tables, "shop", tmp_path / "data", max_malformed=0.9).distinct == 40
+
+
+def test_a_quotation_mark_is_open_up_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_text('customer,sku\nc0,s0\nc1,"s1\nc2,s2\n')
+    with pytest.raises(DataError, match="2 of its 3 lines are malformed"):
+        import_csv(Tables(tmp_path / "orders.csv", "customer", "sku"), "shop", tmp_path / "data")
+
+
+def test_quoted_fields_hold_marks_separators_and_line_breaks(tmp_path: Path) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_text('"customer","sku"\r\n"c,0","6"" nail"\r\n"c\n1",5" nail\r\n')
+    text = preview(Tables(orders, "customer", "sku"))
+    assert "line 2: user 'c,0', item '6\" nail'" in text and "line 3: user 'c\\n1', item '5\" nail'" in text
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"encoding": "utf-9"}, "no such encoding"),
+        ({"encoding": "base64"}, "no such encoding"),
         ({"separator": "::"}, "one character"),
         ({"title": "name"}, "--items FILE"),
     ],
@@ -277,6 +360,12 @@ def test_bad_settings(tmp_path: Path, options: dict[str, Any], expected: str) ->
     orders = write_csv(tmp_path / "orders.csv", order_rows())
     with pytest.raises(SettingError, match=expected):
         import_csv(Tables(orders, "customer", "sku", **options), "shop", tmp_path)
+
+
+@pytest.mark.parametrize("least", [float("nan"), float("inf")])
+def test_the_least_rating_is_a_number(tmp_path: Path, plain: tuple[Path, Path], least: float) -> None:
+    with pytest.raises(SettingError, match="min-rating"):
+        import_csv(tables_of(*plain), "shop", tmp_path / "data", Choice(k_core=1, shares=(8, 1, 1), min_rating=least))
 
 
 @pytest.mark.parametrize("choice", [Choice(split="time"), Choice(min_rating=3)])
@@ -291,6 +380,17 @@ def test_a_dataset_that_exists_is_replaced_on_request_only(tmp_path: Path, plain
     with pytest.raises(DataError, match=r"exists already.*--overwrite"):
         import_csv(tables_of(*plain), "shop", tmp_path)
     import_csv(tables_of(*plain), "shop", tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("rename", [3, 4, 6])
+def test_the_same_command_repairs_a_first_import_that_was_killed(
+    tmp_path: Path, plain: tuple[Path, Path], rename: int
+) -> None:
+    killed_at_rename(rename, lambda: import_csv(tables_of(*plain), "shop", tmp_path))
+    with pytest.raises(DataError, match=r"Run the same `recbole-rlmrec import-csv --dataset shop \.\.\.` again"):
+        create_dataset(RLMRecConfig("BPR", "shop", config_dict={"data_path": str(tmp_path)}))
+    import_csv(tables_of(*plain), "shop", tmp_path)
+    assert len(create_dataset(RLMRecConfig("BPR", "shop", config_dict={"data_path": str(tmp_path)})).inter_feat) == 30
 
 
 def test_preview_shows_rows_and_writes_nothing(tmp_path: Path, plain: tuple[Path, Path]) -> None:

@@ -25,6 +25,7 @@ from recbole.utils import init_seed
 from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.ops.distributed import Shard, gather_rows, join_rows, this_shard
 from recbole_rlmrec.quick_start import run
+from recbole_rlmrec.training import launch
 from recbole_rlmrec.training.launch import Processes, _raise_failure, run_in_processes
 from recbole_rlmrec.training.trainer import trainer_class
 
@@ -316,6 +317,21 @@ def test_processes_end_with_their_parent(how: str, tmp_path: Path) -> None:
         # The rest is the script's, which does not catch the interrupt as the command line does.
         assert "Interrupted; all 2 processes have ended." in printed and "Process SpawnProcess" not in printed
         assert process.returncode != 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_machines_that_do_not_come_are_waited_for_so_long(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_MINUTES_TO_MEET", 0.01)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = Processes(world_size=2, ip="127.0.0.1", port=port, group_offset=rank)
+    with pytest.raises(TrainingError) as caught:
+        launch._meeting_of_machines(processes, rank)
+    message = str(caught.value)
+    assert f"1 of the 2 processes of world_size=2, and rank {rank} could not meet the others at 127.0.0.1:" in message
+    assert "within 0.01 minutes: " in message and message.endswith("on one machine leave out --world_size.")
+    assert "\n" not in message
 
 
 class FakeConfig:
