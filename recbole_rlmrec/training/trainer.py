@@ -49,7 +49,7 @@ from recbole_rlmrec.training.folders import checkpoint_path
 from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.training.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
 from recbole_rlmrec.training.screen import duration, losses_in_words, patience_in_words
-from recbole_rlmrec.training.stopping import EarlyStopping, Margin
+from recbole_rlmrec.training.stopping import EarlyStopping, Margin, Validation
 from recbole_rlmrec.wording import ON_SCREEN
 
 #: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
@@ -182,6 +182,12 @@ class SafeTrainerMixin:
         self._say_how_it_ended(ended[-1] if ended else self.start_epoch - 1 if self.best_valid_result else None)
         score, valid = result
         return float(score), _plain_floats(valid)
+
+    def latest_validation(self, epoch: int) -> Validation:
+        """Return what there is to say of the validation after ``epoch``, while :meth:`fit` lasts."""
+        assert self._stopping is not None, "a training has begun"
+        stopping = self._stopping
+        return Validation(epoch, stopping.steps, float(self.best_valid_score), stopping.is_on_plateau)
 
     def _what_is_kept(self, *, saved: bool) -> str:
         """Say what there is of a training that the machine ended."""
