@@ -31,6 +31,7 @@ from recbole_rlmrec.model.registry import base_of, endings_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.sides import Side
+from recbole_rlmrec.training.board import run_of_board
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import (
     Outcome,
@@ -263,7 +264,8 @@ def _run_configured(
     data = _Data(loaders, _data_hashes(config, loaders))
     base, resume_from = _train_base_first(config, data, saved=saved)
     path = str(checkpoint_path(config, log))
-    trained = _train(config, data, saved=saved, resume_from=resume_from, base=base, path=path, watch=watch)
+    with run_of_board(config):
+        trained = _train(config, data, saved=saved, resume_from=resume_from, base=base, path=path, watch=watch)
     kept = trained.kept
     known, training = _known_base(config, base, trained.data), dataset_of(loaders[0])
 
@@ -414,6 +416,9 @@ def _train(
             )
         seconds = perf_counter() - started
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
+        if test_result is not None:
+            # RecBole reports the test under the name of every evaluation, "eval".
+            trainer.wandblogger.log_eval_metrics(test_result, head="test")
         popularity = {
             "valid": trainer.popular_valid_result or trainer.popularity_result(valid_data),
             "test": trainer.popularity_result(test_data),
@@ -485,7 +490,8 @@ def _train_base_first(config: RLMRecConfig, data: _Data, *, saved: bool) -> tupl
         _logger.info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.", extra=ON_SCREEN)
         return known, None
     _logger.info(f"{base_class.__name__}, the base, is trained first (off with --base_first=False).", extra=ON_SCREEN)
-    base = _train(base_config, data, saved=saved, resume_from=resume_from, base=None).outcome
+    with run_of_board(base_config):
+        base = _train(base_config, data, saved=saved, resume_from=resume_from, base=None).outcome
     _logger.info(f"{base_class.__name__} is trained. Now {config['model']}.", extra=ON_SCREEN)
     return base, None
 

@@ -528,8 +528,13 @@ class SafeTrainerMixin:
         names = self._loss_names(losses)
         if not names:
             super()._add_train_loss_to_tensorboard(epoch_idx, losses, tag)  # type: ignore[misc]
-        for name, loss in zip(names, losses if names else ()):
+        named = dict(zip(names, losses if names else ()))
+        for name, loss in named.items():
             self.tensorboard.add_scalar(f"{tag}/{name}", loss, epoch_idx)
+        if named:
+            # In one row with what RecBole reports next: the terms without their names.
+            losses_by_name = {f"loss/{name}": loss for name, loss in named.items()}
+            self.wandblogger.log_metrics({**losses_by_name, "train_step": epoch_idx}, head="train", commit=False)
 
 
 def _copy_from_first_process(model: Any) -> None:

@@ -11,6 +11,9 @@ from recbole_rlmrec.tuning.journal import Point, Trial
 #: So many finished trials are compared with before one is ended: the median of fewer says little.
 WARM_UP = 4
 
+#: And no trial is ended before so many validations, which order trials by little more than their learning rates.
+LEAST_VALIDATIONS = 5
+
 
 def best_at(curve: Sequence[Point], steps: int) -> float | None:
     """Return the best score that a trial had after a number of training steps; None before its first validation.

@@ -20,6 +20,7 @@ from recbole_rlmrec.quick_start import run
 from recbole_rlmrec.training.machine import machine_fault
 from recbole_rlmrec.training.stopping import Validation
 from recbole_rlmrec.tuning.journal import Point, Pruned, Trial
+from recbole_rlmrec.tuning.pruning import LEAST_VALIDATIONS
 
 _logger = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ class Task:
             parameters: of the trial.
             checkpoint_folder: where it leaves its checkpoint.
             is_behind: is asked after each validation, with the number of training steps and the best score so far,
-                whether the trial is to be ended; not while the training stands on the plateau of popularity, which
-                says nothing of what comes after. The trial has a curve then.
+                whether the trial is to be ended; not after the first few, and not while the training stands on the
+                plateau of popularity, which says nothing of what comes after. The trial has a curve then.
 
         Returns:
             The trial, and the checkpoint it left; None if it failed or was ended.
@@ -90,13 +91,17 @@ class Task:
         log = self.folder / "log" / f"{self.folder.name}-{self.dataset}-trial-{number}.log"
         started = perf_counter()
         curve: list[Point] | None = None if is_behind is None else []
+        n_validations = 0
 
         def watch(validation: Validation) -> None:
+            nonlocal n_validations
             if curve is None or is_behind is None or not math.isfinite(validation.best):
                 return
+            n_validations += 1
             if not curve or curve[-1].score != validation.best:
                 curve.append(Point(validation.steps, validation.best))
-            if not validation.is_on_plateau and is_behind(validation.steps, validation.best):
+            is_asked = n_validations >= LEAST_VALIDATIONS and not validation.is_on_plateau
+            if is_asked and is_behind(validation.steps, validation.best):
                 raise PrunedError(Pruned(validation.epoch, validation.steps, validation.best))
 
         def ended(settings: Mapping[str, Any], **found: Any) -> Trial:

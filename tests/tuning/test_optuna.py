@@ -22,7 +22,7 @@ from recbole_rlmrec.training.stopping import Validation
 from recbole_rlmrec.tuning import workers
 from recbole_rlmrec.tuning.journal import Journal, Point, Pruned, Trial
 from recbole_rlmrec.tuning.optuna_tool import OptunaProposals
-from recbole_rlmrec.tuning.pruning import WARM_UP, is_behind
+from recbole_rlmrec.tuning.pruning import LEAST_VALIDATIONS, WARM_UP, best_at, is_behind
 from recbole_rlmrec.tuning.running import Running
 from recbole_rlmrec.tuning.space import read_space
 from recbole_rlmrec.tuning.trial import Task
@@ -116,22 +116,22 @@ def grow(made: Trainings, *, until: float, on_plateau: int = 0, n: int = 10) -> 
 def test_a_trial_behind_is_pruned(
     world: World, trainings: Callable[..., Trainings], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first ones are not, nor is one on the plateau; what is pruned is recorded, and says how far it came."""
+    """Not at first, nor on the plateau; what is pruned is recorded, and says how far it came."""
     scores = iter([0.1, 0.2, 0.3, 0.4, 0.24, 0.5, 0.2])
-    made = trainings(lambda settings: grow(made, until=next(scores), on_plateau=4 if len(made.tried) == 7 else 0))
+    made = trainings(lambda settings: grow(made, until=next(scores), on_plateau=7 if len(made.tried) == 7 else 0))
     [found] = search(world, "reg_weight uniform 0,1\n", tool="optuna", max_evals=7)
     trials = recorded()
     assert [trial["number"] for trial in trials if trial["pruned"]] == [5, 7]
-    assert trials[4]["pruned"] == {"epoch": 0, "steps": 10, "score": pytest.approx(0.024)}
-    assert trials[6]["pruned"] == {"epoch": 4, "steps": 50, "score": pytest.approx(0.1)}
+    assert trials[4]["pruned"] == {"epoch": 4, "steps": 50, "score": pytest.approx(0.12)}
+    assert trials[6]["pruned"] == {"epoch": 7, "steps": 80, "score": pytest.approx(0.16)}
     assert (trials[6]["score"], trials[6]["error"], trials[6]["test_result"]) == (None, None, None)
     assert trials[3]["curve"][1] == {"steps": 20, "score": pytest.approx(0.08)} and len(trials[3]["curve"]) == 10
     assert (found.n_trials, found.n_failed, found.n_pruned, found.best.number) == (7, 0, 2, 6)
     printed = capsys.readouterr().out
-    assert "LightGCN trial 7 of 7: pruned after epoch 4 (Recall@20 0.1000), " in printed
+    assert "LightGCN trial 7 of 7: pruned after epoch 7 (Recall@20 0.1600), " in printed
     assert "| trials | failed | pruned |" in printed
     log = Path("saved/tune/tiny/LightGCN/log/LightGCN-tiny-trial-7.log").read_text()
-    assert "lies behind others and is ended after epoch 4" in log and "Traceback" not in log
+    assert "lies behind others and is ended after epoch 7" in log and "Traceback" not in log
     assert sorted(path.name for path in Path("saved").rglob("*.pth")) == ["best.pth"]
 
 
@@ -263,10 +263,10 @@ def test_each_process_gets_one_of_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_validations_of_a_base_are_not_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, float]] = []
     monkeypatch.setattr("recbole_rlmrec.tuning.search.is_behind", lambda steps, best, *_: told.append((steps, best)))
-    space, settings = "learning_rate choice [0.02]\n", {"base_first": True, "epochs": 3}
+    space, settings = "learning_rate choice [0.02]\n", {"base_first": True, "epochs": LEAST_VALIDATIONS + 2}
     [found] = search(world, space, "LightGCN_RLMRecCon", tool="optuna", command_line=settings)
-    per_epoch = told[0][0]
-    assert [steps for steps, _ in told] == [per_epoch, 2 * per_epoch, 3 * per_epoch] and per_epoch > 0
+    per_epoch = told[0][0] // LEAST_VALIDATIONS
+    assert [steps for steps, _ in told] == [(LEAST_VALIDATIONS + at) * per_epoch for at in range(3)] and per_epoch > 0
     assert found.best.curve is not None
-    curve = [(point.steps, point.score) for point in found.best.curve]
-    assert curve == [asked for at, asked in enumerate(told) if at == 0 or asked[1] != told[at - 1][1]]
+    assert [best_at(found.best.curve, steps) for steps, _ in told] == [best for _, best in told]
+    assert found.best.curve[0].steps == per_epoch
