@@ -61,12 +61,14 @@ class Validation:
         steps: training steps so far.
         best: the best score so far, this one's included.
         is_on_plateau: whether the training stands on the plateau of popularity, see :class:`EarlyStopping`.
+        is_last: whether the training ends after it.
     """
 
     epoch: int
     steps: int
     best: float
     is_on_plateau: bool
+    is_last: bool = False
 
 
 class EarlyStopping:

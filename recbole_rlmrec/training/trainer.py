@@ -186,8 +186,9 @@ class SafeTrainerMixin:
     def latest_validation(self, epoch: int) -> Validation:
         """Return what there is to say of the validation after ``epoch``, while :meth:`fit` lasts."""
         assert self._stopping is not None, "a training has begun"
-        stopping = self._stopping
-        return Validation(epoch, stopping.steps, float(self.best_valid_score), stopping.is_on_plateau)
+        is_last = epoch + self.eval_step >= self.epochs or self.stopping_step < 0
+        best, is_on_plateau = float(self.best_valid_score), self._stopping.is_on_plateau
+        return Validation(epoch, self._stopping.steps, best, is_on_plateau=is_on_plateau, is_last=is_last)
 
     def _what_is_kept(self, *, saved: bool) -> str:
         """Say what there is of a training that the machine ended."""

@@ -78,8 +78,8 @@ class Task:
             parameters: of the trial.
             checkpoint_folder: where it leaves its checkpoint.
             is_behind: is asked after each validation, with the number of training steps and the best score so far,
-                whether the trial is to be ended; not after the first few, and not while the training stands on the
-                plateau of popularity, which says nothing of what comes after. The trial has a curve then.
+                whether the trial is to be ended; not after the first few nor the last, and not while the training
+                stands on the plateau of popularity, which says nothing of what comes after. The trial has a curve then.
 
         Returns:
             The trial, and the checkpoint it left; None if it failed or was ended.
@@ -100,8 +100,9 @@ class Task:
             n_validations += 1
             if not curve or curve[-1].score != validation.best:
                 curve.append(Point(validation.steps, validation.best))
-            is_asked = n_validations >= LEAST_VALIDATIONS and not validation.is_on_plateau
-            if is_asked and is_behind(validation.steps, validation.best):
+            is_early = n_validations < LEAST_VALIDATIONS or validation.is_on_plateau
+            # At its end there is nothing to be saved.
+            if not is_early and not validation.is_last and is_behind(validation.steps, validation.best):
                 raise PrunedError(Pruned(validation.epoch, validation.steps, validation.best))
 
         def ended(settings: Mapping[str, Any], **found: Any) -> Trial:

@@ -109,7 +109,8 @@ def test_a_trial_that_ended_earlier_counts_with_its_last_score() -> None:
 def grow(made: Trainings, *, until: float, on_plateau: int = 0, n: int = 10) -> float:
     """Report a curve that grows evenly; its first validations are on the plateau."""
     for epoch in range(n):
-        made.watch(Validation(epoch, 10 * (epoch + 1), until * (epoch + 1) / n, epoch < on_plateau))
+        is_last = epoch == n - 1
+        made.watch(Validation(epoch, 10 * (epoch + 1), until * (epoch + 1) / n, epoch < on_plateau, is_last))
     return until
 
 
@@ -133,6 +134,13 @@ def test_a_trial_behind_is_pruned(
     log = Path("saved/tune/tiny/LightGCN/log/LightGCN-tiny-trial-7.log").read_text()
     assert "lies behind others and is ended after epoch 7" in log and "Traceback" not in log
     assert sorted(path.name for path in Path("saved").rglob("*.pth")) == ["best.pth"]
+
+
+def test_at_its_end_a_trial_is_not_pruned(world: World, trainings: Callable[..., Trainings]) -> None:
+    """It has cost what it costs, and its score is known."""
+    made = trainings(lambda settings: grow(made, until=1 - len(made.tried) / 10, on_plateau=9))
+    [found] = search(world, "reg_weight uniform 0,1\n", tool="optuna", max_evals=6)
+    assert found.n_pruned == 0
 
 
 def test_without_pruning_all_are_trained_to_their_end(world: World, trainings: Callable[..., Trainings]) -> None:
@@ -261,9 +269,10 @@ def test_each_process_gets_one_of_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_validations_of_a_base_are_not_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is asked after the first few of the model, nor after the last."""
     told: list[tuple[int, float]] = []
     monkeypatch.setattr("recbole_rlmrec.tuning.search.is_behind", lambda steps, best, *_: told.append((steps, best)))
-    space, settings = "learning_rate choice [0.02]\n", {"base_first": True, "epochs": LEAST_VALIDATIONS + 2}
+    space, settings = "learning_rate choice [0.02]\n", {"base_first": True, "epochs": LEAST_VALIDATIONS + 3}
     [found] = search(world, space, "LightGCN_RLMRecCon", tool="optuna", command_line=settings)
     per_epoch = told[0][0] // LEAST_VALIDATIONS
     assert [steps for steps, _ in told] == [(LEAST_VALIDATIONS + at) * per_epoch for at in range(3)] and per_epoch > 0
