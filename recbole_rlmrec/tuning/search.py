@@ -104,8 +104,9 @@ def tune(
     tool: Tool = "hyperopt",
     output: str | Path = "saved/tune",
     jobs: int | None = None,
-    prune: bool | None = None,
     report: Callable[[str], None] = print,
+    *,
+    prune: bool | None = None,
 ) -> list[Outcome]:
     """Search settings for each of some models with the same budget, by the validation score.
 
@@ -126,9 +127,9 @@ def tune(
             which does so with several ``jobs``, and ends trials early that lie behind others.
         output: folder for a folder per dataset and model.
         jobs: trials at a time; with Ray one per GPU, or per core of the CPU, if not given, with Optuna one.
+        report: takes what is said on the way, a text each.
         prune: whether Optuna ends trials that lie behind others, see :mod:`recbole_rlmrec.tuning.pruning`; it does if
             not given.
-        report: takes what is said on the way, a text each.
 
     Returns:
         What was found for each model.

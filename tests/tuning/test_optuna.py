@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 import torch
 from conftest import World
-from test_search import Trainings, recorded, search, trainings
+from test_search import QUICK, REPOSITORY, Trainings, recorded, search, trainings
 
 from recbole_rlmrec.errors import MachineError, SettingError
 from recbole_rlmrec.training.launch import HAS_NO_MAIN_GUARD
@@ -208,6 +214,31 @@ def test_two_jobs_find_what_one_finds_and_an_interrupt_ends_them(world: World, o
     assert [len(trial["curve"]) > 0 for trial in trials] == [True, False, True]
     assert (found.n_trials, found.n_failed) == (3, 1)
     assert sorted(path.name for path in Path("two").rglob("*.pth")) == ["best.pth"]
+
+
+def test_two_jobs_that_are_killed_go_on(world: World, one_thread: None) -> None:
+    """Whoever kills the search ends its processes; what they ran is tried again."""
+    space = "n_layers choice [1, 2, 3]\nlearning_rate loguniform -6,-3\n"
+    settings = {"epochs": 8}
+    arguments: dict[str, Any] = {"tool": "optuna", "algorithm": "random", "max_evals": 5, "prune": False}
+    search(world, space, settings=settings, output="whole", **arguments)
+    command = [sys.executable, str(REPOSITORY / "run_recbole_rlmrec.py"), "--model=LightGCN", "--dataset=tiny"]
+    command += ["--tune=space.hyper", "--tool=optuna", "--tune_algo=random", "--max_evals=5", "--jobs=2", "--no-prune"]
+    command += [f"--{name}={json.dumps(value)}" for name, value in {**QUICK, **settings}.items()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    journal = Path("saved/tune/tiny/LightGCN/trials.jsonl")
+    killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while killed.poll() is None and not journal.is_file():
+            time.sleep(0.01)
+        workers = psutil.Process(killed.pid).children(recursive=True)
+    finally:
+        killed.kill()
+        killed.wait()
+    assert len(workers) >= 2 and psutil.wait_procs(workers, timeout=20)[1] == []
+    assert len(recorded()) < 5
+    search(world, space, settings=settings, **arguments)
+    assert sorted(recorded(), key=lambda trial: trial["number"]) == recorded(output="whole")
 
 
 class _Searching:
