@@ -31,6 +31,7 @@ from recbole_rlmrec.model.registry import base_of, endings_of, missing_package
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.sides import Side
+from recbole_rlmrec.training.board import run_of_board
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
 from recbole_rlmrec.training.comparison import (
     Outcome,
@@ -45,6 +46,7 @@ from recbole_rlmrec.training.folders import begin_log, check_folders, checkpoint
 from recbole_rlmrec.training.launch import Processes, end_if_imported, run_in_processes
 from recbole_rlmrec.training.machine import LESS_MEMORY, let_logs_fail, machine_faults_named, peak_memory
 from recbole_rlmrec.training.screen import end_screen, start_screen
+from recbole_rlmrec.training.stopping import Validation
 from recbole_rlmrec.training.trainer import trainer_class
 from recbole_rlmrec.wording import ON_SCREEN
 
@@ -162,6 +164,7 @@ def run(
     group_offset: int = 0,
     own_log: bool = True,
     report: Callable[[str], None] | None = None,
+    watch: Callable[[Validation], None] | None = None,
 ) -> Result | None:
     """Train a model to early stopping and test its best epoch, as RecBole's ``run`` does.
 
@@ -184,6 +187,8 @@ def run(
         own_log: log to the terminal and to a file in ``log/``; without it logging is as the caller set it up.
         report: is called with the last screen, such as ``print``, which shows it whatever ``state`` says; without it
             the screen is logged. A function of a module, where there are several processes.
+        watch: is called after each validation of the model, not of a base that is trained first; what it raises ends
+            the run. A function of a module, where there are several processes, each of which calls it.
 
     Returns:
         What the run found, whose :meth:`~Result.load` gives the model; None on a machine that has not rank 0.
@@ -203,6 +208,7 @@ def run(
         saved=saved,
         own_log=own_log,
         report=report,
+        watch=watch,
     )
     if processes.total == 1:
         return work(contextlib.nullcontext)
@@ -221,16 +227,22 @@ def _run(
     saved: bool,
     own_log: bool,
     report: Callable[[str], None] | None,
+    watch: Callable[[Validation], None] | None,
 ) -> Result:
     """Do the run of this process, which ``join`` makes one of a group."""
     config = RLMRecConfig(model, dataset, config_file_list, config_dict, command_line)
     # What writes says by itself how to go on.
     with join(config), machine_faults_named(lambda: LESS_MEMORY, unless=(OSError, RLMRecError)):
-        return _run_configured(config, saved=saved, own_log=own_log, report=report)
+        return _run_configured(config, saved=saved, own_log=own_log, report=report, watch=watch)
 
 
 def _run_configured(
-    config: RLMRecConfig, *, saved: bool, own_log: bool, report: Callable[[str], None] | None
+    config: RLMRecConfig,
+    *,
+    saved: bool,
+    own_log: bool,
+    report: Callable[[str], None] | None,
+    watch: Callable[[Validation], None] | None,
 ) -> Result:
     is_first = this_shard().rank == 0
     if config["result_file"] and is_first:
@@ -252,7 +264,8 @@ def _run_configured(
     data = _Data(loaders, _data_hashes(config, loaders))
     base, resume_from = _train_base_first(config, data, saved=saved)
     path = str(checkpoint_path(config, log))
-    trained = _train(config, data, saved=saved, resume_from=resume_from, base=base, path=path)
+    with run_of_board(config):
+        trained = _train(config, data, saved=saved, resume_from=resume_from, base=base, path=path, watch=watch)
     kept = trained.kept
     known, training = _known_base(config, base, trained.data), dataset_of(loaders[0])
 
@@ -360,6 +373,7 @@ def _train(
     resume_from: str | None,
     base: Outcome | None,
     path: str | None = None,
+    watch: Callable[[Validation], None] | None = None,
 ) -> _Trained:
     """Train the configuration's model and test its best epoch.
 
@@ -370,6 +384,7 @@ def _train(
         resume_from: checkpoint whose training goes on, if any.
         base: the base that was trained first, for the checkpoint.
         path: of the checkpoint, unless another one's training goes on; None for one of the trainer's choice.
+        watch: is called after each validation.
     """
     # The same in all processes: they draw the same negatives, masks and edges and take each its share of them. And the
     # same whether or not another model was trained with these loaders before.
@@ -392,9 +407,18 @@ def _train(
             trainer.resume_checkpoint(resume_from, train_data)
         started = perf_counter()
         with _failures_said(config):
-            _, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+            _, valid_result = trainer.fit(
+                train_data,
+                valid_data,
+                saved=saved,
+                show_progress=progress,
+                callback_fn=lambda epoch, _: watch(trainer.latest_validation(epoch)) if watch is not None else None,
+            )
         seconds = perf_counter() - started
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
+        if test_result is not None:
+            # RecBole reports the test under the name of every evaluation, "eval".
+            trainer.wandblogger.log_eval_metrics(test_result, head="test")
         popularity = {
             "valid": trainer.popular_valid_result or trainer.popularity_result(valid_data),
             "test": trainer.popularity_result(test_data),
@@ -466,7 +490,8 @@ def _train_base_first(config: RLMRecConfig, data: _Data, *, saved: bool) -> tupl
         _logger.info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.", extra=ON_SCREEN)
         return known, None
     _logger.info(f"{base_class.__name__}, the base, is trained first (off with --base_first=False).", extra=ON_SCREEN)
-    base = _train(base_config, data, saved=saved, resume_from=resume_from, base=None).outcome
+    with run_of_board(base_config):
+        base = _train(base_config, data, saved=saved, resume_from=resume_from, base=None).outcome
     _logger.info(f"{base_class.__name__} is trained. Now {config['model']}.", extra=ON_SCREEN)
     return base, None
 

@@ -20,7 +20,7 @@ _SHOWN = 200
 #: Options of ``train`` that are no settings, which would never reach a model.
 OPTIONS_OF_TRAIN = frozenset(
     {"nproc", "world_size", "ip", "port", "group_offset", "help", "print_config"}
-    | {"tune", "tune_algo", "max_evals", "tool", "jobs", "tune_output"}
+    | {"tune", "tune_algo", "max_evals", "tool", "jobs", "no_prune", "tune_output"}
 )
 
 #: Weight of a term: a number, or ``auto`` for one that a bound on the term's gradient decides at each step.

@@ -24,9 +24,19 @@ ROOT = Path(__file__).parents[1]
 CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 #: Packages that are optional, or that only tests need.
-OPTIONAL = ("faiss", "hyperopt", "openai", "pyarrow", "ray", "sentence_transformers", "torch_scatter")
+OPTIONAL = (
+    "faiss",
+    "hyperopt",
+    "openai",
+    "optuna",
+    "pyarrow",
+    "ray",
+    "sentence_transformers",
+    "torch_scatter",
+    "wandb",
+)
 #: Modules that import an optional package at their top.
-NEED_PACKAGES = {"recbole_rlmrec.tuning.ray_tool"}
+NEED_PACKAGES = {"recbole_rlmrec.tuning.optuna_tool", "recbole_rlmrec.tuning.ray_tool"}
 
 
 def modules() -> list[str]:
@@ -50,7 +60,7 @@ def test_the_test_command_runs_them(pytestconfig: pytest.Config) -> None:
 
 
 def test_modules_need_no_optional_package() -> None:
-    """A module that cannot be imported is left out with its examples: only that of Ray may be."""
+    """A module that cannot be imported is left out with its examples: only those of Optuna and Ray may be."""
     script = f"""
 import importlib, sys
 for package in {OPTIONAL}:

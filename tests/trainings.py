@@ -21,8 +21,9 @@ QUICK = {
 }
 
 
-def train(world: World, model: Any, **settings: Any) -> Any:
-    return run(model, world.name, config_dict={"data_path": str(world.root), **QUICK, **fitting(model), **settings})
+def train(world: World, model: Any, watch: Any = None, **settings: Any) -> Any:
+    given = {"data_path": str(world.root), **QUICK, **fitting(model), **settings}
+    return run(model, world.name, config_dict=given, watch=watch)
 
 
 def all_scores(model: Any, config: RLMRecConfig) -> np.ndarray:

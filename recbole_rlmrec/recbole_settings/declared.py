@@ -286,7 +286,9 @@ def check_recbole_settings(
             f'--{name}="{declared.example}". Meaning: {declared.meaning}.'
         )
     if settings.get("log_wandb") and find_spec("wandb") is None:
-        raise SettingError("log_wandb=True needs the package 'wandb', which is not installed: pip install wandb.")
+        raise SettingError(
+            "log_wandb=True needs the package 'wandb', which is not installed: pip install 'recbole-rlmrec[wandb]'."
+        )
     negatives = settings.get("train_neg_sample_args")
     if isinstance(negatives, Mapping) and negatives.get("dynamic") and not negatives.get("candidate_num"):
         raise SettingError(

@@ -38,7 +38,7 @@ _MINUTES_TO_MEET = 10.0
 
 #: Is set for processes that are started here, and the code with which one ends whose script trains when it is imported.
 _STARTED_HERE = "RECBOLE_RLMREC_STARTED"
-_HAS_NO_MAIN_GUARD = 87
+HAS_NO_MAIN_GUARD = 87
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def end_if_imported() -> None:
     """
     is_importing_main = getattr(multiprocessing.current_process(), "_inheriting", False)
     if is_importing_main and _STARTED_HERE in os.environ:
-        os._exit(_HAS_NO_MAIN_GUARD)
+        os._exit(HAS_NO_MAIN_GUARD)
 
 
 def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -129,7 +129,7 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
                 f"{processes.ip}:{processes.port}; give each machine the same --world_size, --ip and --port, and its "
                 "--group_offset. On one machine --nproc alone is enough."
             )
-        with _interrupts_ignored() as hears_interrupts, _marked():
+        with interrupts_ignored() as hears_interrupts, marked():
             started = mp.start_processes(
                 _process,
                 (processes, meeting, answers, hears_interrupts, work, arguments),
@@ -146,7 +146,7 @@ def run_in_processes(processes: Processes, work: Callable[..., Any], *arguments:
             _logger.warning(f"Interrupted; all {processes.nproc} processes have ended.")
             raise
         finally:
-            _end(started)
+            end_processes(started)
     _raise_failure(processes, codes, found)
     return found.get("result")
 
@@ -157,7 +157,7 @@ def _started(processes: Processes) -> str:
 
 
 @contextlib.contextmanager
-def _marked() -> Iterator[None]:
+def marked() -> Iterator[None]:
     """Let processes that are started meanwhile know by whom."""
     os.environ[_STARTED_HERE] = "1"
     try:
@@ -167,7 +167,7 @@ def _marked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[bool]:
+def interrupts_ignored() -> Iterator[bool]:
     """Let processes that are started meanwhile ignore interrupts until they can answer them without a traceback.
 
     Yields:
@@ -208,8 +208,8 @@ def _leave_time(started: Sequence[Any], seconds: float) -> None:
         process.join(timeout=max(0.0, until - time.monotonic()))
 
 
-def _end(started: Sequence[Any]) -> None:
-    """End what still runs, also what does not listen."""
+def end_processes(started: Sequence[Any]) -> None:
+    """End processes that still run, also those that do not listen."""
     for end in ("terminate", "kill"):
         for process in started:
             if process.is_alive():
@@ -230,12 +230,8 @@ def _raise_failure(processes: Processes, codes: Sequence[int | None], found: dic
         SettingError: the script trains when it is imported.
         TrainingError: a process was killed, or failed otherwise.
     """
-    if _HAS_NO_MAIN_GUARD in codes:
-        script = getattr(sys.modules["__main__"], "__file__", None)
-        raise SettingError(
-            f"nproc={processes.nproc}: each process imports '{script}', which calls run() when it is imported. Put "
-            'the call, and what comes before it, below the line `if __name__ == "__main__":`.'
-        )
+    if HAS_NO_MAIN_GUARD in codes:
+        raise no_main_guard(f"nproc={processes.nproc}", "run()")
     # A library that finds its partner gone may abort its process: that is not what went wrong first.
     killed = {at: -code for at, code in enumerate(codes) if code is not None and code < 0 and -code != signal.SIGABRT}
     names = {each.value: each.name for each in signal.Signals}
@@ -258,6 +254,20 @@ def _raise_failure(processes: Processes, codes: Sequence[int | None], found: dic
         raise TrainingError(f"One of {processes.nproc} processes failed: {found.get('crash', ended)}")
 
 
+def no_main_guard(setting: str, call: str) -> SettingError:
+    """Return what to raise where a process ended with :data:`HAS_NO_MAIN_GUARD`.
+
+    Args:
+        setting: what asked for several processes, such as ``nproc=2``.
+        call: what the script calls, such as ``run()``.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return SettingError(
+        f"{setting}: each process imports '{script}', which calls {call} when it is imported. Put the call, and what "
+        'comes before it, below the line `if __name__ == "__main__":`.'
+    )
+
+
 def _take_answers(answers: Any, found: dict[str, Any]) -> None:
     """Put what the processes have said so far into ``found``, by kind; the first of a kind stays."""
     while not answers.empty():
@@ -275,7 +285,7 @@ def _process(
     arguments: Any,
 ) -> None:
     """Do the work of one process; failures go to the parent as messages, not as tracebacks on the terminal."""
-    _end_with_parent()
+    end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         # As many threads as cores in each process would keep each other waiting.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.nproc))
@@ -306,7 +316,7 @@ def _process(
         os._exit(1)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process as soon as its parent is gone, however that ended: nobody else would."""
     parent = multiprocessing.parent_process()
     if parent is None:

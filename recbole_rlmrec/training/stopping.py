@@ -52,6 +52,25 @@ class Progress:
     has_left: bool = False
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a training says of a validation to whoever watches it.
+
+    Attributes:
+        epoch: after which it was, counted from 0.
+        steps: training steps so far.
+        best: the best score so far, this one's included.
+        is_on_plateau: whether the training stands on the plateau of popularity, see :class:`EarlyStopping`.
+        is_last: whether the training ends after it.
+    """
+
+    epoch: int
+    steps: int
+    best: float
+    is_on_plateau: bool
+    is_last: bool = False
+
+
 class EarlyStopping:
     """Says after each validation whether a training may go on.
 
@@ -66,6 +85,8 @@ class EarlyStopping:
         steps_per_epoch: training steps in an epoch.
 
     Attributes:
+        is_on_plateau: whether the training stands on that plateau and has not stood there too long, also where
+            patience counts in any case (``early_stopping: recbole``).
         waits: whether patience does not count at the moment.
         has_left: whether a validation lay above the popularity ranking's score by more than noise.
     """
@@ -77,6 +98,7 @@ class EarlyStopping:
         self._at_best = Progress()
         self._misses = 0
         self._best: float | None = None
+        self.is_on_plateau = False
         self.waits = False
 
     @property
@@ -115,13 +137,14 @@ class EarlyStopping:
             self._best, self._misses, self._at_best = score, 0, Progress(**asdict(self._now))
         else:
             self._misses += 1
+        self.is_on_plateau = self._is_at_popularity(margin) and not self._has_waited_long()
         if self.settings.early_stopping == "recbole":
             return self._misses > self.settings.stopping_step
-        self.waits = self._is_on_plateau(margin) and not self._has_waited_long()
+        self.waits = self.is_on_plateau
         is_patience_over = self._now.steps - self._at_best.steps >= self.settings.patience_steps
         return self._misses > self.settings.stopping_step and is_patience_over and not self.waits
 
-    def _is_on_plateau(self, margin: Margin | None) -> bool:
+    def _is_at_popularity(self, margin: Margin | None) -> bool:
         return margin is not None and not self.has_left and not margin.is_below
 
     def _has_waited_long(self) -> bool:

@@ -49,7 +49,7 @@ from recbole_rlmrec.training.folders import checkpoint_path
 from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.training.popularity import PopularityRanking, is_by_user, margin_over, score_by_user
 from recbole_rlmrec.training.screen import duration, losses_in_words, patience_in_words
-from recbole_rlmrec.training.stopping import EarlyStopping, Margin
+from recbole_rlmrec.training.stopping import EarlyStopping, Margin, Validation
 from recbole_rlmrec.wording import ON_SCREEN
 
 #: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
@@ -182,6 +182,13 @@ class SafeTrainerMixin:
         self._say_how_it_ended(ended[-1] if ended else self.start_epoch - 1 if self.best_valid_result else None)
         score, valid = result
         return float(score), _plain_floats(valid)
+
+    def latest_validation(self, epoch: int) -> Validation:
+        """Return what there is to say of the validation after ``epoch``, while :meth:`fit` lasts."""
+        assert self._stopping is not None, "a training has begun"
+        is_last = epoch + self.eval_step >= self.epochs or self.stopping_step < 0
+        best, is_on_plateau = float(self.best_valid_score), self._stopping.is_on_plateau
+        return Validation(epoch, self._stopping.steps, best, is_on_plateau=is_on_plateau, is_last=is_last)
 
     def _what_is_kept(self, *, saved: bool) -> str:
         """Say what there is of a training that the machine ended."""
@@ -522,8 +529,13 @@ class SafeTrainerMixin:
         names = self._loss_names(losses)
         if not names:
             super()._add_train_loss_to_tensorboard(epoch_idx, losses, tag)  # type: ignore[misc]
-        for name, loss in zip(names, losses if names else ()):
+        named = dict(zip(names, losses if names else ()))
+        for name, loss in named.items():
             self.tensorboard.add_scalar(f"{tag}/{name}", loss, epoch_idx)
+        if named:
+            # In one row with what RecBole reports next: the terms without their names.
+            losses_by_name = {f"loss/{name}": loss for name, loss in named.items()}
+            self.wandblogger.log_metrics({**losses_by_name, "train_step": epoch_idx}, head="train", commit=False)
 
 
 def _copy_from_first_process(model: Any) -> None:

@@ -24,19 +24,49 @@ _CHECKPOINTS = ".checkpoints-of-trials"
 
 
 @dataclass(frozen=True)
+class Point:
+    """A validation with a better score than those before it.
+
+    Attributes:
+        steps: training steps up to it.
+        score: the ``valid_metric``.
+    """
+
+    steps: Count
+    score: float
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Where a trial was ended because it lay behind others.
+
+    Attributes:
+        epoch: the last one, counted from 0.
+        steps: training steps up to there.
+        score: the best ``valid_metric`` up to there.
+    """
+
+    epoch: Count
+    steps: Count
+    score: float
+
+
+@dataclass(frozen=True)
 class Trial:
     """One training of a search and what came of it.
 
     Attributes:
         number: counted from 1.
         parameters: what the search chose.
-        settings: what the user or the search set to something else than the defaults; empty if the trial failed.
-        score: the ``valid_metric`` at the best epoch; None if the trial failed.
+        settings: what the user or the search set to something else than the defaults; empty unless it finished.
+        score: the ``valid_metric`` at the best epoch; None unless it finished.
         best_epoch: counted from 0.
         valid_result: all metrics on the validation split at that epoch.
         test_result: all metrics on the test split with that epoch's weights; no choice is made by them.
         seconds: wall-clock time, loading of data included.
         error: why the trial failed.
+        pruned: where it was ended, if it was.
+        curve: how its best score grew, for trials that are compared by it.
     """
 
     number: Annotated[int, AtLeast(1)]
@@ -48,6 +78,8 @@ class Trial:
     valid_result: dict[str, float] | None = None
     test_result: dict[str, float] | None = None
     error: str | None = None
+    pruned: Pruned | None = None
+    curve: list[Point] | None = None
 
     @property
     def key(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,11 +11,11 @@ import numpy as np
 from recbole_rlmrec.tuning.journal import Trial
 from recbole_rlmrec.tuning.space import Space, key_of
 
-Algorithm = Literal["exhaustive", "random", "bayes"]
+Algorithm = Literal["exhaustive", "random", "bayes", "tpe"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 
-#: Random trials before Bayes' first guess. hyperopt's 20 would leave a search of 10 trials at random.
-_BAYES_STARTUP = 5
+#: Random trials before the first guess. hyperopt's 20, and Optuna's 10, would leave a search of 10 trials at random.
+STARTUP = 5
 
 #: How often an algorithm may propose what was tried before chance, and then a list of what is left, takes its place.
 _ATTEMPTS = 25
@@ -28,8 +28,8 @@ class Proposals:
 
     Args:
         space: where to search.
-        algorithm: ``exhaustive`` goes through the space in its order, ``random`` draws from it, ``bayes`` is hyperopt's
-            tree of Parzen estimators.
+        algorithm: ``exhaustive`` goes through the space in its order, ``random`` draws from it, ``bayes`` and ``tpe``
+            are the tree of Parzen estimators: here hyperopt's.
         seed: of the draws.
         is_bigger_better: of the score.
     """
@@ -38,7 +38,7 @@ class Proposals:
         self.space = space
         self._algorithm = algorithm
         self._seed = seed
-        self._sign = -1.0 if is_bigger_better else 1.0
+        self._is_bigger_better = is_bigger_better
 
     def propose(
         self, number: int, trials: Sequence[Trial], pending: Sequence[dict[str, Any]] = ()
@@ -60,8 +60,8 @@ class Proposals:
         if self._algorithm == "exhaustive":
             return next(settings for settings in self.space.grid() if key_of(settings) not in taken)
         attempts: list[Callable[[int], dict[str, Any]]] = [self._draw] * _ATTEMPTS
-        if self._algorithm == "bayes":
-            attempts = [lambda seed: self._estimate(number, trials, seed)] * _ATTEMPTS + attempts
+        if self._algorithm in ("bayes", "tpe"):
+            attempts = [lambda seed: self._estimate(number, trials, pending, seed)] * _ATTEMPTS + attempts
         generator = np.random.default_rng([self._seed, number])
         for attempt in attempts:
             settings = attempt(int(generator.integers(2**31 - 1)))
@@ -74,15 +74,26 @@ class Proposals:
         return next(itertools.islice(left, int(generator.integers(size - len(taken))), None))
 
     def _draw(self, seed: int) -> dict[str, Any]:
+        """Return settings by chance."""
         from hyperopt import rand
 
         return self._suggested(rand.suggest, 0, [], seed)
 
-    def _estimate(self, number: int, trials: Sequence[Trial], seed: int) -> dict[str, Any]:
+    def _estimate(
+        self, number: int, trials: Sequence[Trial], pending: Sequence[Mapping[str, Any]], seed: int
+    ) -> dict[str, Any]:
+        """Return settings that are likely to be good.
+
+        Args:
+            number: of the trial.
+            trials: those that ended.
+            pending: settings of those that are running, of which hyperopt takes no note.
+            seed: of the draws.
+        """
         from hyperopt import tpe
 
         def suggest(*arguments: Any) -> Any:
-            return tpe.suggest(*arguments, n_startup_jobs=_BAYES_STARTUP, verbose=False)
+            return tpe.suggest(*arguments, n_startup_jobs=STARTUP, verbose=False)
 
         return self._suggested(suggest, number, trials, seed)
 
@@ -95,7 +106,7 @@ class Proposals:
         for trial in sorted(trials, key=lambda trial: trial.number):
             result: dict[str, Any] = {"status": STATUS_FAIL}
             if trial.score is not None:
-                result = {"status": STATUS_OK, "loss": self._sign * trial.score}
+                result = {"status": STATUS_OK, "loss": -trial.score if self._is_bigger_better else trial.score}
             doc = trial_doc(history, domain, self.space, trial.number, trial.parameters)
             history.insert_trial_doc({**doc, "state": JOB_STATE_DONE, "result": result})
         history.refresh()

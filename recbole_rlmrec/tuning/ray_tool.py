@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
 from ray._private import ray_constants
 from ray.tune.search import Searcher
 
-from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import MachineError
-from recbole_rlmrec.training.machine import machine_fault
-from recbole_rlmrec.tuning.journal import Journal, Trial
-from recbole_rlmrec.tuning.proposal import Proposals
+from recbole_rlmrec.tuning.running import Running, Search, run_in_worker
 from recbole_rlmrec.tuning.trial import Task
 
 #: Read by Ray where it starts. Without them it opens ports to the network that ask for no password, reports its use to
@@ -37,20 +33,6 @@ _ENVIRONMENT = {
 
 #: Of Ray's files while it runs; whatever is in a folder of this name is removed in the end.
 _FOLDER = ".ray-of-trials"
-
-
-class Search(Protocol):
-    """What a tool needs of a search: :class:`recbole_rlmrec.tuning.search.Search` is one."""
-
-    config: RLMRecConfig
-    task: Task
-    jobs: int
-    budget: int
-    proposals: Proposals
-    journal: Journal
-
-    def record(self, trial: Trial, checkpoint: str | None) -> None:
-        """Keep a trial that has ended, and its checkpoint where it is the best."""
 
 
 def run_with_ray(search: Search) -> None:
@@ -106,55 +88,37 @@ def _run_in_worker(task: Task, number: int, parameters: dict[str, Any], checkpoi
     if visible:
         # RecBole would set the variable to gpu_id, the same GPU for every worker.
         task = replace(task, command_line={**task.command_line, "gpu_id": visible})
-    try:
-        trial, checkpoint = task.run(number, parameters, checkpoint_folder)
-    except Exception as error:
-        reason = machine_fault(error)
-        if reason is None:
-            raise
-        return {"fatal": reason}
-    # As text: Ray would make one level of all mappings.
-    return {"trial": json.dumps(asdict(trial)), "checkpoint": checkpoint}
+    return run_in_worker(task, number, parameters, checkpoint_folder)
 
 
 class _Proposing(Searcher):
     """Ray's view of a search: it asks for trials and reports what came of them.
 
-    Attributes:
-        fatal: why no trial can be run; None as long as they can.
+    Args:
+        search: it proposes and records them.
     """
 
     def __init__(self, search: Search) -> None:
         super().__init__()
-        self._search = search
-        self._running: dict[str, tuple[int, dict[str, Any]]] = {}
-        self.fatal: str | None = None
+        self._running = Running(search)
+
+    @property
+    def fatal(self) -> str | None:
+        """Why no trial can be run; None as long as they can."""
+        return self._running.fatal
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's number and parameters, or that there is none."""
-        journal, running = self._search.journal, list(self._running.values())
-        number = journal.free_number([number for number, _ in running])
-        if number > self._search.budget or self.fatal is not None:
+        begun = self._running.begin(trial_id)
+        if begun is None:
             return Searcher.FINISHED
-        parameters = self._search.proposals.propose(number, journal.trials, [settings for _, settings in running])
-        if parameters is None:
-            return Searcher.FINISHED
-        self._running[trial_id] = (number, parameters)
+        number, parameters = begun
         return {"number": number, "parameters": parameters}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record a trial; a worker that died says nothing of its settings, for it is mostly memory that ends one."""
-        number, parameters = self._running.pop(trial_id)
-        found = result or {}
-        if "fatal" in found:
-            self.fatal = found["fatal"]
-        elif error or "trial" not in found:
-            self.fatal = (
-                f"The process of trial {number} ({parameters}) died, perhaps for want of memory; --jobs sets how many "
-                "run at a time"
-            )
-        else:
-            self._search.record(Trial(**json.loads(found["trial"])), found["checkpoint"])
+        """Record a trial; a worker that died has no result that says what came of it."""
+        has_said = result is not None and not error and not result.keys().isdisjoint({"trial", "fatal"})
+        self._running.end(trial_id, result if has_said else None)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the journal has everything."""

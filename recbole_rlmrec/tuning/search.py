@@ -22,14 +22,23 @@ from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError, TrainingError
 from recbole_rlmrec.settings import Choice, Range, inert
+from recbole_rlmrec.training.launch import end_if_imported
 from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import ALGORITHMS, Algorithm, Proposals, trial_doc
+from recbole_rlmrec.tuning.pruning import is_behind
 from recbole_rlmrec.tuning.space import Space, find_space
 from recbole_rlmrec.tuning.trial import Task
+from recbole_rlmrec.tuning.workers import run_in_workers
 from recbole_rlmrec.version import __version__
+from recbole_rlmrec.wording import nearest
 
-Tool = Literal["hyperopt", "ray"]
+Tool = Literal["hyperopt", "ray", "optuna"]
+
+#: What each tool imports; all but Optuna propose by hyperopt, and Ray Tune reads and writes its files with pyarrow.
+_PACKAGES = {"hyperopt": ("hyperopt",), "ray": ("hyperopt", "ray", "pyarrow"), "optuna": ("optuna",)}
+#: The extra that installs a tool, where it is called otherwise.
+_EXTRAS = {"hyperopt": "tune"}
 
 #: What may differ between the beginning of a search and its continuation, besides where it reads and writes.
 _FREE_SETTINGS = OUTPUT_SETTINGS | {"model", "dataset", "worker", "log_wandb", "wandb_project"}
@@ -63,11 +72,12 @@ class Outcome:
         dataset: its name.
         metric: the ``valid_metric`` that was searched for.
         best: the trial of the best score.
-        n_trials: trials so far, failed ones included.
+        n_trials: trials so far, failed and pruned ones included.
         n_failed: how many of them failed.
         seconds: of all trials together.
         settings_file: YAML for ``--config_files``.
         checkpoint: of the best trial.
+        n_pruned: how many of them were ended because they lay behind others.
     """
 
     model: str
@@ -79,6 +89,7 @@ class Outcome:
     seconds: float
     settings_file: Path
     checkpoint: Path
+    n_pruned: int = 0
 
 
 def tune(
@@ -88,12 +99,14 @@ def tune(
     config_file_list: Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     command_line: Mapping[str, Any] | None = None,
-    algorithm: Algorithm = "random",
+    algorithm: Algorithm | None = None,
     max_evals: int | None = None,
     tool: Tool = "hyperopt",
     output: str | Path = "saved/tune",
     jobs: int | None = None,
     report: Callable[[str], None] = print,
+    *,
+    prune: bool | None = None,
 ) -> list[Outcome]:
     """Search settings for each of some models with the same budget, by the validation score.
 
@@ -107,12 +120,16 @@ def tune(
         config_file_list: YAML files with settings; the trial's win.
         config_dict: settings, over the files; the trial's win.
         command_line: settings from the command line, over everything: one that is in the space is not searched.
-        algorithm: ``exhaustive``, ``random`` or ``bayes``.
+        algorithm: ``exhaustive``, ``random``, or a tree of Parzen estimators, which ``bayes`` and ``tpe`` are the same
+            word for; not given, ``tpe`` with Optuna, else ``random``.
         max_evals: different trials for each model, where the space has so many; 10, and all for ``exhaustive``.
-        tool: ``hyperopt``, through RecBole's ``HyperTuning``, or ``ray``, which runs trials side by side.
+        tool: ``hyperopt``, through RecBole's ``HyperTuning``; ``ray``, which runs trials side by side; or ``optuna``,
+            which does so with several ``jobs``, and ends trials early that lie behind others.
         output: folder for a folder per dataset and model.
-        jobs: trials at a time, with Ray; one per GPU, or per core of the CPU.
+        jobs: trials at a time; with Ray one per GPU, or per core of the CPU, if not given, with Optuna one.
         report: takes what is said on the way, a text each.
+        prune: whether Optuna ends trials that lie behind others, see :mod:`recbole_rlmrec.tuning.pruning`; it does if
+            not given.
 
     Returns:
         What was found for each model.
@@ -122,7 +139,8 @@ def tune(
         TrainingError: all trials of a model failed.
         MachineError: the machine ran out of something, such as disk or memory; the next call goes on.
     """
-    _check_arguments(tool, algorithm, max_evals, jobs)
+    end_if_imported()
+    _check_arguments(tool, algorithm, max_evals, jobs, prune=prune)
     names = [models] if isinstance(models, (str, type)) else list(models)
     searches: list[Search] = []
     for model in names:
@@ -132,7 +150,7 @@ def tune(
         folder = Path(output) / dataset / config["model"]
         if folder in [search.journal.folder for search in searches]:
             raise SettingError(f"{config['model']} is named twice; each model is searched once.")
-        n_jobs = 1 if tool == "hyperopt" else jobs or _default_jobs(config)
+        n_jobs = jobs or (_default_jobs(config) if tool == "ray" else 1)
         task = Task(
             model,
             dataset,
@@ -143,7 +161,9 @@ def tune(
             str(config.external_config_dict.get("state", "ERROR")).upper(),
             max(1, torch.get_num_threads() // n_jobs),
         )
-        searches.append(Search(config, task, found, tool, algorithm, max_evals, n_jobs, report))
+        chosen = _algorithm_of(tool, algorithm)
+        prunes = tool == "optuna" and prune is not False
+        searches.append(Search(config, task, found, tool, chosen, max_evals, n_jobs, report, prunes=prunes))
     outcomes = [search.run() for search in searches]
     report(f"\n{table(outcomes)}")
     return outcomes
@@ -161,6 +181,7 @@ class Search:
         max_evals: how many.
         jobs: trials at a time.
         report: takes what is said on the way.
+        prunes: whether trials that lie behind others are ended.
     """
 
     def __init__(
@@ -173,12 +194,15 @@ class Search:
         max_evals: int | None,
         jobs: int,
         report: Callable[[str], None],
+        *,
+        prunes: bool = False,
     ) -> None:
         self.config, self.task, self.space, self.jobs = config, task, space, jobs
         self._tool, self._algorithm, self._report = tool, algorithm, report
+        self._prunes = prunes
         self.budget = _budget(space, algorithm, max_evals)
         is_bigger_better = config["valid_metric_bigger"]
-        self.proposals = Proposals(space, algorithm, config["seed"], is_bigger_better=is_bigger_better)
+        self.proposals = _proposals(tool)(space, algorithm, config["seed"], is_bigger_better=is_bigger_better)
         conditions = {
             "model": config["model"],
             "dataset": config["dataset"],
@@ -188,6 +212,8 @@ class Search:
             "settings": fixed_settings(config, space),
             "data": _data_of(config),
         }
+        if tool == "optuna":
+            conditions["prune"] = prunes
         self.journal = Journal(
             task.folder, conditions, is_bigger_better=is_bigger_better, check_parameters=space.check_choice
         )
@@ -223,6 +249,7 @@ class Search:
             round(sum(trial.seconds for trial in trials), 2),
             self.journal.folder / "best.yaml",
             self.journal.folder / "best.pth",
+            sum(trial.pruned is not None for trial in trials),
         )
 
     def _what_is_kept(self) -> str:
@@ -236,14 +263,31 @@ class Search:
     def _run_tool(self) -> None:
         if self._tool == "hyperopt":
             _Tuning(self).run()
-            return
-        from recbole_rlmrec.tuning.ray_tool import run_with_ray
+        elif self._tool == "ray":
+            from recbole_rlmrec.tuning.ray_tool import run_with_ray
 
-        run_with_ray(self)
+            run_with_ray(self)
+        elif self.jobs > 1:
+            run_in_workers(self)
+        else:
+            self._run_here()
 
-    def execute(self, number: int, parameters: Mapping[str, Any]) -> Trial:
-        """Run a trial in this process and record it."""
-        trial, checkpoint = self.task.run(number, parameters, self.journal.checkpoint_folder(number))
+    def _run_here(self) -> None:
+        """Run the trials that are missing, one after the other."""
+        while (number := self.journal.free_number()) <= self.budget:
+            parameters = self.proposals.propose(number, self.journal.trials)
+            assert parameters is not None, "the budget is no larger than the space"
+            self.execute(number, parameters, self.is_behind)
+
+    def is_behind(self, steps: int, best: float) -> bool:
+        """Return whether a trial with this best score after so many training steps is to be ended."""
+        return self._prunes and is_behind(steps, best, self.journal.trials, self.journal.gain)
+
+    def execute(
+        self, number: int, parameters: Mapping[str, Any], is_behind: Callable[[int, float], bool] | None = None
+    ) -> Trial:
+        """Run a trial in this process and record it; arguments as of :meth:`Task.run`."""
+        trial, checkpoint = self.task.run(number, parameters, self.journal.checkpoint_folder(number), is_behind)
         self.record(trial, checkpoint)
         return trial
 
@@ -252,6 +296,8 @@ class Search:
         self.journal.add(trial, checkpoint)
         best, metric = self.journal.best, self.config["valid_metric"]
         found = f"{metric} {trial.score:.4f}" if trial.score is not None else f"failed ({trial.error})"
+        if trial.pruned is not None:
+            found = f"pruned after epoch {trial.pruned.epoch} ({metric} {trial.pruned.score:.4f})"
         so_far = f"; best {best.score:.4f} (trial {best.number})" if best is not None and best.score is not None else ""
         self._report(
             f"{self.config['model']} trial {trial.number} of {self.budget}: {found}, {trial.seconds:.0f} s, "
@@ -377,13 +423,15 @@ def table(outcomes: Sequence[Outcome]) -> str:
     largest = max((name.rpartition("@")[2] for name in tested), key=lambda k: int(k) if k.isdigit() else 0, default="")
     metrics = [name for name in tested if name.rpartition("@")[2] == largest]
     head = ["model", f"valid {outcomes[0].metric.lower()}", *(f"test {metric}" for metric in metrics)]
-    rows = [[*head, "trials", "failed", "seconds", "best settings"]]
+    counted = ["trials", "failed", *(["pruned"] if any(outcome.n_pruned for outcome in outcomes) else [])]
+    rows = [[*head, *counted, "seconds", "best settings"]]
     for outcome in outcomes:
         results = outcome.best.test_result or {}
         rows.append(
             [outcome.model, f"{outcome.best.score:.4f}"]
             + [f"{results[metric]:.4f}" if metric in results else "-" for metric in metrics]
-            + [str(outcome.n_trials), str(outcome.n_failed), f"{outcome.seconds:.0f}", str(outcome.settings_file)]
+            + [str(getattr(outcome, f"n_{kind}")) for kind in counted]
+            + [f"{outcome.seconds:.0f}", str(outcome.settings_file)]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
@@ -397,12 +445,15 @@ def _assignments(parameters: Mapping[str, Any]) -> str:
     )
 
 
-def _check_arguments(tool: str, algorithm: str, max_evals: int | None, jobs: int | None) -> None:
+def _check_arguments(
+    tool: str, algorithm: str | None, max_evals: int | None, jobs: int | None, *, prune: bool | None
+) -> None:
     """Check what is asked for before anything is read.
 
     Raises:
         SettingError: a word is unknown, a number out of range, or a package is missing.
     """
+    allowed: Choice | Range
     for name, value, allowed in (
         ("tool", tool, Choice(get_args(Tool))),
         ("tune_algo", algorithm, Choice(ALGORITHMS)),
@@ -410,17 +461,40 @@ def _check_arguments(tool: str, algorithm: str, max_evals: int | None, jobs: int
         ("jobs", jobs, Range(1, whole=True)),
     ):
         if value is not None and value not in allowed:
-            raise SettingError(f"{name}={value!r}: expected {allowed}.")
+            near = nearest(str(value), allowed.words) if isinstance(allowed, Choice) else None
+            advice = f" Did you mean {near}?" if near else ""
+            raise SettingError(f"{name}={value!r}: expected {allowed}.{advice}")
     if tool == "hyperopt" and (jobs or 1) > 1:
-        raise SettingError(f"jobs={jobs}: hyperopt takes one trial after the other; --tool=ray runs several at a time.")
-    # Ray Tune reads and writes its files with pyarrow, and both tools propose by hyperopt.
-    for package in ("hyperopt", "ray", "pyarrow") if tool == "ray" else ("hyperopt",):
+        raise SettingError(
+            f"jobs={jobs}: hyperopt takes one trial after the other; --tool=optuna and --tool=ray run several at a "
+            "time."
+        )
+    if prune is not None and tool != "optuna":
+        raise SettingError(f"prune={prune}: {tool} trains every trial to its end; --tool=optuna may end one early.")
+    for package in _PACKAGES[tool]:
         found = importlib.util.find_spec(package)
         if found is None or found.loader is None:  # RecBole's scripts may have been given a stand-in for Ray
             raise SettingError(
                 f"A search with {tool} needs the package '{package}': "
-                f"pip install 'recbole-rlmrec[{'ray' if tool == 'ray' else 'tune'}]'."
+                f"pip install 'recbole-rlmrec[{_EXTRAS.get(tool, tool)}]'."
             )
+
+
+def _algorithm_of(tool: Tool, asked: Algorithm | None) -> Algorithm:
+    """Return the algorithm of a search, of two names for one that of the tool's own."""
+    estimator: Algorithm = "tpe" if tool == "optuna" else "bayes"
+    if asked is None:
+        return "tpe" if tool == "optuna" else "random"
+    return estimator if asked in ("bayes", "tpe") else asked
+
+
+def _proposals(tool: Tool) -> type[Proposals]:
+    """Return the class of what a tool proposes."""
+    if tool != "optuna":
+        return Proposals
+    from recbole_rlmrec.tuning.optuna_tool import OptunaProposals
+
+    return OptunaProposals
 
 
 def _check_config(config: RLMRecConfig) -> None:

@@ -83,6 +83,10 @@ class Dimension(ABC):
             "without end. Write them as a choice or quniform, or give --tune_algo=random."
         )
 
+    def position_of(self, value: Any) -> int:
+        """Return the position of a value, as :meth:`value_at` counts; only where they have an end."""
+        raise NotImplementedError
+
     @abstractmethod
     def expression(self) -> Any:
         """Return hyperopt's expression of this dimension."""
@@ -120,6 +124,10 @@ class Options(Dimension):
         """Return an option."""
         return self.options[position]
 
+    def position_of(self, value: Any) -> int:
+        """Return the index of an option."""
+        return [_key(option) for option in self.options].index(_key(value))
+
     def expression(self) -> Any:
         """Return ``hp.choice`` of the indices."""
         from hyperopt import hp
@@ -132,7 +140,7 @@ class Options(Dimension):
 
     def encode(self, value: Any) -> int:
         """Return the index of an option."""
-        return [_key(option) for option in self.options].index(_key(value))
+        return self.position_of(value)
 
     def __contains__(self, value: object) -> bool:
         return any(_key(option) == _key(value) for option in self.options)
@@ -196,6 +204,10 @@ class Steps(Dimension):
     def value_at(self, position: int) -> Any:
         """Return a multiple; they ascend."""
         return self._multiple(self._first + position)
+
+    def position_of(self, value: Any) -> int:
+        """Return which multiple a value is, from 0."""
+        return round(value / self.step) - self._first
 
     def expression(self) -> Any:
         """Return ``hp.quniform``."""

@@ -23,6 +23,7 @@ _SEARCH_ARGUMENTS = {
     "max_evals": "max_evals",
     "tool": "tool",
     "jobs": "jobs",
+    "prune": "prune",
     "tune_output": "output",
 }
 
@@ -54,10 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path,
         help="a .hyper file, a folder with one per class, or auto: those provided",
     )
-    tuning.add_argument("--tune_algo", help="exhaustive, random or bayes (random)")
+    tuning.add_argument("--tune_algo", help="exhaustive, random, or bayes or tpe, which are one (random; optuna: tpe)")
     tuning.add_argument("--max_evals", type=int, help="different trials for each model (10; exhaustive: all)")
-    tuning.add_argument("--tool", help="hyperopt, or ray: trials side by side (hyperopt)")
-    tuning.add_argument("--jobs", type=int, help="ray: trials at a time (one per GPU, or per core)")
+    tuning.add_argument("--tool", help="hyperopt; optuna: bad trials end early; ray: trials side by side (hyperopt)")
+    tuning.add_argument("--jobs", type=int, help="trials at a time (optuna: 1; ray: one per GPU, or per core)")
+    tuning.add_argument(
+        "--no-prune",
+        dest="prune",
+        action="store_false",
+        default=None,
+        help="optuna: train each trial to its end, also one that lies behind the others",
+    )
     tuning.add_argument("--tune_output", type=path, help="folder of the searches (saved/tune)")
     parser.set_defaults(**_PROCESS_ARGUMENTS)
 
@@ -118,6 +126,6 @@ def _refuse_several_processes(arguments: argparse.Namespace) -> None:
     for name, default in _PROCESS_ARGUMENTS.items():
         if getattr(arguments, name) != default:
             raise SettingError(
-                f"--{name}={getattr(arguments, name)}: a trial of a search runs in one process; --tool=ray runs "
-                "several trials at a time."
+                f"--{name}={getattr(arguments, name)}: a trial of a search runs in one process; --tool=optuna "
+                "and --tool=ray run several trials at a time."
             )

@@ -165,7 +165,7 @@ def test_values_that_pass(name: str, value: Any) -> None:
 def test_a_package_that_a_setting_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(declared, "find_spec", lambda name: None)
     assert refusal(log_wandb=True) == (
-        "log_wandb=True needs the package 'wandb', which is not installed: pip install wandb."
+        "log_wandb=True needs the package 'wandb', which is not installed: pip install 'recbole-rlmrec[wandb]'."
     )
 
 

@@ -55,6 +55,20 @@ def test_patience_does_not_count_on_the_plateau() -> None:
     assert end_of(stopping(), scores, [AT] * 20 + [ABOVE] + [AT] * 30) == 21
 
 
+@pytest.mark.parametrize("kind", ["popularity", "recbole"])
+def test_where_a_training_stands_is_known_also_where_patience_counts_in_any_case(kind: str) -> None:
+    rule = stopping(early_stopping=kind, plateau_epochs=4)
+    stands = []
+    for epoch, margin in enumerate((BELOW, AT, AT, AT, None), start=1):
+        rule.observe(epoch, 0.1, margin)
+        stands.append(rule.is_on_plateau)
+    assert stands == [False, True, True, False, False]
+    rule = stopping(early_stopping=kind)
+    for epoch, margin in enumerate((AT, ABOVE, AT), start=1):
+        rule.observe(epoch, 0.1, margin)
+    assert not rule.is_on_plateau
+
+
 def test_after_the_plateau_it_counts_for_good() -> None:
     scores = [0.1, 0.1, 0.2, *[0.1] * 20]
     rule = stopping()

@@ -21,6 +21,7 @@ from recbole_rlmrec.errors import CheckpointError, FolderError, MachineError
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.training.checkpoint import load_checkpoint, write_checkpoint
+from recbole_rlmrec.training.stopping import Validation
 from recbole_rlmrec.training.trainer import Trainer, trainer_class
 
 
@@ -323,3 +324,24 @@ def test_training_does_not_go_on_with_other_embeddings(world: World) -> None:
     load_model(checkpoint)  # the scores are of the weights alone
     with pytest.raises(CheckpointError, match="user embeddings, item embeddings differ"):
         train(world, "LightGCN_RLMRecCon", resume_from=checkpoint, epochs=4)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 3}, {"epochs": 50, "early_stopping": "recbole", "stopping_step": 1, "learning_rate": 0.1}]
+)
+def test_who_watches_a_training_sees_each_validation(world: World, settings: dict[str, Any]) -> None:
+    seen: list[Validation] = []
+    result = train(world, "LightGCN", watch=seen.append, **settings)
+    assert [each.is_last for each in seen] == [False] * (len(seen) - 1) + [True]
+    assert [each.epoch for each in seen] == list(range(len(seen))) and len(seen) < 50
+    assert seen[0].steps > 0 and [each.steps for each in seen] == [seen[0].steps * (at + 1) for at in range(len(seen))]
+    assert seen[-1].best == result.best_valid_score == max(each.best for each in seen)
+
+
+def test_what_a_watcher_raises_ends_the_run(world: World) -> None:
+    def watch(validation: Validation) -> None:
+        if validation.epoch == 1:
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        train(world, "LightGCN", watch=watch, epochs=50)

@@ -80,3 +80,21 @@ def test_the_searches_on_steam_go_on_with_their_commands(model: str, tmp_path: P
     path = tmp_path / "recorded.hyper"
     path.write_text("".join(f"{name} {text}\n" for name, text in recorded["space"].items()))
     assert fixed_settings(config, read_space(path)) == recorded["settings"]
+
+
+def test_what_pruning_saves_is_what_the_records_hold() -> None:
+    folder = RESULTS.parent / "tuning-optuna"
+    readme = (folder / "README.md").read_text()
+    best, n_pruned = [], []
+    for kind in ("full", "pruned"):
+        trials = [json.loads(line) for line in (folder / kind / "trials.jsonl").read_text().splitlines()]
+        conditions = json.loads((folder / kind / "conditions.json").read_text())
+        assert conditions["space"] == read_space(folder / "space.hyper").texts
+        assert (conditions["tool"], conditions["prune"], len(trials)) == ("optuna", kind == "pruned", 12)
+        best.append(max((trial for trial in trials if trial["score"] is not None), key=lambda trial: trial["score"]))
+        n_pruned.append(sum(trial["pruned"] is not None for trial in trials))
+    cells = [f"{trial['score']:.4f} (trial {trial['number']})" for trial in best]
+    assert f"| best valid Recall@20 | {' | '.join(cells)} |" in readme
+    tests = [f"{trial['test_result']['recall@20']:.4f}" for trial in best]
+    assert f"| test Recall@20 of that trial | {' | '.join(tests)} |" in readme
+    assert f"| trials pruned | {' | '.join(f'{n} of 12' for n in n_pruned)} |" in readme

@@ -23,7 +23,9 @@ from trainings import all_scores
 from recbole_rlmrec.cli import main, train_main
 from recbole_rlmrec.errors import DataError, MachineError, SettingError, TrainingError
 from recbole_rlmrec.quick_start import Result, load_model, run
+from recbole_rlmrec.training.stopping import Validation
 from recbole_rlmrec.tuning.journal import Journal, Trial
+from recbole_rlmrec.tuning.optuna_tool import OptunaProposals
 from recbole_rlmrec.tuning.proposal import Proposals
 from recbole_rlmrec.tuning.search import Outcome, table, tune
 from recbole_rlmrec.tuning.space import key_of, read_space
@@ -58,11 +60,13 @@ class Trainings:
     def __init__(self, score: Callable[[dict[str, Any]], float | None]) -> None:
         self.score = score
         self.tried: list[dict[str, Any]] = []
+        self.watch: Callable[[Validation], None] = lambda validation: None
 
     def run(
-        self, model: str, dataset: str, files: Any, fixed: Any, command_line: dict[str, Any], own_log: bool
+        self, model: str, dataset: str, files: Any, fixed: Any, command_line: dict[str, Any], own_log: bool, watch: Any
     ) -> Result:
         assert not own_log
+        self.watch = watch
         self.tried.append(command_line)
         score = self.score(command_line)
         checkpoint = Path(command_line["checkpoint_dir"]) / "weights.pth"
@@ -192,12 +196,14 @@ def test_killed_and_begun_again(world: World, one_thread: None) -> None:
 # ---------------------------------------------------------------------- what is tried
 
 
-@pytest.mark.parametrize("algorithm", ["random", "bayes"])
+@pytest.mark.parametrize(
+    ("tool", "algorithm"), [("hyperopt", "random"), ("hyperopt", "bayes"), ("optuna", "random"), ("optuna", "tpe")]
+)
 def test_no_settings_twice_and_all_where_the_budget_suffices(
-    world: World, trainings: Callable[..., Trainings], algorithm: Any
+    world: World, trainings: Callable[..., Trainings], tool: Any, algorithm: Any
 ) -> None:
     made = trainings(lambda settings: settings["n_layers"] / 10)
-    [found] = search(world, LAYERS, algorithm=algorithm, max_evals=50)
+    [found] = search(world, LAYERS, tool=tool, algorithm=algorithm, max_evals=50)
     assert sorted(settings["n_layers"] for settings in made.tried) == [1, 2, 3, 4, 5, 6]
     assert found.best.parameters == {"n_layers": 6} and found.n_trials == 6
 
@@ -214,20 +220,22 @@ def test_exhaustive_goes_through_the_space(world: World, trainings: Callable[...
         search(world, "reg_weight uniform 0,1\n", algorithm="exhaustive", output="other")
 
 
-def test_another_seed_tries_others(world: World, trainings: Callable[..., Trainings]) -> None:
+@pytest.mark.parametrize("tool", ["hyperopt", "optuna"])
+def test_another_seed_tries_others(world: World, trainings: Callable[..., Trainings], tool: Any) -> None:
     made = trainings(lambda settings: 0.5)
     for seed, output in ((1, "a"), (1, "b"), (2, "c")):
-        search(world, "reg_weight uniform 0,1\n", settings={"seed": seed}, max_evals=5, output=output)
+        search(world, "reg_weight uniform 0,1\n", settings={"seed": seed}, max_evals=5, output=output, tool=tool)
     first, again, other = (
         [settings["reg_weight"] for settings in made.tried[start : start + 5]] for start in (0, 5, 10)
     )
     assert first == again and not set(first) & set(other)
 
 
-def test_bayes_learns_from_its_trials(world: World, trainings: Callable[..., Trainings]) -> None:
+@pytest.mark.parametrize("tool", ["hyperopt", "optuna"])
+def test_bayes_learns_from_its_trials(world: World, trainings: Callable[..., Trainings], tool: Any) -> None:
     made = trainings(lambda settings: 1 - (settings["reg_weight"] - 0.3) ** 2)
     for algorithm in ("random", "bayes"):
-        search(world, "reg_weight uniform 0,1\n", algorithm=algorithm, max_evals=60, output=algorithm)
+        search(world, "reg_weight uniform 0,1\n", algorithm=algorithm, max_evals=60, output=algorithm, tool=tool)
     by_chance, estimated = ([settings["reg_weight"] for settings in made.tried[start:][:60]] for start in (0, 60))
     assert by_chance[:5] == estimated[:5]  # before there is something to learn from
     distances = [statistics.mean(abs(value - 0.3) for value in values[30:]) for values in (by_chance, estimated)]
@@ -238,14 +246,15 @@ def trial(number: int, score: float | None, **parameters: Any) -> Trial:
     return Trial(number, parameters, 1.0, {}, score, error=None if score is not None else "failed")
 
 
-def test_small_scores_can_be_the_better_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Proposals, OptunaProposals])
+def test_small_scores_can_be_the_better_ones(tmp_path: Path, kind: Any) -> None:
     Path(tmp_path / "a.hyper").write_text("x uniform 0,1\n")
     space = read_space(tmp_path / "a.hyper")
     trials = [trial(number, number / 20, x=number / 20) for number in range(1, 20)]
     low, high = (
         statistics.mean(
-            Proposals(space, "bayes", seed, is_bigger_better=bigger).propose(20, trials)["x"] for seed in range(10)
-        )  # type: ignore[index]
+            kind(space, "bayes", seed, is_bigger_better=bigger).propose(20, trials)["x"] for seed in range(10)
+        )
         for bigger in (False, True)
     )
     assert low < 0.4 < 0.6 < high
@@ -257,12 +266,13 @@ def test_small_scores_can_be_the_better_ones(tmp_path: Path) -> None:
     assert [journal.best.score for journal in journals if journal.best] == [0.05, 0.95]
 
 
-def test_what_is_left_is_found_however_rarely_it_is_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Proposals, OptunaProposals])
+def test_what_is_left_is_found_however_rarely_it_is_drawn(tmp_path: Path, kind: Any) -> None:
     (tmp_path / "a.hyper").write_text("x quniform 0,199,1\n")
     space = read_space(tmp_path / "a.hyper")
     trials = [trial(number, 0.5, x=number) for number in range(200) if number not in (17, 160)]
     for algorithm in ("random", "bayes", "exhaustive"):
-        proposals = Proposals(space, algorithm, 1)  # type: ignore[arg-type]
+        proposals = kind(space, algorithm, 1)
         first = proposals.propose(199, trials)
         assert first in ({"x": 17}, {"x": 160})
         second = proposals.propose(199, trials, [first])
@@ -291,15 +301,23 @@ def test_the_best_is_chosen_by_validation(world: World, trainings: Callable[...,
 
 
 @pytest.mark.parametrize("how", ["interrupt", "kill"])
-@pytest.mark.parametrize("algorithm", ["random", "bayes", "exhaustive"])
+@pytest.mark.parametrize(
+    ("tool", "algorithm"),
+    [("hyperopt", "random"), ("hyperopt", "bayes"), ("hyperopt", "exhaustive"), ("optuna", "tpe")],
+)
 def test_a_stopped_search_goes_on(
-    world: World, trainings: Callable[..., Trainings], how: str, algorithm: Any, capsys: pytest.CaptureFixture[str]
+    world: World,
+    trainings: Callable[..., Trainings],
+    how: str,
+    tool: Any,
+    algorithm: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def score(settings: dict[str, Any]) -> float:
         return 1 / (settings["n_layers"] + settings["reg_weight"])
 
     space = f"{LAYERS}reg_weight choice [0, 0.1, 0.2]\n"
-    budget = {} if algorithm == "exhaustive" else {"max_evals": 12}
+    budget: dict[str, Any] = {"tool": tool, "max_evals": None if algorithm == "exhaustive" else 12}
     trainings(score)
     search(world, space, algorithm=algorithm, output="whole", **budget)
     whole = recorded(output="whole")
@@ -445,14 +463,15 @@ def test_all_trials_fail(world: World, trainings: Callable[..., Trainings]) -> N
     assert not Path("saved/tune/tiny/LightGCN/best.yaml").exists()
 
 
-def test_a_failed_trial_is_learnt_from(world: World, trainings: Callable[..., Trainings]) -> None:
+@pytest.mark.parametrize("tool", ["hyperopt", "optuna"])
+def test_a_failed_trial_is_learnt_from(world: World, trainings: Callable[..., Trainings], tool: Any) -> None:
     def score(settings: dict[str, Any]) -> float | None:
         if settings["reg_weight"] > 0.5:
             raise TrainingError("too large")
         return 1 - abs(settings["reg_weight"] - 0.2)
 
     made = trainings(score)
-    [found] = search(world, "reg_weight uniform 0,1\n", algorithm="bayes", max_evals=40)
+    [found] = search(world, "reg_weight uniform 0,1\n", algorithm="bayes", max_evals=40, tool=tool)
     later = [settings["reg_weight"] > 0.5 for settings in made.tried[10:]]
     assert statistics.mean(later) < 0.4
     assert found.n_failed == sum(settings["reg_weight"] > 0.5 for settings in made.tried)
@@ -483,9 +502,9 @@ FAULTS = (
 )
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize(("tool", "fault"), [*(("hyperopt", fault) for fault in FAULTS), ("optuna", FAULTS[0])])
 def test_a_fault_of_the_machine_ends_the_search_and_its_trial_is_repeated(
-    world: World, trainings: Callable[..., Trainings], fault: Exception
+    world: World, trainings: Callable[..., Trainings], tool: Any, fault: Exception
 ) -> None:
     def score(settings: dict[str, Any]) -> float:
         if len(made.tried) == 3:
@@ -494,13 +513,13 @@ def test_a_fault_of_the_machine_ends_the_search_and_its_trial_is_repeated(
 
     made = trainings(score)
     with pytest.raises(MachineError, match="with 2 of 6 trials recorded: this is the machine's fault") as raised:
-        search(world, LAYERS)
+        search(world, LAYERS, tool=tool)
     assert str(fault) in str(raised.value)
     assert len(recorded()) == 2
-    [found] = search(world, LAYERS)
+    [found] = search(world, LAYERS, tool=tool)
     assert (found.n_trials, found.n_failed, found.best.parameters) == (6, 0, {"n_layers": 6})
     trainings(lambda settings: settings["n_layers"] / 10)
-    search(world, LAYERS, output="whole")
+    search(world, LAYERS, tool=tool, output="whole")
     assert recorded() == recorded(output="whole")
 
 
@@ -618,11 +637,12 @@ def test_the_command_line_fixes_what_would_be_searched(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tool": "optuna"}, "tool='optuna': expected one of hyperopt, ray."),
-        ({"algorithm": "grid"}, "tune_algo='grid': expected one of exhaustive, random, bayes."),
+        ({"tool": "optna"}, "tool='optna': expected one of hyperopt, ray, optuna. Did you mean optuna?"),
+        ({"algorithm": "grid"}, "tune_algo='grid': expected one of exhaustive, random, bayes, tpe."),
         ({"max_evals": 0}, "max_evals=0: expected a whole number at least 1."),
-        ({"jobs": 0, "tool": "ray"}, "jobs=0: expected a whole number at least 1."),
-        ({"jobs": 2}, "jobs=2: hyperopt takes one trial after the other; --tool=ray runs several at a time."),
+        ({"jobs": 0, "tool": "optuna"}, "jobs=0: expected a whole number at least 1."),
+        ({"jobs": 2}, "jobs=2: hyperopt takes one trial after the other; --tool=optuna and --tool=ray run several"),
+        ({"prune": False}, "prune=False: hyperopt trains every trial to its end; --tool=optuna may end one early."),
         ({"models": ["LightGCN", "LightGCN"]}, "LightGCN is named twice"),
         ({"models": ["LightGCN", "LightGCM"]}, "There is no model 'LightGCM'. Did you mean LightGCN?"),
         ({"where": "nosuch.hyper"}, "There is no search space 'nosuch.hyper'."),
@@ -640,13 +660,13 @@ def test_bad_arguments(world: World, arguments: dict[str, Any], message: str) ->
     assert not Path("saved").exists()
 
 
-@pytest.mark.parametrize(("tool", "package"), [("hyperopt", "hyperopt"), ("ray", "hyperopt"), ("ray", "pyarrow")])
+@pytest.mark.parametrize(("tool", "package"), [("hyperopt", "hyperopt"), ("ray", "pyarrow"), ("optuna", "optuna")])
 def test_missing_packages(world: World, monkeypatch: pytest.MonkeyPatch, tool: Any, package: str) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(SettingError) as caught:
         search(world, LAYERS, tool=tool)
-    extra = {"hyperopt": "tune", "ray": "ray"}[tool]
+    extra = {"hyperopt": "tune"}.get(tool, tool)
     assert str(caught.value) == (
         f"A search with {tool} needs the package '{package}': pip install 'recbole-rlmrec[{extra}]'."
     )
@@ -669,9 +689,10 @@ def test_arguments_reach_the_search(
     assert entry(["--model=A,B", "--dataset=d", "--tune", "--epochs=3", "--config_files=a.yaml b.yaml"]) == 0
     files = ["a.yaml", "b.yaml"]
     assert calls.pop() == ((["A", "B"], "d", "auto", files), {"command_line": {"epochs": 3}})
-    more = ["--tune_algo=bayes", "--max_evals=7", "--tool=ray", "--jobs=2", "--tune_output=out"]
+    more = ["--tune_algo=bayes", "--max_evals=7", "--tool=optuna", "--jobs=2", "--prune=False", "--tune_output=out"]
     assert entry(["--model=A", "--dataset=d", "--tune=x.hyper", *more]) == 0
-    named = {"algorithm": "bayes", "max_evals": 7, "tool": "ray", "jobs": 2, "output": "out", "command_line": {}}
+    named = {"algorithm": "bayes", "max_evals": 7, "tool": "optuna", "jobs": 2, "prune": False, "output": "out"}
+    named["command_line"] = {}
     assert calls == [((["A"], "d", "x.hyper", []), named)]
     assert capsys.readouterr().out == "searching\n" * 2
 
@@ -681,6 +702,7 @@ def test_arguments_reach_the_search(
     [
         (["--max_evals=3"], "error: --max_evals is for a search: add --tune, or --tune=FILE.hyper.\n"),
         (["--tool=ray"], "error: --tool is for a search: add --tune, or --tune=FILE.hyper.\n"),
+        (["--prune=False"], "error: --prune is for a search: add --tune, or --tune=FILE.hyper.\n"),
         (["--tune", "--nproc=2"], "error: --nproc=2: a trial of a search runs in one process;"),
         (["--tune=nosuch.hyper"], "error: There is no search space 'nosuch.hyper'. --tune takes a .hyper file"),
     ],
