@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from recbole_rlmrec.tuning.journal import Trial
@@ -45,7 +46,7 @@ class OptunaProposals(Proposals):
 
     def _asked(self, sampler: optuna.samplers.BaseSampler, history: Sequence[FrozenTrial]) -> dict[str, Any]:
         """Return the settings that a sampler chooses after some trials."""
-        direction = "maximize" if self._is_bigger_better else "minimize"
+        direction = StudyDirection.MAXIMIZE if self._is_bigger_better else StudyDirection.MINIMIZE
         study = optuna.create_study(sampler=sampler, direction=direction)
         study.add_trials(history)
         drawn = study.ask(self._distributions).params
