@@ -146,9 +146,8 @@ class Recommender:
             SettingError: ``k`` is below 1, or no item is left to choose from.
             TrainingError: the scores are no numbers.
         """
-        rows = ids_of(self.dataset, "user", users)
-        blocks = self._blocks(rows, k, include_seen, self._choice(only_items, without_items))
-        frames = [self._frame(block) for block in blocks]
+        choice = {"include_seen": include_seen, "only_items": only_items, "without_items": without_items}
+        frames = list(self.recommend_blocks([users] if isinstance(users, str) else list(users), k, **choice))
         return pd.concat(frames, ignore_index=True) if frames else self._frame(_NOBODY)
 
     def recommend_blocks(
@@ -172,25 +171,22 @@ class Recommender:
             without_items: see there.
         """
         rows = np.arange(1, self.dataset.user_num) if users is None else ids_of(self.dataset, "user", users)
-        blocks = self._blocks(rows, k, include_seen, self._choice(only_items, without_items))
-        return (self._frame(block) for block in blocks)
-
-    def _blocks(self, rows: np.ndarray, k: int, include_seen: bool, items: Tensor | None) -> Iterator[Ranked]:
         require_k(k)
+        choice = self._choice(only_items, without_items)
         cold = rows[self._training.lengths()[rows] == 0]
         if len(cold):
             some = examples(self._tokens["user"][np.unique(cold)])
             _logger.warning(
                 f"{count(len(cold), 'user')} without a training interaction, such as {some}: these lists are chance."
             )
-        return self._ranked(rows, k, items, None if include_seen else self._seen)
+        return map(self._frame, self._ranked(rows, k, choice, None if include_seen else self._seen))
 
     def _ranked(self, rows: np.ndarray, k: int, items: Tensor | None, without: ItemLists | None) -> Iterator[Ranked]:
         with evaluating(self.model):
             scorer = scorer_of(self.model, self.dataset, items)
         blocks = Ranking(scorer, k, items, without, self._memory, type(self.model).__name__).blocks(rows)
         while True:
-            # Whoever takes the blocks may do with gradients and with the model what he likes between two of them.
+            # Whoever takes the blocks may train the model, or need gradients, between two of them.
             with evaluating(self.model):
                 block = next(blocks, None)
             if block is None:
