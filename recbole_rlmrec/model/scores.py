@@ -37,7 +37,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def block(self, users: Tensor, first: int, last: int) -> Tensor:
-        """Return scores, ``[B, last - first]``, which the caller may write to.
+        """Return scores, ``[B, last - first]``, which the caller may write to; the next call may use their memory.
 
         Args:
             users: ids, ``[B]``, on the CPU.
@@ -59,11 +59,15 @@ class ProductScorer(Scorer):
 
     def __init__(self, users: Tensor, items: Tensor) -> None:
         self._users, self._items = users, items
+        self._memory = items.new_empty(0)
         self.n_columns = len(items)
 
     def block(self, users: Tensor, first: int, last: int) -> Tensor:
         """Return products of the users' rows and the columns'."""
-        return self._users[users.to(self._users.device)] @ self._items[first:last].T
+        rows, size = self._users[users.to(self._users.device)], len(users) * (last - first)
+        if len(self._memory) < size:  # to ask the system for new pages takes as long as half of the product
+            self._memory = self._items.new_empty(size)
+        return torch.mm(rows, self._items[first:last].T, out=self._memory[:size].view(len(users), -1))
 
 
 class CalledScorer(Scorer):
@@ -107,13 +111,18 @@ class CalledScorer(Scorer):
         return torch.cat(found, dim=1)
 
 
+def scores_pairs(model: Any) -> bool:
+    """Return whether a model, or a class of models, scores pairs of a user and an item, and not sequences, say."""
+    return model.type in _OF_PAIRS
+
+
 def require_pairs(model: Any) -> None:
     """Check that a model scores pairs of a user and an item.
 
     Raises:
         SettingError: it scores something else, such as sequences.
     """
-    if model.type not in _OF_PAIRS:
+    if not scores_pairs(model):
         raise SettingError(
             f"{type(model).__name__} does not score pairs of a user and an item alone, so there is no table of its "
             "scores. Models of RecBole's general recommenders have one."

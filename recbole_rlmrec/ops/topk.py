@@ -7,6 +7,8 @@ from torch import Tensor
 
 #: So many scores are looked at again at a time, where equal ones stand at the end of a list.
 _BLOCK = 2**21
+#: So many columns have one maximum, by which most of them are passed over.
+_GROUP = 64
 
 
 def first_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -25,6 +27,24 @@ def first_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     >>> values.tolist(), columns.tolist()
     ([[3.0, 3.0, 2.0]], [[1, 3, 2]])
     """
+    n_columns = scores.shape[1]
+    if n_columns <= 4 * k * _GROUP:
+        return _first_k(scores, k)
+    # What is among the first k lies in one of the k groups of columns whose maxima are first: of each group before, one
+    # score would be before it. So one pass over the scores finds their maxima, and few are left to be sorted.
+    whole = scores.unfold(1, _GROUP, _GROUP).amax(dim=2)
+    rest = scores[:, whole.shape[1] * _GROUP :]
+    maxima = torch.cat([whole, rest.amax(dim=1, keepdim=True)], dim=1) if rest.shape[1] else whole
+    groups = _first_k(maxima, k)[1].sort(dim=1).values
+    columns = (groups.unsqueeze(2) * _GROUP + torch.arange(_GROUP, device=scores.device)).flatten(1)
+    is_beyond = columns >= n_columns
+    columns.clamp_(max=n_columns - 1)
+    values, places = _first_k(scores.gather(1, columns).masked_fill_(is_beyond, -torch.inf), k)
+    return values, columns.gather(1, places)
+
+
+def _first_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return what :func:`first_k` does, from all scores at once."""
     n_columns = scores.shape[1]
     values, columns = scores.topk(min(k + 1, n_columns))
     if n_columns > k:

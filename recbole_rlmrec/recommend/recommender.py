@@ -37,9 +37,6 @@ K = 10
 #: What a block of scores may take, in MB.
 MEMORY = 256.0
 
-#: Columns of a list, with the type of each.
-COLUMNS: dict[str, type] = {"user": str, "rank": int, "item": str, "title": str, "score": float}
-
 
 class Recommender:
     """Recommends by a trained model.
@@ -214,16 +211,7 @@ class Recommender:
         return torch.from_numpy(np.flatnonzero(is_chosen))
 
     def _frame(self, block: Ranked) -> pd.DataFrame:
-        n_before = np.cumsum(block.lengths) - block.lengths
-        return pd.DataFrame(
-            {
-                "user": np.repeat(self._tokens["user"][block.users], block.lengths),
-                "rank": np.arange(len(block.items)) - np.repeat(n_before, block.lengths) + 1,
-                "item": self._tokens["item"][block.items],
-                "title": self.titles[block.items],
-                "score": block.scores,
-            }
-        )
+        return lists_frame(block, self._tokens["user"], self._tokens["item"], self.titles)
 
     # ------------------------------------------------------------------ single scores and what is alike
 
@@ -377,6 +365,27 @@ class Recommender:
 
 
 _NOBODY = Ranked(*(np.empty(0, dtype=kind) for kind in (np.int64, np.int64, np.int64, np.float32)))
+
+
+def lists_frame(block: Ranked, users: np.ndarray, items: np.ndarray, titles: np.ndarray) -> pd.DataFrame:
+    """Return lists as a table, see :meth:`Recommender.recommend`.
+
+    Args:
+        block: the lists.
+        users: original ids by internal id.
+        items: the same.
+        titles: titles of the items likewise.
+    """
+    n_before = np.cumsum(block.lengths) - block.lengths
+    return pd.DataFrame(
+        {
+            "user": np.repeat(users[block.users], block.lengths),
+            "rank": np.arange(len(block.items)) - np.repeat(n_before, block.lengths) + 1,
+            "item": items[block.items],
+            "title": titles[block.items],
+            "score": block.scores,
+        }
+    )
 
 
 def require_k(k: int) -> None:

@@ -31,10 +31,12 @@ def assert_same(found: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.
 
 
 @pytest.mark.parametrize("is_rounded", [False, True])
-@pytest.mark.parametrize(("n_columns", "k"), [(50, 7), (50, 50), (50, 90), (1, 1), (3, 2)])
+@pytest.mark.parametrize("group", [2, 64])
+@pytest.mark.parametrize(("n_columns", "k"), [(50, 3), (57, 7), (57, 50), (50, 90), (1, 1), (3, 2)])
 def test_first_k_are_those_of_a_full_sort(
-    n_columns: int, k: int, is_rounded: bool, monkeypatch: pytest.MonkeyPatch
+    n_columns: int, k: int, group: int, is_rounded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(topk, "_GROUP", group)
     monkeypatch.setattr(topk, "_BLOCK", 200)  # four rows at a time are looked at again
     table = scores(n_columns, is_rounded=is_rounded)
     assert_same(first_k(table, k), sorted_fully(table, k))
