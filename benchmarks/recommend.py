@@ -3,8 +3,8 @@
     python benchmarks/recommend.py --threads 2 --output benchmarks/results-cpu.md
 
 Representations are random. Ours are whole lists as tables of ids: seen items left out, equal scores in the order of the
-ids. ``torch.topk`` is called on the same products, in the same blocks, and returns numbers of columns. Peak memory is that of a fresh process, with
-PyTorch and the tables of all users and items in it.
+ids. ``torch.topk`` is called on the same products, in the same blocks, and returns numbers of columns. Peak memory is
+that of a fresh process, with PyTorch and the tables of all users and items in it.
 """
 
 from __future__ import annotations
