@@ -22,6 +22,8 @@ from recbole_rlmrec.recommend.ranking import Ranking
 from recbole_rlmrec.recommend.recommender import lists_frame
 
 MB = 10**6
+#: Between two seen items of a user; has no factor in common with usual numbers of items.
+STRIDE = 7919
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -77,9 +79,12 @@ def candidates(arguments: argparse.Namespace) -> dict[str, Callable[[], object]]
     users, items = tables(arguments)
     scorer = ProductScorer(users, items[1:])
     generator = np.random.default_rng(0)
-    seen = generator.integers(1, arguments.items + 1, (arguments.users, arguments.seen))
-    keys = np.unique(np.arange(1, arguments.users + 1)[:, None] * (arguments.items + 1) + seen)
-    seen_lists = ItemLists(keys, np.arange(arguments.users + 1), arguments.items + 1)
+    # Different items of each user, without a second table of their size.
+    keys = generator.integers(0, arguments.items, (arguments.users, 1)) + np.arange(arguments.seen) * STRIDE
+    keys %= arguments.items
+    keys += np.arange(1, arguments.users + 1)[:, None] * (arguments.items + 1) + 1
+    keys.sort(axis=1)
+    seen_lists = ItemLists(keys.ravel(), np.arange(arguments.users + 1), arguments.items + 1)
     tokens = [
         np.array([f"{side}{row}" for row in range(size + 1)], dtype=object)
         for side, size in (("u", arguments.users), ("i", arguments.items))

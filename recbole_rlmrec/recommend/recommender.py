@@ -143,8 +143,14 @@ class Recommender:
             SettingError: ``k`` is below 1, or no item is left to choose from.
             TrainingError: the scores are no numbers.
         """
-        choice = {"include_seen": include_seen, "only_items": only_items, "without_items": without_items}
-        frames = list(self.recommend_blocks([users] if isinstance(users, str) else list(users), k, **choice))
+        blocks = self.recommend_blocks(
+            [users] if isinstance(users, str) else list(users),
+            k,
+            include_seen=include_seen,
+            only_items=only_items,
+            without_items=without_items,
+        )
+        frames = list(blocks)
         return pd.concat(frames, ignore_index=True) if frames else self._frame(_NOBODY)
 
     def recommend_blocks(
