@@ -13,7 +13,7 @@ import csv
 import random
 from pathlib import Path
 
-from recbole_rlmrec import RLMRecConfig, run
+from recbole_rlmrec import Recommender, RLMRecConfig, run
 from recbole_rlmrec.semantics import BuildSettings, build_semantics
 from recbole_rlmrec.sources.import_csv import Tables, import_csv
 from recbole_rlmrec.sources.prepare import Choice
@@ -95,10 +95,10 @@ def main() -> None:
         products = {row["sku"]: f"{row['name']} ({row['department']})" for row in csv.DictReader(file)}
     with (folder / "orders.csv").open(encoding="utf-8") as file:
         bought = {row["sku"] for row in csv.DictReader(file) if row["customer"] == "customer000"}
-    scores = result.load().scores(["customer000"])
-    ranked = [str(item) for item in scores.items[(-scores.values[0]).argsort()] if item not in bought]
+    loaded = result.load()
+    lists = Recommender(loaded.model, loaded.dataset).recommend(["customer000"], k=5, without_items=bought)
     print("customer000 bought", *sorted(products[item] for item in bought)[:5], sep="\n  ")
-    print("customer000 may like", *(products[item] for item in ranked[:5]), sep="\n  ")
+    print("customer000 may like", *(products[item] for item in lists["item"]), sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 What is exported here is stable, see CHANGELOG.md; the rest of the package may change with any version. It is imported
 when it is first used, so that importing the package itself takes no time and touches nothing.
 
-To train and to use models: :func:`run`, :func:`load_model`, :func:`get_model` (a class by its name),
-:class:`RLMRecConfig`, :func:`tune`, and :func:`register_with_recbole` for scripts of RecBole's own.
+To train and to use models: :func:`run`, :class:`Recommender` (what a trained model recommends), :func:`load_model`,
+:func:`get_model` (a class by its name), :class:`RLMRecConfig`, :func:`tune`, and :func:`register_with_recbole` for
+scripts of RecBole's own.
 
 For data: :class:`SemanticEmbedding` brings vectors of your own.
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from recbole_rlmrec.profile.writer import RuleWriter, Writer
     from recbole_rlmrec.quick_start import load_model, run
     from recbole_rlmrec.recbole_entry import register_with_recbole
+    from recbole_rlmrec.recommend.recommender import Recommender
     from recbole_rlmrec.settings import Settings, known, setting
     from recbole_rlmrec.sources.raw_dump import Source
     from recbole_rlmrec.tuning.search import tune
@@ -44,6 +46,7 @@ __all__ = [
     "Encoder",
     "GraphBackbone",
     "RLMRecConfig",
+    "Recommender",
     "RuleWriter",
     "SemanticEmbedding",
     "Settings",
@@ -65,6 +68,7 @@ _MODULES = {
     "Encoder": "recbole_rlmrec.encoder.base",
     "GraphBackbone": "recbole_rlmrec.model.backbone.base",
     "RLMRecConfig": "recbole_rlmrec.config",
+    "Recommender": "recbole_rlmrec.recommend.recommender",
     "RuleWriter": "recbole_rlmrec.profile.writer",
     "SemanticEmbedding": "recbole_rlmrec.data.semantic_embedding",
     "Settings": "recbole_rlmrec.settings",

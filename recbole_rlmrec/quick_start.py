@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,9 +26,10 @@ from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.data.provenance import command, embeddings_used, versions
 from recbole_rlmrec.errors import CheckpointError, RLMRecError, SettingError
 from recbole_rlmrec.files import atomic_path, require_writable
-from recbole_rlmrec.model.arrays import Representations, Scores, representations_of, scores_of
+from recbole_rlmrec.model.arrays import Representations, Scores, representations_of, scores_of, tokens_of
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import base_of, endings_of, missing_package
+from recbole_rlmrec.model.scores import scores_pairs
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.sides import Side
@@ -296,7 +298,7 @@ def _run_configured(
     )
     if is_first:
         record = _write_result(config, trained, data, result)
-        text = _last_screen(config, trained, result, record)
+        text = _last_screen(config, trained, result, record, training)
         # Whoever is to report it shows it; the log holds it in any case.
         _logger.info(text, extra=None if report else ON_SCREEN)
         _warn_of_what_went_wrong(config, trained)
@@ -331,6 +333,16 @@ def _next_command(config: RLMRecConfig, trained: _Trained) -> str:
     if config.find_data_file(f"{config.dataset}.useremb.npy") is None:
         return config.command("build-semantics")
     return config.command("train", f"--model={model}_RLMRecCon")
+
+
+def _use_command(config: RLMRecConfig, checkpoint: str, training: Any) -> list[str]:
+    """Return the command that recommends something to a user of the training data; none where it would not work."""
+    if not checkpoint or not scores_pairs(config.model_class):
+        return []
+    known = map(str, tokens_of(training, "user")[:1000])
+    users = [user for user in known if "," not in user]  # a comma stands between two ids
+    words = ["recbole-rlmrec", "recommend", f"--checkpoint={checkpoint}"]
+    return [shlex.join([*words, f"--users={users[0]}"])] if users else []
 
 
 @dataclass(frozen=True)
@@ -557,7 +569,7 @@ def _known_base(config: RLMRecConfig, base: Outcome | None, data: Mapping[str, s
     return recorded_base(config["result_file"], base_class.__name__, config["seed"], data)
 
 
-def _last_screen(config: RLMRecConfig, trained: _Trained, result: Result, record: str) -> str:
+def _last_screen(config: RLMRecConfig, trained: _Trained, result: Result, record: str, training: Any) -> str:
     """Return the results beside those of the popularity ranking and of the base, and where they lie."""
     popularity, base, aligned = trained.popularity or {}, result.base, trained.outcome
     rows: list[tuple[str, Any]] = [("popularity ranking", _both(popularity.get("valid"), popularity.get("test")))]
@@ -565,7 +577,8 @@ def _last_screen(config: RLMRecConfig, trained: _Trained, result: Result, record
         of_seed = "" if base["seed"] == config["seed"] else f", seed {base['seed']}"
         rows.append((f"{base['model']} (base{of_seed})", _both(base["valid"], base["test"])))
     rows.append((config["model"], _both(aligned.valid, aligned.test)))
-    text = end_screen(result, table=table(rows), record=record, next_command=_next_command(config, trained))
+    commands = [*_use_command(config, trained.kept.checkpoint, training), _next_command(config, trained)]
+    text = end_screen(result, table=table(rows), record=record, commands=commands)
     return text if aligned.test is not None else f"{text}\n  The split has no test part: nothing was tested."
 
 

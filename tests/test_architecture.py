@@ -16,7 +16,7 @@ FLOORS = (
     ("__init__", "cli"),
     ("extension",),
     ("verbs", "recbole_entry"),
-    ("tuning", "semantics", "arguments"),
+    ("tuning", "semantics", "arguments", "recommend"),
     ("check", "quick_start"),
     ("profile", "sources"),
     ("config", "training"),

@@ -40,6 +40,7 @@ groups = importlib.import_module("groups")
 own_data = importlib.import_module("own_data")
 popularity = importlib.import_module("popularity")
 prepare_dump = importlib.import_module("prepare_dump")
+recommend = importlib.import_module("recommend")
 redraw = importlib.import_module("redraw")
 reference = importlib.import_module("reference")
 searches = importlib.import_module("searches")
@@ -250,6 +251,13 @@ def test_growth_runs(capsys: Any) -> None:
     header, _, row = rows_of(capsys.readouterr().out)
     assert row.startswith("| 4,000 (400 x 200) |") and " - " not in row
     assert row.count("|") == header.count("|")
+
+
+def test_lists_are_measured(capsys: Any) -> None:
+    sizes = "--users 60 --items 300 --sample 20 --seen 3 --rounds 1 --memory 0.1"
+    assert recommend.main(sizes.split()) == 0
+    _, _, ours, plain = rows_of(capsys.readouterr().out)
+    assert ours.startswith("| ours |") and plain.startswith("| torch.topk |") and " 1.00x " in plain
 
 
 def test_large_table_runs(capsys: Any) -> None:

@@ -72,6 +72,7 @@ class RLMRecDataset(Dataset):
     Attributes:
         split_origin: where the split is from, and how it was made, for the log and the result; empty while unknown.
         recipe: how :meth:`draw_split` made it; None before.
+        parts: training, validation and test as :meth:`build` returned them; empty before.
         kept_texts: for each file of interactions, in the order of reading, its ids and the columns to keep, as text
             and before any filter; the file is read once for both.
 
@@ -85,6 +86,7 @@ class RLMRecDataset(Dataset):
         self._split_use = split_use
         self.split_origin = ""
         self.recipe: SplitRecipe | None = None
+        self.parts: tuple[Dataset, ...] = ()
         super().__init__(config)
 
     def _get_preset(self) -> None:
@@ -381,6 +383,7 @@ class RLMRecDataset(Dataset):
             DataError: a part is empty, unless the frozen split was made without it; or ``cold_nodes: error`` and there
                 are some.
         """
+        self.parts = ()  # the parts are copies of this, and have none
         if self._drawn is not None or _SPLIT_COLUMN in self.field2type:
             parts = self._build_from_codes(self._codes_of_column() if self._drawn is None else self._drawn)
         else:
@@ -392,6 +395,7 @@ class RLMRecDataset(Dataset):
         parts[0]._is_training_split = True
         parts[0]._semantic = {}  # what was read before there was a split has not been checked against it
         self._check_cold_nodes(parts[0])
+        self.parts = tuple(parts)
         return parts
 
     def _require_interactions(self, name: str, size: int) -> None:

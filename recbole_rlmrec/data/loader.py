@@ -117,8 +117,8 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         local = everyone[(shard or this_shard()).rows(len(everyone))]
         self._row_of_user = np.full(dataset.user_num, -1)
         self._row_of_user[local] = np.arange(len(local))
-        self._sought = _ItemLists(sought, self._row_of_user, dataset.item_num)
-        self._history = _ItemLists(history, self._row_of_user, dataset.item_num)
+        self._sought = ItemLists(sought, self._row_of_user, dataset.item_num)
+        self._history = ItemLists(history, self._row_of_user, dataset.item_num)
 
         self.uid_list = torch.from_numpy(local)
         self.uid2items_num = np.zeros(dataset.user_num, dtype=np.int64)
@@ -165,7 +165,7 @@ class FullSortLoader(FullSortEvalDataLoader, _RangeLoader):
         """
         _, history = _keys(self._dataset, self._sampler)
         everyone = np.arange(len(self._row_of_user))
-        lists = _ItemLists(history, everyone, self._dataset.item_num)
+        lists = ItemLists(history, everyone, self._dataset.item_num)
         by_user = np.full(len(everyone), None)
         for user in everyone:
             by_user[user] = lists.of(torch.tensor([user]))[1]
@@ -200,7 +200,7 @@ def _keys(dataset: Any, sampler: PairSampler) -> tuple[np.ndarray, np.ndarray]:
     return sought, used[is_history]
 
 
-class _ItemLists:
+class ItemLists:
     """A list of items for each row, end to end in one tensor.
 
     Args:

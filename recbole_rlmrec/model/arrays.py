@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from recbole.data.interaction import Interaction
-from recbole.utils import ModelType
 from torch import Tensor
 
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.model.registry import endings_of
+from recbole_rlmrec.model.scores import require_pairs, scorer_of
 from recbole_rlmrec.sides import SIDES, Side
-from recbole_rlmrec.wording import examples
+from recbole_rlmrec.wording import examples, nearest
 
 #: So many scores are computed at a time.
 _BLOCK = 2**22
+
+#: Ids that a misspelt one is compared with, at most: each takes some microseconds.
+_MOST_COMPARED = 20_000
 
 
 class Representations(NamedTuple):
@@ -60,14 +62,23 @@ def representations_of(model: Any, dataset: Any, side: Side) -> Representations:
     Raises:
         SettingError: the model has none, or there is no such side.
     """
+    model.eval()
+    with torch.no_grad():
+        table = table_of(model, side)
+    return Representations(tokens_of(dataset, side), _array(table)[1:].copy())
+
+
+def table_of(model: Any, side: Side) -> Tensor:
+    """Return the representations of one side as the model computes them, ``[ids, d]``; ``[PAD]`` is row 0.
+
+    Raises:
+        SettingError: the model has none, or there is no such side.
+    """
     if side not in SIDES:
         raise SettingError(f"side={side!r}: expected 'user' or 'item'.")
-    model.eval()
     if not isinstance(model, Backbone):
         raise SettingError(_lacks_representations(type(model).__name__))
-    with torch.no_grad():
-        table = model.representation()[SIDES.index(side)]
-    return Representations(_tokens(dataset, side), _array(table)[1:].copy())
+    return model.representation()[SIDES.index(side)]
 
 
 def scores_of(model: Any, dataset: Any, users: Sequence[str] | None = None) -> Scores:
@@ -84,33 +95,18 @@ def scores_of(model: Any, dataset: Any, users: Sequence[str] | None = None) -> S
         SettingError: the model scores something else than pairs of a user and an item.
         DataError: there is no such user.
     """
-    if model.type not in (ModelType.GENERAL, ModelType.TRADITIONAL):
-        raise SettingError(
-            f"{type(model).__name__} does not score pairs of a user and an item alone, so there is no table of its "
-            "scores. Models of RecBole's general recommenders have one."
-        )
+    require_pairs(model)
     model.eval()
-    known = _tokens(dataset, "user")
-    ids = np.arange(1, len(known) + 1) if users is None else _ids(dataset, users)
+    known = tokens_of(dataset, "user")
+    ids = np.arange(1, len(known) + 1) if users is None else ids_of(dataset, "user", users)
     values = np.empty((len(ids), dataset.item_num - 1), dtype=np.float32)
     n_rows = max(1, _BLOCK // dataset.item_num)
     with torch.no_grad():
+        scorer = scorer_of(model, dataset)
         for first in range(0, len(ids), n_rows):
-            block = torch.from_numpy(ids[first : first + n_rows]).to(model.device)
-            values[first : first + n_rows] = _array(_scores(model, dataset, block))[:, 1:]
-    return Scores(known[ids - 1], _tokens(dataset, "item"), values)
-
-
-def _scores(model: Any, dataset: Any, users: Tensor) -> Tensor:
-    """Return the scores of all items, ``[B, I]``, for user ids ``[B]``."""
-    n_items = dataset.item_num
-    try:
-        found: Tensor = model.full_sort_predict(Interaction({dataset.uid_field: users}))
-    except NotImplementedError:  # a model of RecBole's that scores pairs only
-        items = torch.arange(n_items, device=users.device).repeat(len(users))
-        pairs = {dataset.uid_field: users.repeat_interleave(n_items), dataset.iid_field: items}
-        found = model.predict(Interaction(pairs))
-    return found.view(len(users), n_items)
+            block = torch.from_numpy(ids[first : first + n_rows])
+            values[first : first + n_rows] = _array(scorer.block(block, 0, scorer.n_columns))
+    return Scores(known[ids - 1], tokens_of(dataset, "item"), values)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -118,26 +114,49 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
 
 
-def _tokens(dataset: Any, side: Side) -> np.ndarray:
-    field = dataset.uid_field if side == "user" else dataset.iid_field
-    return np.asarray(dataset.field2id_token[field])[1:]
+def tokens_of(dataset: Any, side: Side) -> np.ndarray:
+    """Return the original ids of users or items, objects ``[n]``, in the order of their rows, without ``[PAD]``."""
+    return np.asarray(dataset.field2id_token[_field(dataset, side)])[1:]
 
 
-def _ids(dataset: Any, users: Sequence[str]) -> np.ndarray:
-    """Return the rows of users by their tokens.
+def ids_of(dataset: Any, side: Side, tokens: Iterable[str], where: Callable[[int], str] | None = None) -> np.ndarray:
+    """Return the rows of users or items by their original ids, int64 ``[n]``.
+
+    Args:
+        dataset: of the model.
+        side: ``user`` or ``item``.
+        tokens: the original ids; a text is one of them.
+        where: says of the n-th of them where it stands, for the message.
 
     Raises:
-        DataError: there is no such user.
+        DataError: there is no such id; with the nearest that there is.
     """
-    rows = dataset.field2token_id[dataset.uid_field]
-    given = [users] if isinstance(users, str) else list(users)
-    unknown = [user for user in given if not isinstance(user, str) or user not in rows or rows[user] == 0]
-    if unknown:
-        raise DataError(
-            f"The training data of '{dataset.dataset_name}' have no user {unknown[0]!r}. Expected ids as in the data "
-            f"files, as text, such as {examples(_tokens(dataset, 'user'))}."
-        )
-    return np.array([rows[user] for user in given], dtype=np.int64)
+    rows = dataset.field2token_id[_field(dataset, side)]
+    found = []
+    for place, token in enumerate([tokens] if isinstance(tokens, str) else tokens):
+        row = rows.get(token, 0) if isinstance(token, str) else 0
+        if row == 0:
+            stands = f"{where(place)}: " if where is not None else ""
+            known = tokens_of(dataset, side)
+            near = _near(str(token), known)
+            raise DataError(
+                f"{stands}The training data of '{dataset.dataset_name}' have no {side} {token!r}. Expected ids as in "
+                f"the data files, as text, such as {examples(known)}." + (f" Did you mean {near!r}?" if near else "")
+            )
+        found.append(row)
+    return np.array(found, dtype=np.int64)
+
+
+def _near(token: str, known: np.ndarray) -> str | None:
+    """Return the id that is most likely meant; of very many, those that begin alike are looked at."""
+    if len(known) > _MOST_COMPARED:
+        beginning = token[: len(token) // 2]
+        known = np.array([each for each in known if str(each).startswith(beginning)][:_MOST_COMPARED], dtype=object)
+    return nearest(token, map(str, known))
+
+
+def _field(dataset: Any, side: Side) -> str:
+    return str(dataset.uid_field if side == "user" else dataset.iid_field)
 
 
 def _lacks_representations(name: str) -> str:

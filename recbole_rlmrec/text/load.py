@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,10 +72,7 @@ def load_corpus(config: Any, freeze: Callable[[str], None] | None = None) -> Cor
     training = [(row.user, row.item) for row in parts[0]]
     held_out = frozenset((row.user, row.item) for row in parts[1] + parts[2])
 
-    items_path = config.find_data_file(ITEMS_FILE)
-    known_items = read_item_columns(config) if items_path is None else read_items(items_path)
-    if items_path is not None:
-        _check_items(items_path, known_items, item_tokens)
+    known_items = load_items(config, item_tokens)
     known_users = read_user_columns(config)
     reviews_path = config.find_data_file(REVIEWS_FILE)
     texts = _TrainingTexts(parts[0], parts[1] + parts[2])
@@ -97,6 +94,27 @@ def load_corpus(config: Any, freeze: Callable[[str], None] | None = None) -> Cor
     if n_silent:
         _logger.warning("%d of %d items of %s have no text.", n_silent, len(corpus.items), corpus.dataset)
     return corpus
+
+
+def load_items(config: Any, tokens: Sequence[str]) -> Mapping[str, Item]:
+    """Load what is known of items: from ``items.jsonl``, else from columns of the ``.item`` file.
+
+    Args:
+        config: an :class:`~recbole_rlmrec.config.RLMRecConfig`.
+        tokens: original ids of the dataset's items.
+
+    Returns:
+        Token -> item, also of items that the dataset does not have.
+
+    Raises:
+        DataError: a file is malformed or knows none of the ids, or what the configuration names is missing.
+    """
+    path = config.find_data_file(ITEMS_FILE)
+    if path is None:
+        return read_item_columns(config)
+    known = read_items(path)
+    _check_items(path, known, tokens)
+    return known
 
 
 class _Row(NamedTuple):
@@ -140,7 +158,7 @@ def _interactions(part: Any, fields: tuple[str, str], time_field: str) -> list[_
     return list(map(_Row, map(str, users), map(str, items), times, occurrences))
 
 
-def _check_items(path: Path, known: Mapping[str, Item], tokens: list[str]) -> None:
+def _check_items(path: Path, known: Mapping[str, Item], tokens: Sequence[str]) -> None:
     if not any(token in known for token in tokens):
         raise DataError(
             f"None of the {len(known):,} items of '{path}' is in the dataset: it has {examples(known)}, the dataset "

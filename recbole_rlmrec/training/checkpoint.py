@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import shutil
 from collections.abc import Iterator, Mapping
@@ -97,6 +98,30 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     except ValueError as error:
         raise _FILE.fault(path, error) from error
     return dict(checkpoint)
+
+
+def newest_checkpoint(model: str, dataset: str, folder: str | Path) -> Path:
+    """Return the checkpoint of a model on a dataset that was written last.
+
+    Args:
+        model: class name.
+        dataset: its name.
+        folder: of the checkpoints, as ``checkpoint_dir``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    paths = [path for path in Path(folder).glob(f"{glob.escape(f'{model}-{dataset}')}-*.pth") if path.is_file()]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        stored = load_checkpoint(path)  # a name does not say where the model's ends and the dataset's begins
+        if (stored["model"], stored["dataset"]) == (model, dataset):
+            return path
+    others = sorted(path.name for path in Path(folder).glob("*.pth"))
+    there = f"It has {listed(others, 3)}." if others else "It has no checkpoint at all."
+    raise CheckpointError(
+        f"The folder '{folder}' has no checkpoint of {model} on '{dataset}'. {there} Train the model, or give another "
+        "folder as checkpoint_dir."
+    )
 
 
 def _check_tensors(value: Any, name: str = "") -> None:

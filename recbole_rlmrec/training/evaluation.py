@@ -98,11 +98,23 @@ class ScoreCheck:
             counts = gather_rows(counts)
         bad_scores, bad_users, n_scores, n_users = counts.sum(0).tolist()
         if bad_scores:
-            raise TrainingError(
-                f"The scores of {model} {when} are not finite: {bad_scores:,} of {n_scores:,} scores, of "
-                f"{bad_users:,} of {n_users:,} users, are NaN or infinite, and nothing can be ranked by them. "
-                f"{DIVERGED_REMEDY} Where the weights are those of a checkpoint, train it again."
-            )
+            raise not_finite(model, when, (bad_scores, n_scores), (bad_users, n_users))
+
+
+def not_finite(model: str, when: str, scores: tuple[int, int], users: tuple[int, int]) -> TrainingError:
+    """Return the error of scores by which nothing can be ranked.
+
+    Args:
+        model: class name.
+        when: which weights it had.
+        scores: how many are no numbers, of how many.
+        users: how many users have such a score, of how many.
+    """
+    return TrainingError(
+        f"The scores of {model} {when} are not finite: {scores[0]:,} of {scores[1]:,} scores, of "
+        f"{users[0]:,} of {users[1]:,} users, are NaN or infinite, and nothing can be ranked by them. "
+        f"{DIVERGED_REMEDY} Where the weights are those of a checkpoint, train it again."
+    )
 
 
 class TopKCollector(Collector):

@@ -137,14 +137,14 @@ def patience_in_words(stopping: EarlyStopping) -> str:
     return f"patience left: {' and '.join(left) or 'none'}"
 
 
-def end_screen(result: Any, *, table: str, record: str, next_command: str) -> str:
+def end_screen(result: Any, *, table: str, record: str, commands: Sequence[str]) -> str:
     """Say what a training found, what it took, where it lies, and how to go on.
 
     Args:
         result: the run's :class:`~recbole_rlmrec.quick_start.Result`.
         table: its metrics beside those of the popularity ranking and of the base.
         record: path of the file that holds the result; empty where there is none.
-        next_command: what to type now; empty for nothing.
+        commands: what to type now, one or another.
     """
     best = f"{result.best_epoch} (counted from 0)" if result.best_epoch >= 0 else ""
     if result.kept == "base":
@@ -159,7 +159,8 @@ def end_screen(result: Any, *, table: str, record: str, next_command: str) -> st
         "log": result.log,
     }
     # A command is not wrapped, so that it can be copied.
-    after = [f"  {'next':<{_LABEL}}{next_command}"] if next_command else []
+    labels = ["next", *["or"] * len(commands)]
+    after = [f"  {label:<{_LABEL}}{command}" for label, command in zip(labels, commands)]
     title = f"{result.model} on {result.dataset}: each result with its change from the line above"
     return printable("\n".join([title, textwrap.indent(table, "  "), *_lines(rows), *after]))
 

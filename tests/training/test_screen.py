@@ -15,8 +15,10 @@ import pytest
 import torch
 import yaml
 from conftest import World
+from recbole.model.sequential_recommender import GRU4Rec
 
-from recbole_rlmrec.cli import train_main
+from recbole_rlmrec import quick_start
+from recbole_rlmrec.cli import main, train_main
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.run_settings import StoppingSettings
 from recbole_rlmrec.training import screen
@@ -131,12 +133,24 @@ QUICK_END = "--stopping_step=0 --patience_steps=0 --plateau_steps=0 --learning_r
 def test_the_next_command(printed: Any, arguments: str, expected: str) -> None:
     end, _ = printed("--state=ERROR", *arguments.split())
     data = shlex.join(["--dataset=tiny", '--benchmark_filename=["train", "valid", "test"]'])
-    assert rows_of(end)["next"] == f"recbole-rlmrec {expected.format(data=data)}"
+    assert rows_of(end)["or"] == f"recbole-rlmrec {expected.format(data=data)}"
+
+
+def test_the_command_that_recommends_works_as_typed(
+    printed: Any, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.train[world.train == world.train[0, 0]] = "a,b"  # which the list of ids would cut
+    world.write()
+    end, _ = printed("--model=LightGCN", "--epochs=1", "--state=ERROR")
+    program, *words = shlex.split(rows_of(end)["next"])
+    assert (program, words[:2]) == ("recbole-rlmrec", ["recommend", f"--checkpoint={rows_of(end)['checkpoint']}"])
+    assert main(words) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 11
 
 
 def test_the_command_to_go_on_works_as_typed(printed: Any) -> None:
     end, _ = printed("--model=LightGCN", "--epochs=1", "--state=ERROR", "--learning_rate=0.01")
-    program, verb, *arguments = shlex.split(rows_of(end)["next"])
+    program, verb, *arguments = shlex.split(rows_of(end)["or"])
     assert (program, verb) == ("recbole-rlmrec", "train")
     end, said = printed(*arguments, also=())
     assert "Training goes on from epoch 1 with saved/LightGCN-tiny-" in said and rows_of(said)["settings"]
@@ -147,7 +161,17 @@ def test_texts_are_the_next_step_where_there_are_none(printed: Any, world: World
     for path in world.folder.glob("*emb*"):
         path.unlink()
     end, _ = printed(*f"--model=LightGCN {QUICK_END} --state=ERROR".split())
-    assert rows_of(end)["next"].startswith("recbole-rlmrec build-semantics --dataset=tiny ")
+    assert rows_of(end)["or"].startswith("recbole-rlmrec build-semantics --dataset=tiny ")
+
+
+def test_only_models_of_pairs_recommend(world: World) -> None:
+    training, lists = world.loaders(world.config("BPR"))[1]._dataset, quick_start._use_command
+    assert lists(world.config("BPR"), "a.pth", training) == [
+        f"recbole-rlmrec recommend --checkpoint=a.pth --users={training.field2id_token['user_id'][1]}"
+    ]
+    assert (
+        lists(world.config("BPR"), "", training) == lists(SimpleNamespace(model_class=GRU4Rec), "a.pth", training) == []
+    )
 
 
 def test_a_log_that_the_caller_set_up_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +255,7 @@ def test_a_base_in_the_last_screen() -> None:
         model="A_B", dataset="d", best_epoch=3, kept="base", base={"model": "A"}, stopped="patience", seconds=61.0,
         peak_memory={}, checkpoint="", log="",
     )  # fmt: skip
-    text = screen.end_screen(result, table="t", record="", next_command="do this")
+    text = screen.end_screen(result, table="t", record="", commands=["do this"])
     assert rows_of(text) == {
         "best epoch": "3 (counted from 0) of the base, A, which is kept; then patience ended",
         "time": "1 min 1 s of training",

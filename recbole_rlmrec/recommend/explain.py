@@ -1,0 +1,177 @@
+"""What speaks for a recommended item: the user's training items nearest to it, by behaviour and by text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data.dataset import RLMRecDataset
+from recbole_rlmrec.data.embedding_files import stem_of
+from recbole_rlmrec.data.loader import ItemLists
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.arrays import table_of
+from recbole_rlmrec.model.backbone.contract import Backbone
+from recbole_rlmrec.profile.record import iter_profiles, profiles_path
+
+#: So many training items of a user are shown of each space.
+N_NEAREST = 3
+
+#: What an :class:`Explanation` says, as text.
+EXPLAINING = ("near_in_model", "near_in_text", "profile")
+
+
+class Near(NamedTuple):
+    """A training item of the user, and the cosine between it and the item that is explained."""
+
+    item: str
+    title: str | None
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What speaks for an item.
+
+    Attributes:
+        user: its id.
+        item: its id.
+        title: of the item; None where unknown.
+        in_model: the user's training items nearest to it by the model's representations, the nearest first; None where
+            the model has none.
+        in_text: the same by the semantic embeddings; None where there are none, or none of the item.
+        profile: text of the item's profile; None where there is none.
+    """
+
+    user: str
+    item: str
+    title: str | None
+    in_model: tuple[Near, ...] | None
+    in_text: tuple[Near, ...] | None
+    profile: str | None
+
+    @property
+    def near_in_model(self) -> str | None:
+        """``in_model`` in a line."""
+        return _line(self.in_model)
+
+    @property
+    def near_in_text(self) -> str | None:
+        """``in_text`` in a line."""
+        return _line(self.in_text)
+
+
+def _line(near: Sequence[Near] | None) -> str | None:
+    """Return some items in a line; None without any.
+
+    >>> _line((Near("50", "Star Wars", 0.912), Near("7", None, 0.5)))
+    '50 (Star Wars) 0.91; 7 0.50'
+    """
+    if not near:
+        return None
+    return "; ".join(f"{item}{f' ({title})' if title else ''} {cosine:.2f}" for item, title, cosine in near)
+
+
+class Explainer:
+    """Explains pairs of users and items.
+
+    Args:
+        model: of the recommender.
+        dataset: of the model, the whole one.
+        training: training items by user.
+        tokens: original item ids by internal id.
+        titles: titles by internal id.
+    """
+
+    def __init__(self, model: Any, dataset: Any, training: ItemLists, tokens: np.ndarray, titles: np.ndarray) -> None:
+        self._model, self._dataset, self._training = model, dataset, training
+        self._tokens, self._titles = tokens, titles
+
+    def explanations(self, users: np.ndarray, items: np.ndarray, k: int) -> list[Explanation]:
+        """Explain pairs; the model is in evaluation mode, without gradients.
+
+        Args:
+            users: internal ids, int64 ``[n]``.
+            items: the same.
+            k: training items of each space.
+
+        Raises:
+            SettingError: there is nothing to explain by.
+        """
+        table = table_of(self._model, "item") if isinstance(self._model, Backbone) else None
+        if table is None and self._embeddings is None and not self._profiles:
+            raise SettingError(
+                f"There is nothing to explain by: {type(self._model).__name__} has no representations, and "
+                f"'{self._dataset.dataset_name}' neither embeddings nor profiles of items, which build-semantics makes."
+            )
+        found = []
+        owner, history = self._training.of(torch.from_numpy(users))
+        ends = torch.bincount(owner, minlength=len(users)).cumsum(0).tolist()
+        for user, item, first, last in zip(users.tolist(), items.tolist(), [0, *ends], ends):
+            others = history[first:last].numpy()
+            others = others[others != item]
+            token = self._tokens[item]
+            in_model = None
+            if table is not None:
+                vectors = table[torch.from_numpy(np.append(others, item)).to(table.device)].float().cpu().numpy()
+                in_model = self._nearest(others, vectors, k)
+            found.append(
+                Explanation(
+                    user=str(self._dataset.id2token(self._dataset.uid_field, user)),
+                    item=str(token),
+                    title=self._titles[item],
+                    in_model=in_model,
+                    in_text=self._in_text(others, item, k),
+                    profile=self._profiles.get(str(token)),
+                )
+            )
+        return found
+
+    def _in_text(self, others: np.ndarray, item: int, k: int) -> tuple[Near, ...] | None:
+        joined = self._embeddings
+        if joined is None or not joined.covered[item]:
+            return None
+        others = others[joined.covered[others]]
+        return self._nearest(others, joined.take(np.append(others, item)), k)
+
+    def _nearest(self, others: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Near, ...]:
+        """Return the k items that are nearest; of those equally near, what comes first in the data is first.
+
+        Args:
+            others: internal ids, ascending, ``[n]``.
+            vectors: theirs, and that of the item to be explained last, ``[n + 1, d]``.
+            k: how many.
+        """
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        cosines = vectors[:-1] @ vectors[-1]
+        order = np.argsort(-cosines, kind="stable")[:k]
+        return tuple(Near(str(self._tokens[others[n]]), self._titles[others[n]], float(cosines[n])) for n in order)
+
+    @cached_property
+    def _embeddings(self) -> Any:
+        """The items' semantic embeddings, joined to the ids; None where the dataset has none.
+
+        Raises:
+            DataError: they are malformed.
+        """
+        if not isinstance(self._dataset, RLMRecDataset):
+            return None
+        stem, find = stem_of(self._dataset.dataset_name, "item"), self._dataset.config.find_data_file
+        is_there = any(find(name) is not None for name in (f"{stem}.npy", stem))
+        return self._dataset.semantic_embedding("item") if is_there else None
+
+    @cached_property
+    def _profiles(self) -> Mapping[str, str]:
+        """Texts of the items' profiles by token; empty where there is no file of them."""
+        config = self._dataset.config
+        if not isinstance(config, RLMRecConfig):
+            return {}
+        path = config.find_data_file(profiles_path(Path(), self._dataset.dataset_name, "item").name)
+        return {} if path is None else {each.token: each.profile for each in iter_profiles(path)}

@@ -1,0 +1,427 @@
+"""What a trained model recommends, by original ids: lists, what is alike, and single scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from recbole_rlmrec.compat import dataset_of
+from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data.loader import ItemLists
+from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.model.arrays import ids_of, table_of, tokens_of
+from recbole_rlmrec.model.scores import evaluating, require_pairs, scorer_of
+from recbole_rlmrec.ops.topk import first_k
+from recbole_rlmrec.profile.prompt import known_title
+from recbole_rlmrec.quick_start import load_model
+from recbole_rlmrec.recommend.explain import EXPLAINING, N_NEAREST, Explainer, Explanation
+from recbole_rlmrec.recommend.ranking import Ranked, Ranking
+from recbole_rlmrec.sides import Side
+from recbole_rlmrec.text.load import load_items
+from recbole_rlmrec.training.checkpoint import newest_checkpoint
+from recbole_rlmrec.wording import count, examples
+
+_logger = logging.getLogger(__name__)
+
+#: Length of a list where nothing else is asked for.
+K = 10
+#: What a block of scores may take, in MB.
+MEMORY = 256.0
+
+
+class Recommender:
+    """Recommends by a trained model.
+
+    Ids are those of the data files, as text. The model computes without gradients, and is afterwards in the mode,
+    training or evaluation, that it was in before.
+
+    Args:
+        model: a trained model, ours or RecBole's, that scores pairs of a user and an item.
+        dataset: of the model, the whole one: ``loaded.dataset`` of what ``run(...).load()`` or ``load_model`` returns.
+        parts: training and validation data, as loaders or datasets, where the dataset does not know its split: those
+            of RecBole's own kinds do not.
+        memory: bound of what a block of scores takes, in MB. A model whose scores of one user for all items take more
+            takes more.
+
+    Raises:
+        SettingError: the model scores something else, or nothing says what is for training.
+    """
+
+    def __init__(self, model: Any, dataset: Any, parts: Sequence[Any] = (), *, memory: float = MEMORY) -> None:
+        require_pairs(model)
+        if not memory > 0:
+            raise SettingError(f"memory={memory!r}: expected a number of MB above 0, such as {MEMORY:g}.")
+        known = tuple(parts) or getattr(dataset, "parts", ())
+        if not known:
+            raise SettingError(
+                f"Nothing says which interactions of '{dataset.dataset_name}' are for training. Give the whole "
+                "dataset, after it was split, or parts=(train_data, valid_data) as load_model returns them."
+            )
+        self.model, self.dataset = model, dataset
+        self._memory = memory
+        self._parts = [dataset_of(part) if hasattr(part, "_dataset") else part for part in known[:2]]
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        model: type | None = None,
+        memory: float = MEMORY,
+    ) -> Recommender:
+        """Load the model of a checkpoint and its data.
+
+        Args:
+            path: a checkpoint that a training left in ``checkpoint_dir``.
+            device: ``cpu``, ``cuda`` or ``cuda:1``; the first GPU where there is one, if not given.
+            config_dict: settings over the checkpoint's own, such as another ``data_path``.
+            model: the model's class, if it is neither ours nor RecBole's.
+            memory: see the class.
+
+        Raises:
+            CheckpointError: the file is missing or damaged, or the data have changed since.
+            SettingError: there is no such device; or see the class.
+        """
+        loaded = load_model(path, {**_settings_of(device), **(config_dict or {})}, model)
+        return cls(loaded.model, loaded.dataset, (loaded.train_data, loaded.valid_data), memory=memory)
+
+    @classmethod
+    def newest(cls, model: str, dataset: str, checkpoint_dir: str | Path = "saved", **options: Any) -> Recommender:
+        """Load the newest checkpoint of a model on a dataset.
+
+        Args:
+            model: class name.
+            dataset: its name.
+            checkpoint_dir: folder of the checkpoints.
+            options: see :meth:`load`.
+
+        Raises:
+            CheckpointError: there is none; or see :meth:`load`.
+        """
+        return cls.load(newest_checkpoint(model, dataset, checkpoint_dir), **options)
+
+    # ------------------------------------------------------------------ lists
+
+    def recommend(
+        self,
+        users: Iterable[str],
+        k: int = K,
+        *,
+        include_seen: bool = False,
+        only_items: Iterable[str] | None = None,
+        without_items: Iterable[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return the best items of some users.
+
+        Items that a user has in the training or validation data are left out, as in RecBole's test. Of equal scores
+        the item that comes first in the data is ranked first: the lists are those of a ranking of all scores.
+
+        Args:
+            users: their ids; one that is repeated has its list each time. Lists of users without a training
+                interaction are chance, of which a warning is logged.
+            k: items of each, at least 1; where fewer are left there are fewer.
+            include_seen: whether items that a user has already are listed as well.
+            only_items: ids of the items to choose from; all, if not given.
+            without_items: ids of items to leave out.
+
+        Returns:
+            The columns ``user``, ``rank`` (from 1), ``item``, ``title`` (missing where unknown) and ``score``.
+
+        Raises:
+            DataError: there is no such user or item; the nearest id is named.
+            SettingError: ``k`` is below 1, or no item is left to choose from.
+            TrainingError: the scores are no numbers.
+        """
+        blocks = self.recommend_blocks(
+            [users] if isinstance(users, str) else list(users),
+            k,
+            include_seen=include_seen,
+            only_items=only_items,
+            without_items=without_items,
+        )
+        frames = list(blocks)
+        return pd.concat(frames, ignore_index=True) if frames else self._frame(_NOBODY)
+
+    def recommend_blocks(
+        self,
+        users: Iterable[str] | None = None,
+        k: int = K,
+        *,
+        include_seen: bool = False,
+        only_items: Iterable[str] | None = None,
+        without_items: Iterable[str] | None = None,
+    ) -> Iterator[pd.DataFrame]:
+        """Yield what :meth:`recommend` returns in parts, some users at a time: for more of them than memory holds.
+
+        What is wrong with the arguments is raised at once, not with the first part.
+
+        Args:
+            users: their ids; all, if not given.
+            k: see there.
+            include_seen: see there.
+            only_items: see there.
+            without_items: see there.
+        """
+        rows = np.arange(1, self.dataset.user_num) if users is None else ids_of(self.dataset, "user", users)
+        require_k(k)
+        choice = self._choice(only_items, without_items)
+        cold = rows[self._training.lengths()[rows] == 0]
+        if len(cold):
+            some = examples(self._tokens["user"][np.unique(cold)])
+            _logger.warning(
+                f"{count(len(cold), 'user')} without a training interaction, such as {some}: these lists are chance."
+            )
+        return map(self._frame, self._ranked(rows, k, choice, None if include_seen else self._seen))
+
+    def _ranked(self, rows: np.ndarray, k: int, items: Tensor | None, without: ItemLists | None) -> Iterator[Ranked]:
+        with evaluating(self.model):
+            scorer = scorer_of(self.model, self.dataset, items)
+        blocks = Ranking(scorer, k, items, without, self._memory, type(self.model).__name__).blocks(rows)
+        while True:
+            # Whoever takes the blocks may train the model, or need gradients, between two of them.
+            with evaluating(self.model):
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
+
+    def _choice(self, only: Iterable[str] | None, without: Iterable[str] | None) -> Tensor | None:
+        """Return the ids of the items to choose from, ascending; None for all of them.
+
+        Raises:
+            SettingError: none is left.
+        """
+        if only is None and without is None:
+            return None
+        is_chosen = np.full(self.dataset.item_num, only is None)
+        if only is not None:
+            is_chosen[ids_of(self.dataset, "item", only)] = True
+        if without is not None:
+            is_chosen[ids_of(self.dataset, "item", without)] = False
+        is_chosen[0] = False
+        if not is_chosen.any():
+            raise SettingError(
+                "No item is left to choose from: only_items is empty, or without_items leaves out all of them."
+            )
+        return torch.from_numpy(np.flatnonzero(is_chosen))
+
+    def _frame(self, block: Ranked) -> pd.DataFrame:
+        return lists_frame(block, self._tokens["user"], self._tokens["item"], self.titles)
+
+    # ------------------------------------------------------------------ single scores and what is alike
+
+    def scores(self, users: Iterable[str], items: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the scores of some users by some items, also of items that they have already.
+
+        Args:
+            users: ids, the rows.
+            items: ids, the columns; all, if not given.
+
+        Raises:
+            DataError: there is no such user or item.
+        """
+        rows = ids_of(self.dataset, "user", users)
+        columns = np.arange(1, self.dataset.item_num) if items is None else ids_of(self.dataset, "item", items)
+        ascending, place = np.unique(columns, return_inverse=True)
+        values = np.empty((len(rows), len(columns)), dtype=np.float32)
+        with evaluating(self.model):
+            scorer = scorer_of(self.model, self.dataset, torch.from_numpy(ascending))
+            size = max(1, int(self._memory * 10**6 / scorer.bytes_per_score / max(1, scorer.n_columns)))
+            for first in range(0, len(rows) if len(columns) else 0, size):
+                block = scorer.block(torch.from_numpy(rows[first : first + size]), 0, scorer.n_columns)
+                values[first : first + size] = block.float().cpu().numpy()[:, place]
+        return pd.DataFrame(values, self._tokens["user"][rows], self._tokens["item"][columns])
+
+    def similar_items(self, item: str, k: int = K) -> pd.DataFrame:
+        """Return the items whose representations are nearest to that of an item.
+
+        Args:
+            item: its id.
+            k: how many, at least 1; where there are fewer others, all of them.
+
+        Returns:
+            The columns ``rank``, ``item``, ``title`` and ``cosine``; of equal cosines the item that comes first in the
+            data is first.
+
+        Raises:
+            SettingError: the model has no representations, or ``k`` is below 1.
+            DataError: there is no such item.
+        """
+        ids, cosines = self._nearest("item", item, k)
+        return _ranks({"item": self._tokens["item"][ids], "title": self.titles[ids], "cosine": cosines})
+
+    def similar_users(self, user: str, k: int = K) -> pd.DataFrame:
+        """Return the users whose representations are nearest to that of a user; see :meth:`similar_items`.
+
+        Returns:
+            The columns ``rank``, ``user`` and ``cosine``.
+        """
+        ids, cosines = self._nearest("user", user, k)
+        return _ranks({"user": self._tokens["user"][ids], "cosine": cosines})
+
+    def _nearest(self, side: Side, token: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+        require_k(k)
+        [row] = ids_of(self.dataset, side, [token])
+        with evaluating(self.model):
+            table = table_of(self.model, side).float()
+            cosines = normalize(table[row : row + 1]) @ normalize(table).T
+            cosines[:, [0, row]] = -torch.inf
+            values, ids = first_k(cosines, min(k, len(table) - 2)) if len(table) > 2 else (cosines[:, :0], None)
+        if ids is None:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        return ids[0].cpu().numpy(), values[0].cpu().numpy()
+
+    def explain(self, user: str, item: str, k: int = N_NEAREST) -> Explanation:
+        """Return what speaks for an item: those of a user's training items that are nearest to it.
+
+        Args:
+            user: id.
+            item: id; any item, recommended or not.
+            k: training items of each space, at least 1.
+
+        Raises:
+            DataError: there is no such user or item.
+            SettingError: there is nothing to explain by: neither representations, nor embeddings, nor profiles.
+        """
+        require_k(k)
+        [explanation] = self._explanations([user], [item], k)
+        return explanation
+
+    def explained(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return lists of :meth:`recommend` with what speaks for each item, as text.
+
+        Args:
+            frame: the lists.
+
+        Returns:
+            The same with the columns ``near_in_model``, ``near_in_text`` and ``profile``, missing where there is none.
+
+        Raises:
+            SettingError: see :meth:`explain`.
+        """
+        found = self._explanations(frame["user"], frame["item"], N_NEAREST)
+        texts = {name: [getattr(each, name) for each in found] for name in EXPLAINING}
+        return frame.assign(**{name: np.array(column, dtype=object) for name, column in texts.items()})
+
+    def _explanations(self, users: Iterable[str], items: Iterable[str], k: int) -> list[Explanation]:
+        rows, columns = ids_of(self.dataset, "user", users), ids_of(self.dataset, "item", items)
+        with evaluating(self.model):
+            return self._explainer.explanations(rows, columns, k)
+
+    # ------------------------------------------------------------------ what is known of the data
+
+    @cached_property
+    def titles(self) -> np.ndarray:
+        """Titles by internal item id, objects ``[items]``; None where unknown.
+
+        They are those that ``build-semantics`` writes into profiles.
+        """
+        titles = np.full(self.dataset.item_num, None, dtype=object)
+        config = self.dataset.config
+        if not isinstance(config, RLMRecConfig):
+            return titles
+        tokens = self._tokens["item"]
+        try:
+            known = load_items(config, tokens[1:].tolist())
+        except DataError as error:
+            _logger.warning(f"Titles are left out: {error}")
+            return titles
+        for row, token in enumerate(tokens):
+            if token in known:
+                titles[row] = known_title(known[token].title) or None
+        return titles
+
+    @cached_property
+    def _tokens(self) -> dict[Side, np.ndarray]:
+        """Original ids by internal id; ``[PAD]`` is never asked for."""
+        return {side: np.concatenate([[None], tokens_of(self.dataset, side)]) for side in ("user", "item")}
+
+    @cached_property
+    def _training(self) -> ItemLists:
+        return self._items_of(self._parts[:1])
+
+    @cached_property
+    def _seen(self) -> ItemLists:
+        return self._items_of(self._parts)
+
+    def _items_of(self, parts: Sequence[Any]) -> ItemLists:
+        """Return the items of each user in some parts, each once."""
+        fields = self.dataset.uid_field, self.dataset.iid_field
+        keys = []
+        for part in parts:
+            users, items = (np.asarray(part.inter_feat[field]).astype(np.int64) for field in fields)
+            keys.append(users * self.dataset.item_num + items)
+        everyone = np.arange(self.dataset.user_num)
+        return ItemLists(np.unique(np.concatenate(keys)), everyone, self.dataset.item_num)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.model, self.dataset, self._training, self._tokens["item"], self.titles)
+
+
+_NOBODY = Ranked(*(np.empty(0, dtype=kind) for kind in (np.int64, np.int64, np.int64, np.float32)))
+
+
+def lists_frame(block: Ranked, users: np.ndarray, items: np.ndarray, titles: np.ndarray) -> pd.DataFrame:
+    """Return lists as a table, see :meth:`Recommender.recommend`.
+
+    Args:
+        block: the lists.
+        users: original ids by internal id.
+        items: the same.
+        titles: titles of the items likewise.
+    """
+    n_before = np.cumsum(block.lengths) - block.lengths
+    return pd.DataFrame(
+        {
+            "user": np.repeat(users[block.users], block.lengths),
+            "rank": np.arange(len(block.items)) - np.repeat(n_before, block.lengths) + 1,
+            "item": items[block.items],
+            "title": titles[block.items],
+            "score": block.scores,
+        }
+    )
+
+
+def require_k(k: int) -> None:
+    """Check the length of a list.
+
+    Raises:
+        SettingError: it is no whole number, or below 1.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise SettingError(f"k={k!r}: expected a whole number from 1, such as {K}.")
+
+
+def _ranks(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    n_rows = len(next(iter(columns.values())))
+    return pd.DataFrame({"rank": np.arange(1, n_rows + 1), **columns})
+
+
+def _settings_of(device: str | None) -> dict[str, Any]:
+    """Return the settings that choose a device.
+
+    Raises:
+        SettingError: there is no such device.
+    """
+    if device == "cpu":
+        return {"use_gpu": False}
+    kind, _, number = (device or "cuda:0").partition(":")
+    is_known = kind == "cuda" and (number or "0").isdigit()
+    if device is not None and not (is_known and int(number or 0) < torch.cuda.device_count()):
+        raise SettingError(
+            f"device={device!r}: expected cpu, or one of {count(torch.cuda.device_count(), 'GPU')} that torch finds "
+            "(cuda:0, ...)."
+        )
+    return {"use_gpu": True, "gpu_id": number or "0"}

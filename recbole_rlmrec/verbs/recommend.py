@@ -1,0 +1,149 @@
+"""Recommend items to users by a trained model: lists with titles, on the screen or in a file.
+
+What a user has in the training or validation data is left out, as in the test. Settings, such as --data_path or
+--use_gpu, are given as --name=value, over those of the training.
+
+Example:
+    recbole-rlmrec recommend --model=LightGCN_RLMRecCon --dataset=ml-100k --users=196,22 --k=5
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from recbole_rlmrec.arguments import path, take_settings
+from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.sides import Side
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from recbole_rlmrec.recommend.recommender import Recommender
+
+#: So many rows are explained before they are written.
+_ROWS = 1000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments to a parser."""
+    take_settings(parser)
+    parser.add_argument("--checkpoint", type=path, metavar="FILE", help="of the trained model")
+    parser.add_argument("--model", "-m", metavar="MODEL", help="its newest checkpoint, with --dataset, instead")
+    parser.add_argument("--dataset", "-d", metavar="NAME", help="see --model")
+    parser.add_argument(
+        "--checkpoint_dir", default="saved", type=path, metavar="DIR", help="where it is looked for (%(default)s)"
+    )
+    users = parser.add_argument_group("users, one of these")
+    users.add_argument("--users", metavar="IDS", help="their ids, separated by commas")
+    users.add_argument("--users-file", type=path, metavar="FILE", help="their ids, one a line")
+    users.add_argument("--all-users", action="store_true", help="every user of the dataset")
+    items = parser.add_argument_group("items")
+    items.add_argument("--k", type=int, default=10, metavar="N", help="items of each user (%(default)s)")
+    items.add_argument("--include-seen", action="store_true", help="also items that the user has already")
+    items.add_argument("--only-items", type=path, metavar="FILE", help="choose from these only, one id a line")
+    items.add_argument("--without-items", type=path, metavar="FILE", help="leave these out, one id a line")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="of each item, the user's training items nearest to it by the model and by the text, and its profile",
+    )
+    parser.add_argument(
+        "--output", type=path, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet; without it, a table on the screen"
+    )
+    parser.add_argument("--memory", type=float, default=256.0, metavar="MB", help="of a block of scores (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Recommend, and write or print the lists.
+
+    Raises:
+        RLMRecError: see :class:`recbole_rlmrec.recommend.recommender.Recommender`.
+        OSError: the output cannot be written.
+    """
+    from recbole_rlmrec.recommend.output import check_output, screen_lines, write_lists
+    from recbole_rlmrec.recommend.recommender import require_k
+
+    # What can be wrong is found out before the model is loaded.
+    require_k(arguments.k)
+    _require_one_of_each(arguments)
+    if arguments.output is not None:
+        check_output(arguments.output)
+    frames = _lists(_recommender(arguments), arguments)
+    if arguments.output is not None:
+        write_lists(arguments.output, frames)
+        return 0
+    for number, frame in enumerate(frames):
+        for line in list(screen_lines(frame))[1 if number else 0 :]:
+            print(line)
+    return 0
+
+
+def _require_one_of_each(arguments: argparse.Namespace) -> None:
+    """Check that one model and one kind of users are asked for.
+
+    Raises:
+        SettingError: none is, or several are.
+    """
+    by_name = [arguments.model is not None, arguments.dataset is not None]
+    if any(by_name) == (arguments.checkpoint is not None) or any(by_name) != all(by_name):
+        raise SettingError("Give --checkpoint=FILE, or both --model and --dataset, whose newest checkpoint is taken.")
+    users = [arguments.users is not None, arguments.users_file is not None, arguments.all_users]
+    if sum(users) != 1:
+        raise SettingError("Give one of --users=ID,ID, --users-file=FILE and --all-users.")
+
+
+def _recommender(arguments: argparse.Namespace) -> Recommender:
+    from recbole_rlmrec.recommend.recommender import Recommender
+
+    options: dict[str, Any] = {"config_dict": arguments.settings, "memory": arguments.memory}
+    if arguments.checkpoint is not None:
+        return Recommender.load(arguments.checkpoint, **options)
+    return Recommender.newest(arguments.model, arguments.dataset, arguments.checkpoint_dir, **options)
+
+
+def _lists(recommender: Recommender, arguments: argparse.Namespace) -> Iterator[pd.DataFrame]:
+    """Yield the lists, some users at a time, with a bar where a person waits for a file."""
+    from tqdm import tqdm
+
+    dataset = recommender.dataset
+    users = _ids(dataset, "user", arguments.users_file)
+    if arguments.users is not None:
+        users = [user for user in arguments.users.split(",") if user]
+        if not users:
+            raise SettingError(f"--users='{arguments.users}': expected ids, separated by commas.")
+    frames = recommender.recommend_blocks(
+        users,
+        arguments.k,
+        include_seen=arguments.include_seen,
+        only_items=_ids(dataset, "item", arguments.only_items),
+        without_items=_ids(dataset, "item", arguments.without_items),
+    )
+    is_watched = arguments.output is not None and sys.stderr is not None and sys.stderr.isatty()
+    n_users = dataset.user_num - 1 if users is None else len(users)
+    with tqdm(total=n_users, unit="user", disable=not is_watched, dynamic_ncols=True) as bar:
+        for frame in frames:
+            if arguments.explain:
+                for first in range(0, len(frame), _ROWS):
+                    yield recommender.explained(frame[first : first + _ROWS])
+            else:
+                yield frame
+            bar.update(int((frame["rank"] == 1).sum()))
+
+
+def _ids(dataset: Any, side: Side, file: str | None) -> list[str] | None:
+    """Return the ids in a file; None without one.
+
+    Raises:
+        DataError: it cannot be read, or the dataset does not have one of them; with the line.
+    """
+    from recbole_rlmrec.model.arrays import ids_of
+    from recbole_rlmrec.recommend.output import read_ids
+
+    if file is None:
+        return None
+    ids, where = read_ids(file)
+    ids_of(dataset, side, ids, where)
+    return ids
