@@ -237,8 +237,8 @@ def _no_column(path: Path, layout: Layout, name: str) -> str:
     first = layout.columns[0] if layout.columns else ""
     if layout.kind == "csv" and first.lower().startswith(_NO_HEADER):
         return (
-            f"'{path}' begins with {first[:_SHOWN]!r}, which is a comment or a note for Excel, expected the names of the "
-            "columns. Remove what stands above them; a separator that is not found is set with --separator."
+            f"'{path}' begins with {first[:_SHOWN]!r}, which is a comment or a note for Excel, expected the names of "
+            "the columns. Remove what stands above them; a separator that is not found is set with --separator."
         )
     near = get_close_matches(name.lower(), [column.lower() for column in layout.columns], n=1, cutoff=0.5)
     hint = [f"Did you mean {column!r}? " for column in layout.columns if near and column.lower() == near[0]][:1]
