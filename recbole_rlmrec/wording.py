@@ -14,6 +14,7 @@ N_EXAMPLES = 3
 ON_SCREEN = {"on_screen": True}
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 _NOT_SHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # Colours, movements and titles: ESC [ ... letter, ESC ] ... BEL; and their forms of one byte.
 _TERMINAL_SEQUENCE = re.compile(
@@ -77,6 +78,15 @@ def without_control_characters(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL.sub("", _TERMINAL_SEQUENCE.sub("", text))
+
+
+def without_half_pairs(text: str) -> str:
+    r"""Replace halves of surrogate pairs, which an escape in JSON can hold and UTF-8 cannot.
+
+    >>> without_half_pairs("a \ud83d b") == "a \N{REPLACEMENT CHARACTER} b"
+    True
+    """
+    return text if text.isascii() else _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
