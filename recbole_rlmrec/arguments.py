@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from recbole_rlmrec.errors import SettingError
+
+_logger = logging.getLogger(__name__)
 
 #: A dataclass.
 _SettingsT = TypeVar("_SettingsT")
@@ -127,6 +130,12 @@ def settings_given(
         if value is not None and entry.name not in more:
             values[entry.name] = value
     return kind(**values)
+
+
+def warn_of_seed(seed: int | None, option: str) -> None:
+    """Say that a seed is of no use where an option asks for a split that draws nothing at random."""
+    if seed is not None:
+        _logger.warning(f"--seed {seed} changes nothing: {option} draws nothing at random.")
 
 
 def three_shares(text: str) -> tuple[float, ...]:

@@ -98,14 +98,7 @@ class Server:
     @property
     def shown_url(self) -> str:
         """The server's address without a password or a query, for messages."""
-        url = self._given_url
-        if url is None:
-            return "OpenAI's API"
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            return _without_secrets(url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return "OpenAI's API" if self._given_url is None else shown_address(self._given_url)
 
     @property
     def _given_url(self) -> str | None:
@@ -247,6 +240,19 @@ def _require_address(url: str, what: str) -> None:
         raise SettingError(
             f"{what} is '{_without_secrets(url)}'; expected an address such as http://localhost:8000/v1."
         )
+
+
+def shown_address(url: str) -> str:
+    """Return what may be shown and stored of an address: no password and no query.
+
+    >>> shown_address("https://me:p@ss@host/v1?key=abc")
+    'https://host/v1'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _without_secrets(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _without_secrets(url: str) -> str:

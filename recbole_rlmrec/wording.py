@@ -14,6 +14,7 @@ N_EXAMPLES = 3
 ON_SCREEN = {"on_screen": True}
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 _NOT_SHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # Colours, movements and titles: ESC [ ... letter, ESC ] ... BEL; and their forms of one byte.
 _TERMINAL_SEQUENCE = re.compile(
@@ -79,11 +80,21 @@ def without_control_characters(text: str) -> str:
     return _CONTROL.sub("", _TERMINAL_SEQUENCE.sub("", text))
 
 
+def without_half_pairs(text: str) -> str:
+    r"""Replace halves of surrogate pairs, which an escape in JSON can hold and UTF-8 cannot.
+
+    >>> without_half_pairs("a \ud83d b") == "a \N{REPLACEMENT CHARACTER} b"
+    True
+    """
+    return text if text.isascii() else _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is most likely meant by ``word``; None if none is near.
 
     Small and capital letters, hyphens and underscores are the same. First come words of almost the same letters, then
-    those of which one begins with the other, those that hold all its parts, and those of much the same letters.
+    those of which one begins with the other (with one of three letters as a part of its own), those that hold all its
+    parts, and those of much the same letters.
 
     >>> [nearest(word, ["writer", "worker", "train_batch_size"]) for word in ("writter", "batch-size", "qqq")]
     ['writer', 'train_batch_size', None]
@@ -92,10 +103,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     def rank(other: str) -> tuple[int, float] | None:
         theirs = other.lower().replace("-", "_")
         likeness = difflib.SequenceMatcher(None, folded, theirs).ratio()
-        is_beginning = theirs.startswith(folded) or folded.startswith(theirs)
+        short, long = sorted((folded, theirs), key=len)
+        is_beginning = long.startswith(f"{short}_" if len(short) == 3 else short)
         if likeness >= 0.8 or folded.replace("_", "") == theirs.replace("_", ""):
             return 0, -likeness
-        if is_beginning and min(len(folded), len(theirs)) > 3:
+        if is_beginning and len(short) >= 3:
             return 1, -likeness
         if len(folded) > 3 and set(folded.split("_")) <= set(theirs.split("_")):
             return 2, -likeness

@@ -277,8 +277,11 @@ def test_a_broken_split_is_replaced_when_asked(shop: Shop, content: bytes, capsy
 
 
 def test_a_seed_that_draws_nothing_is_said(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
-    shop.call("split", "--by-time", "--seed=3")
-    assert "--seed 3 changes nothing" in caplog.text
-    caplog.clear()
     shop.call("split", "--leave-one-out", "--seed=3")  # at random without times
     assert "changes nothing" not in caplog.text
+    text = (shop.folder / "shop.inter").read_text().splitlines()
+    rows = [f"{line}\t{time}" for time, line in enumerate(text[1:])]
+    (shop.folder / "shop.inter").write_text("\n".join([f"{text[0]}\ttimestamp:float", *rows]) + "\n")
+    for option in ("--by-time", "--leave-one-out"):
+        assert shop.call("split", option, "--seed=3", "--overwrite") == 0
+        assert f"--seed 3 changes nothing: {option}" in caplog.text

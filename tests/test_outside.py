@@ -129,7 +129,7 @@ def test_from_a_dump_of_theirs_to_embeddings_of_theirs(tmp_path: Path) -> None:
         assert done.returncode == status, done.stderr
         return done
 
-    prepared = call("prepare", "--source=ratings", "--raw=raw", "--dataset=shop", "--k-core=4", "--shares=2:1:1")
+    prepared = call("prepare", "--source=ratings", "--raw=raw", "--dataset=shop", "--k-core=4", "--ratios=2:1:1")
     assert "shop, from a raw dump of ratings" in prepared.stdout
     assert "27 with a rating of at least 3" in prepared.stdout  # of 36; those with 2 stars are none
     described = call("describe", "--dataset=shop", "--titles").stdout

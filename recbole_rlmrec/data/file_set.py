@@ -30,7 +30,7 @@ _MARKERS = Format("marker of a stopped replacement", "Remove it.", largest=2**20
 
 @dataclass(frozen=True)
 class _Marker:
-    """What a marker says: the files that take their names."""
+    """What a marker says: the files that are replaced or removed."""
 
     files: tuple[str, ...]
 
@@ -44,17 +44,24 @@ class FileSet:
         dataset: RecBole's dataset name.
         kind: what writes them.
         names: of the files.
+        removed: names of files that may not lie beside them; :meth:`replaced` removes them.
     """
 
     folder: Path
     dataset: str
     kind: Kind
     names: tuple[str, ...]
+    removed: tuple[str, ...] = ()
 
     @property
     def is_unfinished(self) -> bool:
         """Whether a process was stopped while the files took their names."""
         return _marker(self.folder, self.dataset, self.kind).exists()
+
+    @property
+    def _changed(self) -> tuple[str, ...]:
+        """Names of all files that are another after that, or none."""
+        return (*self.names, *self.removed)
 
     @contextmanager
     def replaced(self) -> Iterator[Mapping[str, Path]]:
@@ -74,6 +81,8 @@ class FileSet:
                 with self.unfinished():
                     for name, path in paths.items():
                         os.replace(path, self.folder / name)
+                    for name in self.removed:
+                        (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             if not was_there:
                 with suppress(OSError):
@@ -95,7 +104,7 @@ class FileSet:
         """
         done = {*self.overtaken(), _marker(self.folder, self.dataset, self.kind)}
         with atomic_path(_marker(self.folder, self.dataset, self.kind)) as temporary:
-            temporary.write_text(json.dumps({"files": self.names}) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps({"files": self._changed}) + "\n", encoding="utf-8")
             sync(temporary)
         sync(self.folder)
         yield
@@ -112,8 +121,8 @@ class FileSet:
         """
         markers = []
         for kind, names in _stopped(self.folder, self.dataset):
-            if names is None or not set(names).isdisjoint(self.names):
-                if names is None or not set(names) <= set(self.names):
+            if names is None or not set(names).isdisjoint(self._changed):
+                if names is None or not set(names) <= set(self._changed):
                     raise _error(self.folder, self.dataset, kind, names)
                 markers.append(_marker(self.folder, self.dataset, kind))
         return markers

@@ -17,7 +17,7 @@ from recbole_rlmrec.profile.prompt import is_of_instruction
 from recbole_rlmrec.server.fields import token_count
 from recbole_rlmrec.server.reason import read_reason
 from recbole_rlmrec.server.secret import HIDDEN
-from recbole_rlmrec.wording import printable, without_control_characters
+from recbole_rlmrec.wording import printable, without_control_characters, without_half_pairs
 
 #: The keys of the paper's prompts.
 PROFILE_KEY = "summarization"
@@ -44,7 +44,6 @@ MAX_REASONING_CHARACTERS = 20_000
 #: Of all that a model writes, its thinking included.
 MAX_ANSWER_CHARACTERS = 1_000_000
 
-_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 # "<your summary>", "[profile]", "{{ summary }}"; "the summary", "Insert your profile here".
 _PLACEHOLDER = re.compile(
     r"<[^<>]{0,200}>|\[[^\[\]]{0,200}\]|\{{1,3}[^{}]{0,200}\}{1,3}|(?:(?:insert|write|add|put) )?(?:(?:the|your|a) )?"
@@ -157,11 +156,6 @@ def read_answer(completion: Completion) -> Answer:
         if len(text) > most:
             raise InvalidAnswerError(f"'{key}' has {len(text)} characters, more than {most}")
     return Answer(profile, reasoning)
-
-
-def without_half_pairs(text: str) -> str:
-    """Replace halves of surrogate pairs, which UTF-8 cannot hold."""
-    return _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _found_object(completion: Completion) -> FoundObject:

@@ -6,9 +6,10 @@ import logging
 import re
 from typing import Any
 
-from recbole_rlmrec.profile.answer import FORMAT_INSTRUCTION, SCHEMA, without_half_pairs
+from recbole_rlmrec.profile.answer import FORMAT_INSTRUCTION, SCHEMA
 from recbole_rlmrec.profile.prompt import Prompt
 from recbole_rlmrec.server.reason import is_too_long
+from recbole_rlmrec.wording import without_half_pairs
 
 _RESPONSE_FORMATS: dict[str, dict[str, Any]] = {
     "json_schema": {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import pandas as pd
 
@@ -15,6 +15,18 @@ from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path, require_writable
 from recbole_rlmrec.recommend.explain import EXPLAINING
 from recbole_rlmrec.wording import printable
+
+
+class IdsOfFile(NamedTuple):
+    """The ids in a file.
+
+    Attributes:
+        ids: in the order of the file.
+        where: says of the n-th of them where it stands.
+    """
+
+    ids: list[str]
+    where: Callable[[int], str]
 
 
 def _write_delimited(file: IO[bytes], frames: Iterable[pd.DataFrame], separator: str) -> None:
@@ -107,11 +119,8 @@ def _cell(value: Any) -> str:
     return "" if value is None else printable(str(value)).replace("\n", " ")
 
 
-def read_ids(path: str | Path) -> tuple[list[str], Callable[[int], str]]:
+def read_ids(path: str | Path) -> IdsOfFile:
     """Read a file with one id a line; empty lines are passed over.
-
-    Returns:
-        The ids; and a function that says where the n-th of them stands.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, or holds no id.
@@ -121,4 +130,4 @@ def read_ids(path: str | Path) -> tuple[list[str], Callable[[int], str]]:
     if not kept:
         raise DataError(f"'{path}' holds no id; expected one on each line.")
     numbers = [number for number, _ in kept]
-    return [token for _, token in kept], lambda place: f"'{path}', line {numbers[place]}"
+    return IdsOfFile([token for _, token in kept], lambda place: f"'{path}', line {numbers[place]}")

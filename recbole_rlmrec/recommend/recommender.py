@@ -58,8 +58,7 @@ class Recommender:
 
     def __init__(self, model: Any, dataset: Any, parts: Sequence[Any] = (), *, memory: float = MEMORY) -> None:
         require_pairs(model)
-        if not memory > 0:
-            raise SettingError(f"memory={memory!r}: expected a number of MB above 0, such as {MEMORY:g}.")
+        require_memory(memory)
         known = tuple(parts) or getattr(dataset, "parts", ())
         if not known:
             raise SettingError(
@@ -402,6 +401,16 @@ def require_k(k: int) -> None:
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise SettingError(f"k={k!r}: expected a whole number from 1, such as {K}.")
+
+
+def require_memory(memory: float) -> None:
+    """Check the bound of a block of scores, in MB.
+
+    Raises:
+        SettingError: it is no number above 0.
+    """
+    if not 0 < memory < float("inf"):
+        raise SettingError(f"memory={memory!r}: expected a number of MB above 0, such as {MEMORY:g}.")
 
 
 def _ranks(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -275,7 +275,8 @@ def write_dataset(
     split_file = frozen_name(dataset)
     more = [name for name, is_wanted in ((REVIEWS_FILE, source.text), (split_file, frozen)) if is_wanted]
     names = (f"{dataset}.inter", f"{dataset}.item", ITEMS_FILE, *more)
-    files = FileSet(Path(output) / dataset, dataset, verb, names)
+    of_another = () if source.text else (REVIEWS_FILE,)  # what is there is of another import
+    files = FileSet(Path(output) / dataset, dataset, verb, names, removed=of_another)
     with files.replaced() as paths, ExitStack() as opened:
         written = [opened.enter_context(paths[name].open("wb")) for name in names if name != split_file]
         inter, item, item_texts, *review_texts = written
@@ -285,8 +286,6 @@ def write_dataset(
         if frozen:
             sides = users_kept.tokens, users_kept.codes, items_kept.tokens, items_kept.codes
             write_numbered_split(paths[split_file], *sides, codes, _recipe(choice).record())
-    if not source.text:  # what is there is of another import
-        (files.folder / REVIEWS_FILE).unlink(missing_ok=True)
     return PrepareSummary(
         dataset=dataset,
         origin=origin,
@@ -360,7 +359,7 @@ def check_choice(dataset: str, choice: Choice, max_malformed: float) -> None:
         ("user-fraction", choice.user_fraction, 0 < choice.user_fraction <= 1, "more than 0 and at most 1"),
         ("max-malformed", max_malformed, 0 <= max_malformed <= 1, "0 to 1"),
         (
-            "shares",
+            "ratios",
             _ratio(shares),
             len(shares) == len(SPLIT_NAMES) and all(0 < share < float("inf") for share in shares),
             "three numbers above 0 such as 3:1:1",

@@ -38,6 +38,8 @@ _N_LOOKED_AT = 100
 _N_PARQUET_ROWS = 10_000
 _PARQUET = b"PAR1"
 _OF_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+#: How a first line begins that is no header, if no column of that name is wanted: Excel reads ``sep=;``.
+_NO_HEADER = ("sep=", "#", "//")
 #: Characters of a column's name that a message shows.
 _SHOWN = 60
 
@@ -232,6 +234,12 @@ def _first_row(path: Path, separator: str, encoding: str) -> list[str] | None:
 
 
 def _no_column(path: Path, layout: Layout, name: str) -> str:
+    first = layout.columns[0] if layout.columns else ""
+    if layout.kind == "csv" and first.lower().startswith(_NO_HEADER):
+        return (
+            f"'{path}' begins with {first[:_SHOWN]!r}, which is a comment or a note for Excel, expected the names of "
+            "the columns. Remove what stands above them; a separator that is not found is set with --separator."
+        )
     near = get_close_matches(name.lower(), [column.lower() for column in layout.columns], n=1, cutoff=0.5)
     hint = [f"Did you mean {column!r}? " for column in layout.columns if near and column.lower() == near[0]][:1]
     shown = [column[:_SHOWN] + "..." * (len(column) > _SHOWN) for column in layout.columns]

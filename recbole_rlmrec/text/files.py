@@ -19,7 +19,7 @@ from recbole_rlmrec.text.json_lines import (
     optional_number,
     require_text,
 )
-from recbole_rlmrec.wording import examples
+from recbole_rlmrec.wording import examples, without_half_pairs
 
 _logger = logging.getLogger(__name__)
 ITEMS_FILE, REVIEWS_FILE = "items.jsonl", "reviews.jsonl"
@@ -172,8 +172,8 @@ def _item_of(record: Mapping[str, Any]) -> Item:
     values = {name: _values(name, value) for name, value in attributes.items()}
     return Item(
         _id(record, "item_id"),
-        _optional_text(record, "title"),
-        _optional_text(record, "description"),
+        without_half_pairs(_optional_text(record, "title")),
+        without_half_pairs(_optional_text(record, "description")),
         {name: texts for name, texts in values.items() if texts},
     )
 
@@ -209,4 +209,4 @@ def _values(name: str, value: object) -> tuple[str, ...]:
     values = [each for each in (value if isinstance(value, list) else [value]) if each is not None]
     if not all(isinstance(each, (str, int, float)) and is_finite(each) for each in values):
         raise MalformedLineError(f"has the attribute {name!r} that is no text or list of texts")
-    return tuple(str(each) for each in values if str(each).strip())
+    return tuple(without_half_pairs(str(each)) for each in values if str(each).strip())

@@ -54,6 +54,9 @@ _ONCE = {
     "--wait",
 }
 
+#: How a value begins that may hold a password.
+_ADDRESS = re.compile(r"\w+://")
+
 #: Options of an encoder -> field of its settings.
 _ENCODER_OPTIONS = {
     "encoder_model": "model",
@@ -174,13 +177,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _recorded(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the options that make the same profiles and embeddings again: no password of an address is among them.
+    """Return the options that make the same profiles and embeddings again: of addresses what may be shown.
 
-    >>> _recorded(["--dataset=shop", "--item_title_field=title", "--overwrite", "--llm-base-url=http://me:secret@host/v1"])
+    >>> _recorded(["--dataset=shop", "--item_title_field=title", "--overwrite", "--llm-base-url=http://me:p@ss@host/v1"])
     ('--item_title_field=title', '--llm-base-url=http://host/v1')
     """
-    kept = [word for word in words if word.partition("=")[0] not in _ONCE]
-    return tuple(re.sub(r"//[^/@]*@", "//", word) for word in kept)
+    from recbole_rlmrec.openai_client import shown_address
+
+    found = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in _ONCE:
+            found.append(f"{name}={shown_address(value)}" if _ADDRESS.match(value) else word)
+    return tuple(found)
 
 
 def _writer_name(arguments: argparse.Namespace) -> str:

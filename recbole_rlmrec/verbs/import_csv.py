@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recbole_rlmrec.arguments import add_dataset_folder, path, three_shares
+from recbole_rlmrec.arguments import add_dataset_folder, path, three_shares, warn_of_seed
 from recbole_rlmrec.wording import printable
+
+_SEED = 2020
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_folder(parser)
     add("--split", default="random", choices=("random", "time", "leave-one-out"), help="(%(default)s)")
     add("--ratios", default=(8.0, 1.0, 1.0), type=three_shares, metavar="A:B:C", help="of the split's parts (8:1:1)")
-    add("--seed", type=int, default=2020, help="of the split (%(default)s)")
+    add("--seed", type=int, metavar="N", help=f"of a split at random ({_SEED})")
     add("--k-core", type=int, default=1, metavar="K", help="least interactions of each user and item (%(default)s)")
     add("--separator", metavar="SIGN", help="of CSV files, where it cannot be found")
     add("--encoding", metavar="NAME", help="of CSV files, where it cannot be found")
@@ -55,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec.sources.import_csv import Tables, import_csv, preview
     from recbole_rlmrec.sources.prepare import Choice
 
+    if arguments.split != "random":
+        warn_of_seed(arguments.seed, f"--split {arguments.split}")
     names = ["interactions", "user", "item", "rating", "time", "review", "items", "item_id", "title"]
     names += ["time_format", "separator", "encoding"]
     columns = tuple(name.strip() for name in arguments.text.split(",") if name.strip())
@@ -64,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     tables = Tables(text=columns, **given)
     choice = Choice(
         k_core=arguments.k_core,
-        seed=arguments.seed,
+        seed=_SEED if arguments.seed is None else arguments.seed,
         min_rating=arguments.min_rating,
         shares=arguments.ratios,
         split=arguments.split,

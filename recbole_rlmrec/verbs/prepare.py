@@ -38,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-rating", type=float, metavar="R", help="least rating that counts (3; Steam has none)")
     parser.add_argument(
-        "--shares", type=three_shares, default=SHARES, metavar="A:B:C", help="of training, validation and test (3:1:1)"
+        *("--ratios", "--shares"),
+        dest="shares",
+        type=three_shares,
+        default=SHARES,
+        metavar="A:B:C",
+        help="of training, validation and test (3:1:1); --shares is its former name",
     )
     parser.add_argument("--require-text", action="store_true", help="leave out items without any text")
     parser.add_argument(

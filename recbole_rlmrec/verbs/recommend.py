@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from recbole_rlmrec.arguments import path, take_settings
@@ -21,8 +21,11 @@ from recbole_rlmrec.sides import Side
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recbole_rlmrec.recommend.output import IdsOfFile
     from recbole_rlmrec.recommend.recommender import Recommender
 
+#: Arguments that are files of ids -> whose ids.
+_FILES_OF_IDS: dict[str, Side] = {"users_file": "user", "only_items": "item", "without_items": "item"}
 #: So many rows are explained before they are written.
 _ROWS = 1000
 
@@ -63,15 +66,19 @@ def run(arguments: argparse.Namespace) -> int:
         RLMRecError: see :class:`recbole_rlmrec.recommend.recommender.Recommender`.
         OSError: the output cannot be written.
     """
-    from recbole_rlmrec.recommend.output import check_output, screen_lines, write_lists
-    from recbole_rlmrec.recommend.recommender import require_k
+    from recbole_rlmrec.recommend.output import check_output, read_ids, screen_lines, write_lists
+    from recbole_rlmrec.recommend.recommender import require_k, require_memory
 
     # What can be wrong is found out before the model is loaded.
     require_k(arguments.k)
+    require_memory(arguments.memory)
     _require_one_of_each(arguments)
     if arguments.output is not None:
         check_output(arguments.output)
-    frames = _lists(_recommender(arguments), arguments)
+    named = {name: getattr(arguments, name) for name in _FILES_OF_IDS}
+    files = {name: read_ids(file) for name, file in named.items() if file is not None}
+    users = _typed_users(arguments.users)
+    frames = _lists(_recommender(arguments), arguments, users, files)
     if arguments.output is not None:
         write_lists(arguments.output, frames)
         return 0
@@ -104,22 +111,49 @@ def _recommender(arguments: argparse.Namespace) -> Recommender:
     return Recommender.newest(arguments.model, arguments.dataset, arguments.checkpoint_dir, **options)
 
 
-def _lists(recommender: Recommender, arguments: argparse.Namespace) -> Iterator[pd.DataFrame]:
-    """Yield the lists, some users at a time, with a bar where a person waits for a file."""
+def _typed_users(text: str | None) -> list[str] | None:
+    """Return the ids of ``--users``; None without it.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if text is None:
+        return None
+    users = [user for user in text.split(",") if user]
+    if not users:
+        raise SettingError(f"--users='{text}': expected ids, separated by commas.")
+    return users
+
+
+def _lists(
+    recommender: Recommender, arguments: argparse.Namespace, users: list[str] | None, files: Mapping[str, IdsOfFile]
+) -> Iterator[pd.DataFrame]:
+    """Yield the lists, some users at a time, with a bar where a person waits for a file.
+
+    Args:
+        recommender: of the model.
+        arguments: the parsed command line.
+        users: ids that were typed; None for those of a file, or all.
+        files: what the files hold that are named by ``_FILES_OF_IDS``.
+
+    Raises:
+        DataError: the dataset does not have an id; with the line of the file.
+    """
     from tqdm import tqdm
 
+    from recbole_rlmrec.model.arrays import ids_of
+
     dataset = recommender.dataset
-    users = _ids(dataset, "user", arguments.users_file)
-    if arguments.users is not None:
-        users = [user for user in arguments.users.split(",") if user]
-        if not users:
-            raise SettingError(f"--users='{arguments.users}': expected ids, separated by commas.")
+    for name, (ids, where) in files.items():
+        ids_of(dataset, _FILES_OF_IDS[name], ids, where)
+    listed = {name: ids for name, (ids, _) in files.items()}
+    users = listed.get("users_file", users)
     frames = recommender.recommend_blocks(
         users,
         arguments.k,
         include_seen=arguments.include_seen,
-        only_items=_ids(dataset, "item", arguments.only_items),
-        without_items=_ids(dataset, "item", arguments.without_items),
+        only_items=listed.get("only_items"),
+        without_items=listed.get("without_items"),
     )
     is_watched = arguments.output is not None and sys.stderr is not None and sys.stderr.isatty()
     n_users = dataset.user_num - 1 if users is None else len(users)
@@ -131,19 +165,3 @@ def _lists(recommender: Recommender, arguments: argparse.Namespace) -> Iterator[
             else:
                 yield frame
             bar.update(int((frame["rank"] == 1).sum()))
-
-
-def _ids(dataset: Any, side: Side, file: str | None) -> list[str] | None:
-    """Return the ids in a file; None without one.
-
-    Raises:
-        DataError: it cannot be read, or the dataset does not have one of them; with the line.
-    """
-    from recbole_rlmrec.model.arrays import ids_of
-    from recbole_rlmrec.recommend.output import read_ids
-
-    if file is None:
-        return None
-    ids, where = read_ids(file)
-    ids_of(dataset, side, ids, where)
-    return ids

@@ -11,12 +11,11 @@ Example:
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config
+from recbole_rlmrec.arguments import add_dataset_arguments, dataset_config, warn_of_seed
 from recbole_rlmrec.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ _LARGEST_SHARE = 10**12
 
 #: Usual names of a column with the time, in lower case.
 _TIME_NAMES = ("timestamp", "time", "date", "datetime", "unixtime", "unix_time", "unixreviewtime", "rating_time")
-
-_logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     without = {name for name, left_out in (("valid", arguments.no_valid), ("test", arguments.no_test)) if left_out}
     if arguments.seed is not None:
-        if arguments.by_time:
-            _logger.warning(f"--seed {arguments.seed} changes nothing: --by-time draws nothing at random.")
         arguments.settings = {**arguments.settings, "seed": arguments.seed}
     asked = dataset_config(arguments)
     metadata = read_metadata(asked.data_folders, arguments.dataset) or {}
@@ -165,6 +160,7 @@ def _config(arguments: argparse.Namespace, asked: Any, without: set[str]) -> Any
                 f"random, by seed {asked['seed']}."
             )
     if time_field is not None:
+        warn_of_seed(arguments.seed, "--by-time" if arguments.by_time else "--leave-one-out by time")
         settings["TIME_FIELD"] = time_field
         if asked["load_col"] is not None:
             loaded = dict(asked["load_col"])

@@ -77,6 +77,39 @@ def test_a_set_takes_over_what_it_replaces_whole_and_refuses_to_replace_some_of_
     assert names(tmp_path) == ["a", "b", "c"]
 
 
+def test_what_may_not_lie_beside_a_set_is_gone_before_its_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old").write_text("of another")
+    files = FileSet(tmp_path, "shop", "import-csv", ("new",), removed=("old",))
+    unlink, found = Path.unlink, []
+
+    def noted(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "old":
+            found.append(files.is_unfinished)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    with files.replaced() as paths:
+        paths["new"].write_text("new")
+    assert found == [True]
+    assert names(tmp_path) == ["new"]
+
+
+def test_what_a_stopped_set_was_to_remove_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("of another")
+
+    def write() -> None:
+        with FileSet(tmp_path, "shop", "import-csv", ("new",), removed=("old",)).replaced():
+            pass
+
+    killed_at_rename(2, write)
+    with pytest.raises(DataError, match=STOPPED):
+        require_whole(tmp_path, "shop", ["old"])
+    write()
+    assert names(tmp_path) == ["new"]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"files": 1}', b'{"files": [1]}', b"\xff"])
 def test_a_marker_that_cannot_be_read_stands_for_all_files(tmp_path: Path, content: bytes) -> None:
     marker = tmp_path / ".shop.prepare.unfinished.json"

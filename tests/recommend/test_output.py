@@ -125,6 +125,17 @@ def test_what_is_wrong_is_one_sentence(trained: str, capsys: pytest.CaptureFixtu
     assert recommend("--users=u1") == recommend("--model=LightGCN", "--users=u1") == 2
 
 
+@pytest.mark.parametrize(
+    "wrong", ["--users=,", "--users=1 --memory=inf", "--users-file=no", "--users=1 --only-items=no"]
+)
+def test_what_is_wrong_is_found_before_the_model_is_loaded(
+    wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Recommender, "load", None)
+    assert recommend("--checkpoint=x.pth", *wrong.split()) == 2
+
+
 def test_parquet_without_pyarrow(trained: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)

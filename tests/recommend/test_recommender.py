@@ -293,8 +293,9 @@ def test_settings_that_leave_nothing(tiny: Any) -> None:
     for only, without in (([], None), (None, scores.columns), (["i1"], ["i1"])):
         with pytest.raises(SettingError, match="No item is left to choose from"):
             recommender.recommend(["u1"], only_items=only, without_items=without)
-    with pytest.raises(SettingError, match="memory=0: expected a number of MB above 0"):
-        Recommender(recommender.model, dataset, memory=0)
+    for memory in (0, float("inf"), float("nan")):
+        with pytest.raises(SettingError, match=f"memory={memory}: expected a number of MB above 0"):
+            Recommender(recommender.model, dataset, memory=memory)
     with pytest.raises(SettingError, match=r"Nothing says which .* of 'tiny' are for training\. .*parts=\(train_data"):
         Recommender(recommender.model, dataset.parts[0])
 

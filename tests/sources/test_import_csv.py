@@ -265,6 +265,9 @@ def test_whole_numbers_written_as_decimals(tmp_path: Path) -> None:
         (lambda text: text.replace("sku", "customer", 1), {"item": "customer"}, "named for two roles"),
         (lambda text: text.replace("qty", "customer", 1), {}, "the column 'customer' more than once"),
         (lambda text: "PK\x03\x04" + text, {}, "workbook"),
+        (lambda text: "sep=,\n" + text, {}, "begins with 'sep=', which is .* for Excel"),
+        (lambda text: "SEP=;\n" + text.replace(",", ";"), {}, "begins with 'SEP=', which is .* for Excel"),
+        (lambda text: "# exported\n" + text, {}, "begins with '# exported', which is a comment"),
         (lambda text: "\0".join(text), {}, "UTF-16 without a mark"),
         (lambda text: text, {"time_format": "%Y"}, "--time-format %Y needs --time COLUMN"),
         (lambda text: text, {"item_id": "sku"}, "--items FILE"),
@@ -406,6 +409,15 @@ def test_parquet_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SettingError, match="pip install pyarrow"):
         import_csv(Tables(orders, "customer", "sku"), "shop", tmp_path)
+
+
+@pytest.mark.parametrize(("split", "is_said"), [("time", True), ("leave-one-out", True), ("random", False)])
+def test_a_seed_that_draws_nothing_is_said(
+    tmp_path: Path, plain: tuple[Path, Path], caplog: pytest.LogCaptureFixture, split: str, is_said: bool
+) -> None:
+    words = ["import-csv", f"--interactions={plain[0]}", "--user=customer", "--item=sku", "--time=when", "--dataset=x"]
+    assert main([*words, f"--split={split}", "--seed=3", "--dry-run"]) == 0
+    assert (f"--seed 3 changes nothing: --split {split}" in caplog.text) is is_said
 
 
 def test_command_line(tmp_path: Path, plain: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -451,8 +451,8 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         ({"user_fraction": 0.0}, "--user-fraction is 0.0, expected more than 0"),
         ({"user_fraction": 1.1}, "at most 1"),
         ({"max_malformed": float("nan")}, "--max-malformed is nan"),
-        ({"shares": (3, 1)}, "--shares is 3:1, expected three numbers"),
-        ({"shares": (3, 1, 0)}, "--shares is 3:1:0"),
+        ({"shares": (3, 1)}, "--ratios is 3:1, expected three numbers"),
+        ({"shares": (3, 1, 0)}, "--ratios is 3:1:0"),
         ({"source": "netflix"}, "no source 'netflix'"),
     ],
 )
@@ -466,7 +466,7 @@ def test_command_line(tmp_path: Path, capsys: Any) -> None:
     parser = argparse.ArgumentParser()
     verb.add_arguments(parser)
     given = (
-        f"--source amazon --raw {raw} --dataset shop --output {tmp_path}/out --k-core 6 --shares 2:1:1 --require-text"
+        f"--source amazon --raw {raw} --dataset shop --output {tmp_path}/out --k-core 6 --ratios 2:1:1 --require-text"
     )
     assert verb.run(parser.parse_args(given.split())) == 0
     printed = capsys.readouterr()

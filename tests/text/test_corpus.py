@@ -50,6 +50,13 @@ def test_reviews_come_back_as_written(tmp_path: Path) -> None:
     assert list(iter_reviews(path)) == [*reviews[:2], Review("v", "i", "half ? pair", 3.0, 1.25)]
 
 
+def test_half_a_surrogate_pair_in_an_item_can_be_written_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(r'{"item_id": "i", "title": "a \ud83d", "description": "\udc00", "attributes": {"by": "\ud83d b"}}')
+    half = "\N{REPLACEMENT CHARACTER}"
+    assert read_items(path) == {"i": Item("i", f"a {half}", half, {"by": (f"{half} b",)})}
+
+
 def test_what_is_missing_becomes_no_text(tmp_path: Path) -> None:
     """pandas and Python write NaN where nothing is, which is no title 'nan'."""
     path = tmp_path / "items.jsonl"

@@ -191,6 +191,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
         ("train --model=BPR --dataset=x --data-pth=1", "'data_pth' (from the command line). Did you mean 'data_path'?"),
         ("train --model=BPR --dataset=x --qqqq=1", "'qqqq' (from the command line). The README lists all settings."),
         ("build-semantics -d x --writter=llm --llm=m", "'writter' (from the command line). Did you mean '--writer'?"),
+        ("build-semantics -d x --llm-model=m", "'llm_model' (from the command line). Did you mean '--llm'?"),
         (
             "build-semantics -d x --token-budgte 1",
             "'token_budgte' (from the command line). Did you mean '--token-budget'",
