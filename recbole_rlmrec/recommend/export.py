@@ -117,7 +117,7 @@ def _write_parquet(paths: Mapping[str, Path], dataset: str, tables: Tables) -> N
                 }
                 if table.titles is not None:
                     columns["title"] = arrow.array(table.titles[place].tolist(), arrow.string())
-                writer.write_table(arrow.table([columns[column] for column in fields], schema))
+                writer.write_table(arrow.table([columns[column] for column in fields], schema=schema))
 
 
 def _safetensors_names(dataset: str) -> list[str]:

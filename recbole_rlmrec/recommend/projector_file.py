@@ -16,6 +16,7 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import atomic_path, require_writable
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.layers import Projector
+from recbole_rlmrec.recommend.export import require_absent
 
 #: Names of what the ONNX file takes and returns.
 _INPUT, _OUTPUT = "embedding", "representation"
@@ -66,11 +67,16 @@ def _write_onnx(projector: Projector, path: Path) -> None:
 _WRITERS: dict[str, Callable[[Projector, Path], None]] = {".pt": _write_torchscript, ".onnx": _write_onnx}
 
 
-def check_projector(path: str | Path) -> None:
+def check_projector(path: str | Path, *, overwrite: bool) -> None:
     """Check that a projector can be written to a file, before a model is loaded.
+
+    Args:
+        path: the file.
+        overwrite: whether it may be there.
 
     Raises:
         SettingError: its ending stands for no format, or what the format needs is not installed.
+        DataError: it is there and may not be.
         OSError: it cannot be written.
     """
     ending = Path(path).suffix.lower()
@@ -78,6 +84,8 @@ def check_projector(path: str | Path) -> None:
         raise SettingError(f"'{path}' for a projector: expected a name that ends with {' or '.join(_WRITERS)}.")
     if ending == ".onnx" and find_spec("onnx") is None:
         raise SettingError(f"'{path}' needs onnx, which is not installed: pip install onnx, or write a .pt file.")
+    if not overwrite:
+        require_absent([Path(path)])
     require_writable(path)
 
 

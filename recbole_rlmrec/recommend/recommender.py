@@ -24,7 +24,7 @@ from recbole_rlmrec.ops.topk import first_k
 from recbole_rlmrec.profile.prompt import known_title
 from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.recommend.explain import EXPLAINING, N_NEAREST, Explainer, Explanation
-from recbole_rlmrec.recommend.export import ExportFormat, export_tables, require_absent
+from recbole_rlmrec.recommend.export import ExportFormat, export_tables
 from recbole_rlmrec.recommend.item_index import IndexKind
 from recbole_rlmrec.recommend.projector_file import check_projector, write_projector
 from recbole_rlmrec.recommend.ranking import Ranked, Ranking
@@ -384,9 +384,7 @@ class Recommender:
             DataError: the file is there already.
             OSError: it cannot be written.
         """
-        check_projector(path)
-        if not overwrite:
-            require_absent([Path(path)])
+        check_projector(path, overwrite=overwrite)
         write_projector(path, self.model)
 
     # ------------------------------------------------------------------ what is known of the data

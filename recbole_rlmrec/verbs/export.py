@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise SettingError("--index is written beside the vectors: give --output=DIR as well.")
     check_export(arguments.format, arguments.index)
     if arguments.projector is not None:
-        check_projector(arguments.projector)
+        check_projector(arguments.projector, overwrite=arguments.overwrite)
     recommender = loaded(arguments)
     # First, since not every model has one.
     if arguments.projector is not None:
