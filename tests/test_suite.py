@@ -27,12 +27,15 @@ CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
 OPTIONAL = (
     "faiss",
     "hyperopt",
+    "onnx",
     "openai",
     "optuna",
     "pyarrow",
     "ray",
+    "safetensors",
     "sentence_transformers",
     "torch_scatter",
+    "usearch",
     "wandb",
 )
 #: Modules that import an optional package at their top.

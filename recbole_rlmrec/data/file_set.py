@@ -21,8 +21,10 @@ from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.wording import listed
 
 #: What writes a set: a verb, or ``SemanticEmbedding.save`` for one side.
-Kind = Literal["import-release", "import-csv", "prepare", "build-semantics", "useremb", "itememb"]
+Kind = Literal["import-release", "import-csv", "prepare", "build-semantics", "export", "useremb", "itememb"]
 _SAVED = ("useremb", "itememb")
+#: The option that says the folder, where it is not that of datasets.
+_OPTIONS: Mapping[Kind, str] = {"export": "--output"}
 
 
 _MARKERS = Format("marker of a stopped replacement", "Remove it.", largest=2**20, allow_others=True)
@@ -83,12 +85,14 @@ class FileSet:
                         os.replace(path, self.folder / name)
                     for name in self.removed:
                         (self.folder / name).unlink(missing_ok=True)
-        except OSError as error:
+        except BaseException as error:
             if not was_there:
                 with suppress(OSError):
                     self.folder.rmdir()
+            if not isinstance(error, OSError):
+                raise
             left = _advice(self.folder, self.dataset, self.kind) if self.is_unfinished else "Nothing there was changed."
-            option = "" if self.kind in _SAVED else " with --data_path DIR"
+            option = "" if self.kind in _SAVED else f" with {_OPTIONS.get(self.kind, '--data_path')} DIR"
             raise DataError(
                 f"Cannot write in {self.folder}: {error}. {left} Free some space, allow writing there, or choose "
                 f"another folder{option}."

@@ -76,9 +76,18 @@ def table_of(model: Any, side: Side) -> Tensor:
     """
     if side not in SIDES:
         raise SettingError(f"side={side!r}: expected 'user' or 'item'.")
+    return tables_of(model)[SIDES.index(side)]
+
+
+def tables_of(model: Any) -> tuple[Tensor, Tensor]:
+    """Return the representations of users and items as the model computes them; see :func:`table_of`.
+
+    Raises:
+        SettingError: the model has none.
+    """
     if not isinstance(model, Backbone):
         raise SettingError(_lacks_representations(type(model).__name__))
-    return model.representation()[SIDES.index(side)]
+    return model.representation()
 
 
 def scores_of(model: Any, dataset: Any, users: Sequence[str] | None = None) -> Scores:

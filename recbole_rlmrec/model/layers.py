@@ -123,6 +123,7 @@ class Projector(nn.Sequential):
             nn.LeakyReLU(inplace=True),  # its gradient needs the sign only, which the result has as well
             linear(hidden, out_features, generator),
         )
+        self.widths = (in_features, out_features)
 
     def of_rows(self, table: Tensor, rows: Tensor) -> Tensor:
         """Return what the rows (``[n]``) of a constant table (``[N, a]``) are projected to, ``[n, b]``, in blocks."""

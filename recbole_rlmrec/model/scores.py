@@ -18,6 +18,10 @@ from recbole_rlmrec.model.backbone.base import GraphBackbone
 #: So many pairs are scored at a time by a model that scores pairs only: each of them takes all the model's layers.
 _PAIRS = 2**16
 
+#: So many users' scores are compared with products; rounding may make them differ by this share of the longest vectors'
+#: product.
+_COMPARED, _ROUNDING = 8, 1e-5
+
 #: Models whose scores depend on the user and the item alone, and on their features.
 _OF_PAIRS = (ModelType.GENERAL, ModelType.TRADITIONAL, ModelType.KNOWLEDGE, ModelType.CONTEXT)
 
@@ -143,11 +147,36 @@ def scorer_of(model: Any, dataset: Any, items: Tensor | None = None) -> Scorer:
         SettingError: the model scores something else.
     """
     require_pairs(model)
-    # A class that ranks by something else than the product has its own method.
-    if isinstance(model, GraphBackbone) and type(model).full_sort_predict is GraphBackbone.full_sort_predict:
+    if _ranks_by_products(model):
         users, table = model.representation()
         return ProductScorer(users, table[1:] if items is None else table[items.to(table.device)])
     return CalledScorer(model, dataset, items)
+
+
+def _ranks_by_products(model: Any) -> bool:
+    """Return whether a model is of a class that ranks by products: one that does not has its own method."""
+    return isinstance(model, GraphBackbone) and type(model).full_sort_predict is GraphBackbone.full_sort_predict
+
+
+def scores_are_products(model: Any, dataset: Any, users: Tensor, items: Tensor) -> bool:
+    """Return whether a model scores by inner products of its representations; within :func:`evaluating`.
+
+    Of a class that does not say so, such as one of RecBole's with an alignment, the scores of some users are compared.
+
+    Args:
+        model: any model that scores pairs of a user and an item.
+        dataset: of the model.
+        users: representations, ``[U, d]``.
+        items: the same, ``[I, d]``.
+    """
+    if _ranks_by_products(model):
+        return True
+    some = torch.linspace(1, len(users) - 1, min(len(users) - 1, _COMPARED)).long()
+    scores = CalledScorer(model, dataset, None).block(some, 0, len(items) - 1)
+    rows = users[some.to(users.device)]
+    # What rounding makes of a product is small beside the product of the lengths. Where NaN is, nothing differs.
+    largest = rows.norm(dim=1).max() * items[1:].norm(dim=1).max()
+    return not bool(((rows @ items[1:].T - scores).abs() > _ROUNDING * largest).any())
 
 
 @contextmanager

@@ -24,6 +24,9 @@ from recbole_rlmrec.ops.topk import first_k
 from recbole_rlmrec.profile.prompt import known_title
 from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.recommend.explain import EXPLAINING, N_NEAREST, Explainer, Explanation
+from recbole_rlmrec.recommend.export import ExportFormat, export_tables
+from recbole_rlmrec.recommend.item_index import IndexKind
+from recbole_rlmrec.recommend.projector_file import check_projector, write_projector
 from recbole_rlmrec.recommend.ranking import Ranked, Ranking
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.text.load import load_items
@@ -66,6 +69,8 @@ class Recommender:
                 "dataset, after it was split, or parts=(train_data, valid_data) as load_model returns them."
             )
         self.model, self.dataset = model, dataset
+        #: File that the model was loaded from; None where it was not.
+        self.checkpoint: Path | None = None
         self._memory = memory
         self._parts = [dataset_of(part) if hasattr(part, "_dataset") else part for part in known[:2]]
 
@@ -93,7 +98,9 @@ class Recommender:
             SettingError: there is no such device; or see the class.
         """
         loaded = load_model(path, {**_settings_of(device), **(config_dict or {})}, model)
-        return cls(loaded.model, loaded.dataset, (loaded.train_data, loaded.valid_data), memory=memory)
+        recommender = cls(loaded.model, loaded.dataset, (loaded.train_data, loaded.valid_data), memory=memory)
+        recommender.checkpoint = Path(path)
+        return recommender
 
     @classmethod
     def newest(cls, model: str, dataset: str, checkpoint_dir: str | Path = "saved", **options: Any) -> Recommender:
@@ -317,6 +324,67 @@ class Recommender:
         rows, columns = ids_of(self.dataset, "user", users), ids_of(self.dataset, "item", items)
         with evaluating(self.model):
             return self._explainer.explanations(rows, columns, k)
+
+    # ------------------------------------------------------------------ for other programs
+
+    def export(
+        self,
+        folder: str | Path,
+        format: ExportFormat = "npy",
+        *,
+        index: IndexKind | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Write the representations of all users and items, float32 ``[n, d]``, with their ids, for other programs.
+
+        The score of a user and an item is the inner product of their vectors. An interrupted export leaves nothing.
+
+        Args:
+            folder: of the files; made if missing. ``meta.json`` says what they are and where they come from.
+            format: ``npy``, the files that semantic embeddings have; ``parquet`` with the columns ``id``, ``title``
+                (items) and ``vector``; or ``safetensors`` with the tensors ``users`` and ``items``, the ids beside.
+            index: ``usearch`` for an approximate index of the items as well.
+            overwrite: replace files that are there.
+
+        Returns:
+            What ``meta.json`` says; ``["index"]["recall@10"]`` is what the index finds of the ten best items of up to
+            1,000 users.
+
+        Raises:
+            SettingError: the model has no representations, or scores otherwise; there is no such format or index, or
+                what it needs is not installed.
+            DataError: a file is there already, or cannot be written.
+            TrainingError: a representation is no number.
+        """
+        with evaluating(self.model):
+            return export_tables(
+                folder,
+                self.model,
+                self.dataset,
+                format,
+                titles=self.titles if format == "parquet" else None,
+                checkpoint=self.checkpoint,
+                index=index,
+                overwrite=overwrite,
+                memory=self._memory,
+            )
+
+    def export_projector(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the projector from semantic embeddings, ``[n, D]``, to representations, ``[n, d]``, as one file.
+
+        It is the same for users and items, and runs without this package.
+
+        Args:
+            path: ends with ``.pt`` for TorchScript, which ``torch.jit.load`` reads, or with ``.onnx``.
+            overwrite: replace a file that is there.
+
+        Raises:
+            SettingError: the model has none, the ending is another, or what it needs is not installed.
+            DataError: the file is there already.
+            OSError: it cannot be written.
+        """
+        check_projector(path, overwrite=overwrite)
+        write_projector(path, self.model)
 
     # ------------------------------------------------------------------ what is known of the data
 

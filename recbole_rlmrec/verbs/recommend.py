@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from recbole_rlmrec.arguments import path, take_settings
+from recbole_rlmrec.arguments import path
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.sides import Side
+from recbole_rlmrec.verbs._trained_model import add_trained_model, loaded, require_one_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,13 +33,7 @@ _ROWS = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
-    take_settings(parser)
-    parser.add_argument("--checkpoint", type=path, metavar="FILE", help="of the trained model")
-    parser.add_argument("--model", "-m", metavar="MODEL", help="its newest checkpoint, with --dataset, instead")
-    parser.add_argument("--dataset", "-d", metavar="NAME", help="see --model")
-    parser.add_argument(
-        "--checkpoint_dir", default="saved", type=path, metavar="DIR", help="where it is looked for (%(default)s)"
-    )
+    add_trained_model(parser)
     users = parser.add_argument_group("users, one of these")
     users.add_argument("--users", metavar="IDS", help="their ids, separated by commas")
     users.add_argument("--users-file", type=path, metavar="FILE", help="their ids, one a line")
@@ -78,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     named = {name: getattr(arguments, name) for name in _FILES_OF_IDS}
     files = {name: read_ids(file) for name, file in named.items() if file is not None}
     users = _typed_users(arguments.users)
-    frames = _lists(_recommender(arguments), arguments, users, files)
+    frames = _lists(loaded(arguments, memory=arguments.memory), arguments, users, files)
     if arguments.output is not None:
         write_lists(arguments.output, frames)
         return 0
@@ -94,21 +89,10 @@ def _require_one_of_each(arguments: argparse.Namespace) -> None:
     Raises:
         SettingError: none is, or several are.
     """
-    by_name = [arguments.model is not None, arguments.dataset is not None]
-    if any(by_name) == (arguments.checkpoint is not None) or any(by_name) != all(by_name):
-        raise SettingError("Give --checkpoint=FILE, or both --model and --dataset, whose newest checkpoint is taken.")
+    require_one_model(arguments)
     users = [arguments.users is not None, arguments.users_file is not None, arguments.all_users]
     if sum(users) != 1:
         raise SettingError("Give one of --users=ID,ID, --users-file=FILE and --all-users.")
-
-
-def _recommender(arguments: argparse.Namespace) -> Recommender:
-    from recbole_rlmrec.recommend.recommender import Recommender
-
-    options: dict[str, Any] = {"config_dict": arguments.settings, "memory": arguments.memory}
-    if arguments.checkpoint is not None:
-        return Recommender.load(arguments.checkpoint, **options)
-    return Recommender.newest(arguments.model, arguments.dataset, arguments.checkpoint_dir, **options)
 
 
 def _typed_users(text: str | None) -> list[str] | None:

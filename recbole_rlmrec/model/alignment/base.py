@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recbole_rlmrec.errors import ContractError
 from recbole_rlmrec.model.backbone.contract import Backbone, Representation, SettingsClasses
-from recbole_rlmrec.model.layers import SemanticTable
+from recbole_rlmrec.model.layers import Projector, SemanticTable
 from recbole_rlmrec.ops.distributed import Share, summand
 from recbole_rlmrec.settings import SHARE, Settings, bound_of, number_of, setting
 
@@ -94,6 +94,11 @@ class Alignment(Backbone):
             f"{type(self).__name__} breaks the contract of alignments: it lacks formula(representation, interaction, "
             "drawn) -> scalar."
         )
+
+    @property
+    def text_projector(self) -> Projector | None:
+        """What maps semantic embeddings, ``[n, D]``, to representations, ``[n, output_dim]``; None without one."""
+        return None
 
     def calculate_loss(self, interaction: Any) -> Any:
         """Return the backbone's loss terms and, last, the weighted alignment term."""

@@ -86,6 +86,11 @@ class ContrastiveAlignment(Alignment):
         self.semantic = self.semantic_table(config, dataset, settings.semantic_storage)
         self.projector = Projector(self.semantic.dimension, self.output_dim, require(config, "seed"))
 
+    @property
+    def text_projector(self) -> Projector | None:
+        """The projector, of users' and of items' embeddings; None at weight 0."""
+        return self.projector if self.is_aligned else None
+
     def formula(self, representation: Representation, interaction: Any, drawn: Any) -> Share:
         """Return the InfoNCE of the batch's users, plus that of each group of its items, an average each."""
         projector = self.projector
