@@ -253,7 +253,8 @@ def half_pair_message(folder: Path, dataset: str, side: Side) -> str:
         )
     return (
         f"{folder} holds {stem}.tokens but not {stem}.npy, the vectors. Save them there with np.save as a float16 or "
-        f"float32 array [n, D], one row for each line of {stem}.tokens, or remove that file.{hints}"
+        f"float32 array [n, D], one row for each line of {stem}.tokens. From texts, both sides are made again by "
+        f"`recbole-rlmrec build-semantics --dataset {dataset} --overwrite`.{hints}"
     )
 
 
@@ -268,6 +269,8 @@ def missing_message(folders: list[Path], dataset: str, side: Side, command: str 
     """
     stem = stem_of(dataset, side)
     command = command or f"recbole-rlmrec build-semantics --dataset {dataset}"
+    if any(path.is_file() for folder in folders for path in folder.glob(f"{dataset}.*emb*")):
+        command += " --overwrite"  # of the other side, or of one file of a pair
     lines = [f"No {side} embeddings of dataset {dataset!r}: looked for {stem}.npy with {stem}.tokens, or {stem}, in"]
     for folder in folders:
         lines.append(f"  {folder}" + ("" if folder.is_dir() else " (no such folder)"))

@@ -217,7 +217,7 @@ class Job:
             f"{self.folder} already holds embeddings of {self.dataset} ({', '.join(path.name for path in existing)}), "
             "and they are not those that would be written:\n"
             + "".join(f"  {difference}\n" for difference in differences)
-            + "They may have been shipped or paid for, so they are kept. Move them away, or encode with overwrite"
+            + "They may have been shipped or paid for, so they are kept. Move them away, or encode with --overwrite"
             + (f", which takes over the {n_kept:,} vectors whose texts are unchanged." if n_kept else ".")
         )
 

@@ -26,8 +26,9 @@ _logger = logging.getLogger(__name__)
 _N_LOOKED_AT = 1000
 #: Rows that a preview shows.
 _N_SHOWN = 5
-#: Characters that the values of a column have on average from which on it is prose, and no attribute.
-_PROSE = 80
+#: A column is prose, and no attribute, where its values have more characters on average than the second; or than the
+#: first, and most of them differ, as paths of categories do not.
+_SENTENCE, _PROSE = 30, 80
 #: Days and moments written in digits alone, which are no number of seconds.
 _DAY = re.compile(r"(19|20)\d{6}")
 _MOMENT = re.compile(r"(19|20)\d{12}")
@@ -347,8 +348,9 @@ def _item_reader(
     attributes: list[str] = []
     for column in tables.text:
         texts = [text for row in rows if (text := _plain(row.get(column)))]
-        is_prose = sum(map(len, texts)) > _PROSE * len(texts)
-        (prose if is_prose else attributes).append(column)
+        least = _SENTENCE if 2 * len(set(texts)) > len(texts) else _PROSE
+        is_list = any(isinstance(row.get(column), list) for row in rows)
+        (prose if sum(map(len, texts)) > least * len(texts) and not is_list else attributes).append(column)
 
     def item(record: Mapping[str, Any]) -> Item:
         values = {name: tuple(_values(record.get(name))) for name in attributes}

@@ -137,6 +137,12 @@ def patience_in_words(stopping: EarlyStopping) -> str:
     return f"patience left: {' and '.join(left) or 'none'}"
 
 
+def _of_base(result: Any) -> str:
+    """Say how long the base was trained besides."""
+    is_new = result.base is not None and result.base.get("source") == "trained"
+    return f", and {duration(result.base['seconds'])} of its base" if is_new else ""
+
+
 def end_screen(result: Any, *, table: str, record: str, commands: Sequence[str]) -> str:
     """Say what a training found, what it took, where it lies, and how to go on.
 
@@ -152,7 +158,7 @@ def end_screen(result: Any, *, table: str, record: str, commands: Sequence[str])
     memory = result.peak_memory or {}
     rows = {
         "best epoch": best + (f"; {_STOPPED[result.stopped]}" if result.stopped else ""),
-        "time": f"{duration(result.seconds)} of training",
+        "time": f"{duration(result.seconds)} of training{_of_base(result)}",
         "peak memory": ", ".join(f"{_size(memory[kind])} {kind.upper()}" for kind in memory),
         "checkpoint": result.checkpoint,
         "result": record,

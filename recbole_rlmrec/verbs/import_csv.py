@@ -87,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(printable(str(summary)))
     place = "" if arguments.data_path == "dataset" else f" --data_path={arguments.data_path}"
-    print(f"next: recbole-rlmrec build-semantics --dataset {arguments.dataset}{place} --encoder lsa")
+    folder = Path(arguments.data_path) / arguments.dataset
+    again = " --overwrite" if any(folder.glob(f"{arguments.dataset}.*emb.npy")) else ""
+    print(f"next: recbole-rlmrec build-semantics --dataset {arguments.dataset}{place} --encoder lsa{again}")
     print(f"then: recbole-rlmrec train --model=LightGCN_RLMRecCon --dataset={arguments.dataset}{place}")
     return 0

@@ -599,7 +599,7 @@ def test_rows_that_the_record_does_not_fit_are_encoded_again(
 )
 def test_vectors_made_otherwise_are_not_taken_over(folder: Path, name: str, options: dict[str, Any]) -> None:
     encoded(folder, Alone())
-    with pytest.raises(DataError, match=r"or encode with overwrite\.$"):
+    with pytest.raises(DataError, match=r"or encode with --overwrite\.$"):
         encoded(folder, Alone(name), **options)
     encoder = Alone(name)
     assert encoded(folder, encoder, **options, overwrite=True).taken == 0
@@ -609,7 +609,7 @@ def test_vectors_made_otherwise_are_not_taken_over(folder: Path, name: str, opti
 def test_encoder_that_learns_from_all_texts_takes_nothing_over(folder: Path) -> None:
     encoded(folder, Alone())
     folder_of(folder, moved(USERS), moved(ITEMS))
-    with pytest.raises(DataError, match=r"or encode with overwrite\.$"):
+    with pytest.raises(DataError, match=r"or encode with --overwrite\.$"):
         encoded(folder, Letters())
     (folder / f".{NAME}.itememb.part.texts").touch()  # as a killed run leaves it
     encoder = Letters()
@@ -719,7 +719,7 @@ def test_other_embeddings_are_kept(folder: Path, options: dict[str, Any], said: 
     wanted = {"encoder": Letters(), **options}
     with pytest.raises(DataError, match=said) as caught:
         encoded(folder, **wanted)
-    assert "encode with overwrite" in str(caught.value)
+    assert "encode with --overwrite" in str(caught.value)
     assert output_bytes(folder) == kept
     assert not encoded(folder, **wanted, overwrite=True).up_to_date
     assert encoded(folder, **wanted).up_to_date

@@ -122,6 +122,24 @@ def test_what_is_written(tmp_path: Path, plain: tuple[Path, Path]) -> None:
     assert summary.split == (24, 3, 3) and (summary.n_users, summary.n_items) == (6, 7)
 
 
+@pytest.mark.parametrize(
+    ("texts", "is_prose"),
+    [
+        ([f"Lamp number {item}: a warm light for long evenings." for item in range(7)], True),
+        (["Home > Kitchen and dining > Tea and coffee"] * 7, False),  # a path of categories
+        ([["A first category of a long name", f"another one of number {item}"] for item in range(7)], False),
+        ([f"Brand {item}" for item in range(7)], False),
+        ([PROSE] * 7, True),
+    ],
+)
+def test_what_counts_as_prose(tmp_path: Path, plain: tuple[Path, Path], texts: list[Any], is_prose: bool) -> None:
+    products = [{"sku": f"s{item}", "name": f"Lamp {item}", "words": text} for item, text in enumerate(texts)]
+    tables = tables_of(plain[0], write_jsonl(tmp_path / "words.jsonl", products), text=("words",))
+    import_csv(tables, "shop", tmp_path / "data")
+    item = read_items(tmp_path / "data/shop/items.jsonl")["s3"]
+    assert bool(item.description) == is_prose and bool(item.attributes) != is_prose
+
+
 def test_ratings_below_the_least_are_left_out(tmp_path: Path, plain: tuple[Path, Path]) -> None:
     choice = Choice(k_core=1, shares=(8, 1, 1), min_rating=4)
     assert import_csv(tables_of(*plain), "shop", tmp_path / "data", choice).rated == sum(row[2] >= 4 for row in ORDERS)

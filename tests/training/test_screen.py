@@ -15,11 +15,11 @@ import pytest
 import torch
 import yaml
 from conftest import World
-from recbole.model.sequential_recommender import GRU4Rec
 
 from recbole_rlmrec import quick_start
 from recbole_rlmrec.cli import main, train_main
 from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.run_settings import StoppingSettings
 from recbole_rlmrec.training import screen
 from recbole_rlmrec.training.folders import begin_log
@@ -170,7 +170,9 @@ def test_only_models_of_pairs_recommend(world: World) -> None:
         f"recbole-rlmrec recommend --checkpoint=a.pth --users={training.field2id_token['user_id'][1]}"
     ]
     assert (
-        lists(world.config("BPR"), "", training) == lists(SimpleNamespace(model_class=GRU4Rec), "a.pth", training) == []
+        lists(world.config("BPR"), "", training)
+        == lists(SimpleNamespace(model_class=get_model("GRU4Rec")), "a.pth", training)
+        == []
     )
 
 
@@ -252,12 +254,13 @@ def test_memory_of_a_gpu_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_base_in_the_last_screen() -> None:
     result = SimpleNamespace(
-        model="A_B", dataset="d", best_epoch=3, kept="base", base={"model": "A"}, stopped="patience", seconds=61.0,
+        model="A_B", dataset="d", best_epoch=3, kept="base", base={"model": "A", "source": "trained", "seconds": 5.0},
+        stopped="patience", seconds=61.0,
         peak_memory={}, checkpoint="", log="",
     )  # fmt: skip
     text = screen.end_screen(result, table="t", record="", commands=["do this"])
     assert rows_of(text) == {
         "best epoch": "3 (counted from 0) of the base, A, which is kept; then patience ended",
-        "time": "1 min 1 s of training",
+        "time": "1 min 1 s of training, and 5.0 s of its base",
         "next": "do this",
     }
