@@ -315,10 +315,13 @@ def _run_cell(cell: Cell, record: Path, sources: Sources, arguments: argparse.Na
     if done.returncode:
         print(f"{cell.path}: failed, see {log}", flush=True)
         return
-    found = json.loads(result.read_text())
+    # Where the bed lies is nothing of the result.
+    text = result.read_text().replace(f"{arguments.work.resolve()}/", "bed/").replace(f"{ROOT}/", "")
+    found = json.loads(text)
     if cell.part == "defaults" and found["base"]:
         code = "import sys; sys.path.insert(0, sys.argv[1]); import own_data; own_data.print_paired(*sys.argv[2:])"
-        paths = [found["base"]["checkpoint"], found["checkpoint"]]
+        written = json.loads(result.read_text())
+        paths = [written["base"]["checkpoint"], written["checkpoint"]]
         paired = subprocess.run(
             [sys.executable, "-c", code, str(Path(__file__).parent), *paths],
             capture_output=True,
