@@ -48,6 +48,10 @@ class TrainingError(RLMRecError, RuntimeError):
     """A training went wrong: a loss that is no number, or a process that died."""
 
 
+class StoppedError(RLMRecError):
+    """A training was ended by what watches it, which is no failure."""
+
+
 class MachineError(RLMRecError, OSError):
     """The machine ran out of something, such as disk or memory: it says nothing of what was computed."""
 

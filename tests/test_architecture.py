@@ -29,6 +29,7 @@ FLOORS = (
     ("reading",),
     ("server",),
     ("sides", "recbole_names", "known_datasets", "resources", "compat", "wording", "files", "version"),
+    ("extras",),
     ("errors",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -242,10 +242,17 @@ def _parse_vector(field: str, seq_separator: str, where: str) -> list[float]:
         ) from error
 
 
-def half_pair_message(folder: Path, dataset: str, side: Side) -> str:
-    """Say which file of the pair is missing and how to complete it."""
+def has_embeddings(folder: Path, dataset: str) -> bool:
+    """Return whether a folder holds a file of semantic embeddings, of either side, whole or half a pair."""
+    names = (f"{stem_of(dataset, side)}{ending}" for side in SIDES for ending in ("", ".npy", ".tokens"))
+    return any((folder / name).is_file() for name in names)
+
+
+def half_pair_message(folder: Path, dataset: str, side: Side, command: str = "") -> str:
+    """Say which file of the pair is missing and how to complete it; arguments as of :func:`missing_message`."""
     stem = stem_of(dataset, side)
     hints = "".join(f"\n  {hint}" for hint in _near_misses(folder, dataset, side))
+    hints = f" From texts both sides are made again by `{_building(dataset, command)} --overwrite`.{hints}"
     if (folder / f"{stem}.npy").is_file():
         return (
             f"{folder} holds {stem}.npy but not {stem}.tokens, which says whose row each one is. Write the original id "
@@ -253,8 +260,7 @@ def half_pair_message(folder: Path, dataset: str, side: Side) -> str:
         )
     return (
         f"{folder} holds {stem}.tokens but not {stem}.npy, the vectors. Save them there with np.save as a float16 or "
-        f"float32 array [n, D], one row for each line of {stem}.tokens. From texts, both sides are made again by "
-        f"`recbole-rlmrec build-semantics --dataset {dataset} --overwrite`.{hints}"
+        f"float32 array [n, D], one row for each line of {stem}.tokens.{hints}"
     )
 
 
@@ -268,9 +274,9 @@ def missing_message(folders: list[Path], dataset: str, side: Side, command: str 
         command: the command line that makes them of texts; by default that of a dataset in the usual place.
     """
     stem = stem_of(dataset, side)
-    command = command or f"recbole-rlmrec build-semantics --dataset {dataset}"
-    if any(path.is_file() for folder in folders for path in folder.glob(f"{dataset}.*emb*")):
-        command += " --overwrite"  # of the other side, or of one file of a pair
+    command = _building(dataset, command)
+    if any(has_embeddings(folder, dataset) for folder in folders):  # of the other side
+        command += " --overwrite"
     lines = [f"No {side} embeddings of dataset {dataset!r}: looked for {stem}.npy with {stem}.tokens, or {stem}, in"]
     for folder in folders:
         lines.append(f"  {folder}" + ("" if folder.is_dir() else " (no such folder)"))
@@ -284,6 +290,11 @@ def missing_message(folders: list[Path], dataset: str, side: Side, command: str 
         "turned into these files by `recbole-rlmrec import-release`."
     )
     return "\n".join(lines)
+
+
+def _building(dataset: str, command: str) -> str:
+    """Return the command line that makes embeddings of texts."""
+    return command or f"recbole-rlmrec build-semantics --dataset {dataset}"
 
 
 def _near_misses(folder: Path, dataset: str, side: Side) -> list[str]:

@@ -262,7 +262,7 @@ class SemanticEmbedding:
                 return cls._checked(tokens, vectors, str(vectors_path), side)
             # Going on to another file here could train, unseen, on an older table than the one the user just wrote.
             if vectors_path.is_file() or tokens_path.is_file():
-                raise DataError(half_pair_message(folder, dataset, side))
+                raise DataError(half_pair_message(folder, dataset, side, command))
             if atomic_file.is_file():
                 tokens, vectors = read_atomic_file(atomic_file, field_separator, seq_separator)
                 return cls._checked(tokens, vectors, str(atomic_file), side)

@@ -12,7 +12,7 @@ from torch import Tensor
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.model.registry import endings_of
-from recbole_rlmrec.model.scores import require_pairs, scorer_of
+from recbole_rlmrec.model.scores import Scorer, require_pairs, scorer_of
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import examples, nearest
 
@@ -108,14 +108,25 @@ def scores_of(model: Any, dataset: Any, users: Sequence[str] | None = None) -> S
     model.eval()
     known = tokens_of(dataset, "user")
     ids = np.arange(1, len(known) + 1) if users is None else ids_of(dataset, "user", users)
-    values = np.empty((len(ids), dataset.item_num - 1), dtype=np.float32)
-    n_rows = max(1, _BLOCK // dataset.item_num)
     with torch.no_grad():
-        scorer = scorer_of(model, dataset)
-        for first in range(0, len(ids), n_rows):
-            block = torch.from_numpy(ids[first : first + n_rows])
-            values[first : first + n_rows] = _array(scorer.block(block, 0, scorer.n_columns))
+        values = score_table(scorer_of(model, dataset), ids, _BLOCK)
     return Scores(known[ids - 1], tokens_of(dataset, "item"), values)
+
+
+def score_table(scorer: Scorer, users: np.ndarray, at_a_time: float) -> np.ndarray:
+    """Return the scores of some users by all columns of a scorer, float32 ``[n, n_columns]``.
+
+    Args:
+        scorer: what scores them; the model is in evaluation mode, without gradients.
+        users: ids, int64 ``[n]``.
+        at_a_time: scores that are computed at a time; those of one user at least.
+    """
+    values = np.empty((len(users), scorer.n_columns), dtype=np.float32)
+    n_rows = max(1, int(at_a_time / max(1, scorer.n_columns)))
+    for first in range(0, len(users) if scorer.n_columns else 0, n_rows):
+        block = torch.from_numpy(users[first : first + n_rows])
+        values[first : first + n_rows] = _array(scorer.block(block, 0, scorer.n_columns))
+    return values
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -75,9 +75,9 @@ def profiles_sha256(users: Iterable[Profile], items: Iterable[Profile]) -> str:
 
     Returns:
         SHA-256, in hexadecimal, of one UTF-8 line a profile: a JSON object with the keys token, profile, reasoning,
-        writer, prompt_sha256, train_sha256 and, unless empty or false, ``told`` and sums, in this order, and characters
-        beyond ASCII as they are. That is the hash of both files, one after the other, without the versions, where no
-        profile was written twice.
+        writer, prompt_sha256, train_sha256 and, unless empty or false, those of interactions and sums, in this order,
+        and characters beyond ASCII as they are. That is the hash of both files, one after the other, without the
+        versions, where no profile was written twice.
     """
     digest = hashlib.sha256()
     for profile in (*users, *items):

@@ -7,10 +7,10 @@ unknown ``learner`` is Adam). Ours are declared in the classes that read them, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.recbole_settings.kinds import (
     Either,
     Infinity,
@@ -285,10 +285,8 @@ def check_recbole_settings(
             f"{given(name, settings[name], origins.get(name, ''))}: {flaw(declared.kind, settings[name])}, e.g. "
             f'--{name}="{declared.example}". Meaning: {declared.meaning}.'
         )
-    if settings.get("log_wandb") and find_spec("wandb") is None:
-        raise SettingError(
-            "log_wandb=True needs the package 'wandb', which is not installed: pip install 'recbole-rlmrec[wandb]'."
-        )
+    if settings.get("log_wandb"):
+        require_package("wandb", "log_wandb=True", "'recbole-rlmrec[wandb]'")
     negatives = settings.get("train_neg_sample_args")
     if isinstance(negatives, Mapping) and negatives.get("dynamic") and not negatives.get("candidate_num"):
         raise SettingError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
@@ -16,8 +14,10 @@ from recbole_rlmrec.data.embedding_files import stem_of
 from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.data.provenance import versions
 from recbole_rlmrec.errors import DataError, SettingError, TrainingError
+from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.model.arrays import tables_of, tokens_of
 from recbole_rlmrec.model.scores import scores_are_products
+from recbole_rlmrec.reading.regular import file_sha256
 from recbole_rlmrec.recommend.item_index import INDEXES, IndexKind, check_index, recall_of, write_index
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import listed
@@ -170,10 +170,8 @@ def check_export(format: str, index: str | None) -> None:
         raise SettingError(f"format={format!r}: expected one of {', '.join(EXPORT_FORMATS)}.")
     if index is not None and index not in INDEXES:
         raise SettingError(f"index={index!r}: expected {', '.join(INDEXES)}, or no index.")
-    if format == "parquet" and find_spec("pyarrow") is None:
-        raise SettingError(
-            "The format parquet needs pyarrow, which is not installed: pip install pyarrow, or choose npy."
-        )
+    if format == "parquet":
+        require_package("pyarrow", "The format parquet", "pyarrow", "choose npy")
     if index is not None:
         check_index()
 
@@ -242,7 +240,7 @@ def export_tables(
         meta = {
             "model": type(model).__name__,
             "dataset": name,
-            "checkpoint": None if checkpoint is None else {"file": checkpoint.name, "sha256": _sha256(checkpoint)},
+            "checkpoint": None if checkpoint is None else {"file": checkpoint.name, "sha256": file_sha256(checkpoint)},
             "format": format,
             "files": list(names),
             "users": len(tables["user"].tokens),
@@ -254,8 +252,3 @@ def export_tables(
         }
         paths[_META].write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return meta
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

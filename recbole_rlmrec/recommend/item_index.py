@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.model.scores import ProductScorer
 from recbole_rlmrec.recommend.ranking import Ranking
 
@@ -29,8 +28,7 @@ def check_index() -> None:
     Raises:
         SettingError: the package is not installed.
     """
-    if find_spec("usearch") is None:
-        raise SettingError("An index needs usearch, which is not installed: pip install 'recbole-rlmrec[index]'.")
+    require_package("usearch", "An index", "'recbole-rlmrec[index]'")
 
 
 def write_index(path: Path, blocks: Iterator[tuple[slice, np.ndarray]], items: Tensor) -> Any:

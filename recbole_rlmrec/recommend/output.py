@@ -12,6 +12,7 @@ import pandas as pd
 
 from recbole_rlmrec.data.embedding_files import read_tokens
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.files import atomic_path, require_writable
 from recbole_rlmrec.recommend.explain import EXPLAINING
 from recbole_rlmrec.wording import printable
@@ -74,25 +75,32 @@ def check_output(path: str | Path) -> None:
     if ending not in _WRITERS:
         raise SettingError(f"--output='{path}': expected a name that ends with one of {', '.join(_WRITERS)}.")
     if ending == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            raise SettingError(
-                f"--output='{path}' needs pyarrow, which is not installed: pip install pyarrow, or write .csv."
-            ) from error
+        require_package("pyarrow", f"--output='{path}'", "pyarrow", "write .csv")
     require_writable(path)
 
 
-def write_lists(path: str | Path, frames: Iterable[pd.DataFrame]) -> None:
+def write_lists(path: str | Path, frames: Iterable[pd.DataFrame]) -> int:
     """Write lists as they come, in the format of the file's ending; an interrupted file is none.
 
     Args:
         path: a file that :func:`check_output` accepts; one that is there is replaced when all is written.
         frames: at least one, all of the same columns; see
             :meth:`~recbole_rlmrec.recommend.recommender.Recommender.recommend_blocks`.
+
+    Returns:
+        The number of rows.
     """
+    n_rows = 0
+
+    def counted() -> Iterator[pd.DataFrame]:
+        nonlocal n_rows
+        for frame in frames:
+            n_rows += len(frame)
+            yield frame
+
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        _WRITERS[Path(path).suffix.lower()](file, frames)
+        _WRITERS[Path(path).suffix.lower()](file, counted())
+    return n_rows
 
 
 def screen_lines(frame: pd.DataFrame) -> Iterator[str]:

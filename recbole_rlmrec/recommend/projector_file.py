@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.files import atomic_path, require_writable
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.layers import Projector
@@ -82,8 +82,8 @@ def check_projector(path: str | Path, *, overwrite: bool) -> None:
     ending = Path(path).suffix.lower()
     if ending not in _WRITERS:
         raise SettingError(f"'{path}' for a projector: expected a name that ends with {' or '.join(_WRITERS)}.")
-    if ending == ".onnx" and find_spec("onnx") is None:
-        raise SettingError(f"'{path}' needs onnx, which is not installed: pip install onnx, or write a .pt file.")
+    if ending == ".onnx":
+        require_package("onnx", f"'{path}'", "onnx", "write a .pt file")
     if not overwrite:
         require_absent([Path(path)])
     require_writable(path)

@@ -18,7 +18,7 @@ from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.loader import ItemLists
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.model.arrays import ids_of, table_of, tokens_of
+from recbole_rlmrec.model.arrays import ids_of, score_table, table_of, tokens_of
 from recbole_rlmrec.model.scores import evaluating, require_pairs, scorer_of
 from recbole_rlmrec.ops.topk import first_k
 from recbole_rlmrec.profile.prompt import known_title
@@ -240,14 +240,10 @@ class Recommender:
         rows = ids_of(self.dataset, "user", users)
         columns = np.arange(1, self.dataset.item_num) if items is None else ids_of(self.dataset, "item", items)
         ascending, place = np.unique(columns, return_inverse=True)
-        values = np.empty((len(rows), len(columns)), dtype=np.float32)
         with evaluating(self.model):
             scorer = scorer_of(self.model, self.dataset, torch.from_numpy(ascending))
-            size = max(1, int(self._memory * 10**6 / scorer.bytes_per_score / max(1, scorer.n_columns)))
-            for first in range(0, len(rows) if len(columns) else 0, size):
-                block = scorer.block(torch.from_numpy(rows[first : first + size]), 0, scorer.n_columns)
-                values[first : first + size] = block.float().cpu().numpy()[:, place]
-        return pd.DataFrame(values, self._tokens["user"][rows], self._tokens["item"][columns])
+            values = score_table(scorer, rows, self._memory * 10**6 / scorer.bytes_per_score)
+        return pd.DataFrame(values[:, place], self._tokens["user"][rows], self._tokens["item"][columns])
 
     def similar_items(self, item: str, k: int = K) -> pd.DataFrame:
         """Return the items whose representations are nearest to that of an item.

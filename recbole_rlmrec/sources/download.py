@@ -31,7 +31,7 @@ from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.files import atomic_path, open_no_link
 from recbole_rlmrec.known_datasets import RELEASE_NAMES, RELEASE_URL
 from recbole_rlmrec.reading.documents import Format
-from recbole_rlmrec.reading.regular import open_regular
+from recbole_rlmrec.reading.regular import file_sha256
 from recbole_rlmrec.reading.shape import Count
 from recbole_rlmrec.version import __version__
 
@@ -131,7 +131,8 @@ def fetch_release(
         for file, member in members.items():
             entry = known.get(file)
             path = target / file
-            if entry is not None and entry == _Fetched(member.file_size, member.CRC, _sha256(path)):
+            sha256 = file_sha256(path) if entry is not None and path.is_file() else ""
+            if entry is not None and entry == _Fetched(member.file_size, member.CRC, sha256):
                 fetched[file] = entry
                 continue
             fetched[file] = _fetch(archive, member, path, show_progress=show_progress)
@@ -412,17 +413,6 @@ def _unpack(part: Path, member: zipfile.ZipInfo, target: Path) -> _Fetched:
     if size != member.file_size or crc != member.CRC:
         raise ValueError("its checksum is another than the archive says")
     return _Fetched(size, crc, digest.hexdigest())
-
-
-def _sha256(path: Path) -> str:
-    """Return the hash of a file; nothing where there is none."""
-    if not path.is_file():
-        return ""
-    digest = hashlib.sha256()
-    with open_regular(path) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _recorded(folder: Path) -> Mapping[str, _Fetched]:

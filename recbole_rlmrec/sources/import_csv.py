@@ -33,6 +33,8 @@ _SENTENCE, _PROSE = 30, 80
 _DAY = re.compile(r"(19|20)\d{6}")
 _MOMENT = re.compile(r"(19|20)\d{12}")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+#: Dates with full stops, whose day stands first wherever they are written; with slashes it may be the month.
+_DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(.*)")
 #: What is less than this is a moment before 1973, which no shop means; what is more, not even nanoseconds.
 _FIRST_SECOND, _LAST_NANOSECOND = 1e8, 1e20
 #: What is more than this is no number of seconds since 1970, but of milliseconds: it would lie in the year 5138.
@@ -138,15 +140,31 @@ def preview(tables: Tables, choice: Choice | None = None) -> str:
     """
     opened = _open(tables, choice or Choice(), 1.0, show_progress=False)
     lines = [f"{tables.interactions.name}: {opened.layouts[0]}"]
-    for number, review in islice(opened.interactions.records(opened.source.review), _N_SHOWN):
-        values = {entry.name: getattr(review, entry.name) for entry in fields(review)}
-        lines.append(f"  line {number}: {_shown(values)}")
+    lines += _first_rows(opened.interactions, opened.source.review, _values_of_review)
     if opened.items is not None:
         lines.append(f"{tables.items and tables.items.name}: {opened.layouts[1]}")
-        for number, item in islice(opened.items.records(opened.source.item), _N_SHOWN):
-            values = {"item": item.token, "title": item.title, "description": item.description, **item.attributes}
-            lines.append(f"  line {number}: {_shown(values)}")
+        lines += _first_rows(opened.items, opened.source.item, _values_of_item)
     return "\n".join([*lines, "Nothing was written."])
+
+
+def _first_rows(
+    records: Records[Any], make: Callable[[Mapping[str, Any]], Any], values_of: Callable[[Any], Mapping[str, Any]]
+) -> Iterator[str]:
+    """Yield lines of the first rows, and how many of some more are malformed."""
+    for place, (number, made) in enumerate(islice(records.records(make), _N_LOOKED_AT)):
+        if place < _N_SHOWN:
+            yield f"  line {number}: {_shown(values_of(made))}"
+    if records.n_malformed:
+        found = f"{records.n_malformed:,} of the first {records.n_lines:,} rows are"
+        yield f"  {found} malformed, such as {records.examples[0]}"
+
+
+def _values_of_review(review: Any) -> dict[str, Any]:
+    return {entry.name: getattr(review, entry.name) for entry in fields(review)}
+
+
+def _values_of_item(item: Item) -> dict[str, Any]:
+    return {"item": item.token, "title": item.title, "description": item.description, **item.attributes}
 
 
 @dataclass(frozen=True)
@@ -302,8 +320,8 @@ def _time_reader(tables: Tables, rows: Sequence[Mapping[str, Any]]) -> Callable[
                 early.append(text)
     if len(unread) > len(rows) / 2:
         raise DataError(
-            f"'{tables.interactions}': nobody can read the times in {column!r}, such as {examples(unread)}. Say how "
-            "they are written with --time-format, such as %d/%m/%Y or '%m/%d/%Y %H:%M'."
+            f"'{tables.interactions}': the times in {column!r}, such as {examples(dict.fromkeys(unread))}, are not "
+            "understood. Say how they are written with --time-format, such as %d/%m/%Y or '%m/%d/%Y %H:%M'."
         )
     if len(early) > len(rows) / 2:
         _logger.warning(
@@ -326,7 +344,9 @@ def _seconds(value: Any, pattern: str | None) -> float:
         try:
             number = float(value)
         except ValueError:
-            moment = dt.datetime.fromisoformat(value)
+            dotted = _DOTTED.fullmatch(text)
+            day, month, year, clock = dotted.groups() if dotted else ("", "", "", "")
+            moment = dt.datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}{clock}" if dotted else text)
         else:
             if _DAY.fullmatch(text) or _MOMENT.fullmatch(text):
                 return _seconds(value, "%Y%m%d" if len(text) == len("20240301") else "%Y%m%d%H%M%S")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.errors import SettingError, StoppedError
 
 
 @contextmanager
@@ -46,5 +46,8 @@ def run_of_board(config: Any) -> Iterator[None]:
     try:
         yield
         failed = 0
+    except StoppedError:
+        failed = 0
+        raise
     finally:
         wandb.finish(exit_code=failed)

@@ -24,7 +24,7 @@ class ScoreCheck:
     """Counts the scores of an evaluation that are NaN or infinite where no mask put them.
 
     Args:
-        device: of the model; processes that share the users tell each other there what they found.
+        device: of the model; processes that share the users exchange there what they found.
         is_shared: whether each of several processes evaluates its own users only.
     """
 

@@ -40,7 +40,7 @@ class OptunaProposals(Proposals):
             # Before Optuna 5 it says of the last argument that it may change.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, constant_liar=True)
-        history = [self._told(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
+        history = [self._ended(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
         running = [self._frozen(TrialState.RUNNING, settings) for settings in pending]
         return self._asked(sampler, [*history, *running])
 
@@ -52,7 +52,7 @@ class OptunaProposals(Proposals):
         drawn = study.ask(self._distributions).params
         return {name: _value(each, drawn[name]) for name, each in self.space.dimensions.items()}
 
-    def _told(self, trial: Trial) -> FrozenTrial:
+    def _ended(self, trial: Trial) -> FrozenTrial:
         """Return what Optuna is to know of a trial that ended."""
         if trial.score is not None:
             return self._frozen(TrialState.COMPLETE, trial.parameters, value=trial.score)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import shlex
 import sys
@@ -21,6 +20,7 @@ from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError, TrainingError
+from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.settings import Choice, Range, inert
 from recbole_rlmrec.training.launch import end_if_imported
 from recbole_rlmrec.training.machine import machine_faults_named
@@ -472,12 +472,7 @@ def _check_arguments(
     if prune is not None and tool != "optuna":
         raise SettingError(f"prune={prune}: {tool} trains every trial to its end; --tool=optuna may end one early.")
     for package in _PACKAGES[tool]:
-        found = importlib.util.find_spec(package)
-        if found is None or found.loader is None:  # RecBole's scripts may have been given a stand-in for Ray
-            raise SettingError(
-                f"A search with {tool} needs the package '{package}': "
-                f"pip install 'recbole-rlmrec[{_EXTRAS.get(tool, tool)}]'."
-            )
+        require_package(package, f"A search with {tool}", f"'recbole-rlmrec[{_EXTRAS.get(tool, tool)}]'")
 
 
 def _algorithm_of(tool: Tool, asked: Algorithm | None) -> Algorithm:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from recbole.utils.logger import RemoveColorFilter
 
-from recbole_rlmrec.errors import RLMRecError
+from recbole_rlmrec.errors import RLMRecError, StoppedError
 from recbole_rlmrec.quick_start import run
 from recbole_rlmrec.training.machine import machine_fault
 from recbole_rlmrec.training.stopping import Validation
@@ -25,7 +25,7 @@ from recbole_rlmrec.tuning.pruning import LEAST_VALIDATIONS
 _logger = logging.getLogger(__name__)
 
 
-class PrunedError(RLMRecError):
+class PrunedError(StoppedError):
     """Ends the training of a trial that lies behind others.
 
     Args:

@@ -46,11 +46,10 @@ def loaded(arguments: argparse.Namespace, **options: Any) -> Recommender:
         RLMRecError: see there.
     """
     from recbole_rlmrec.recommend.recommender import Recommender
-    from recbole_rlmrec.training.checkpoint import newest_checkpoint
 
     options["config_dict"] = arguments.settings
     if arguments.checkpoint is not None:
         return Recommender.load(arguments.checkpoint, **options)
-    newest = newest_checkpoint(arguments.model, arguments.dataset, arguments.checkpoint_dir)
-    print(f"checkpoint: {newest}", file=sys.stderr)  # another training may have written it than one thinks
-    return Recommender.load(newest, **options)
+    newest = Recommender.newest(arguments.model, arguments.dataset, arguments.checkpoint_dir, **options)
+    print(f"checkpoint: {newest.checkpoint}", file=sys.stderr)  # another training may have written it than one thinks
+    return newest

@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RLMRecError: see :func:`recbole_rlmrec.sources.import_csv.import_csv`.
     """
+    from recbole_rlmrec.data.embedding_files import has_embeddings
     from recbole_rlmrec.sources.import_csv import Tables, import_csv, preview
     from recbole_rlmrec.sources.prepare import Choice
 
@@ -87,8 +88,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(printable(str(summary)))
     place = "" if arguments.data_path == "dataset" else f" --data_path={arguments.data_path}"
-    folder = Path(arguments.data_path) / arguments.dataset
-    again = " --overwrite" if any(folder.glob(f"{arguments.dataset}.*emb.npy")) else ""
+    of_dataset = f"--dataset={arguments.dataset}{place}"
+    if tables.items is None:
+        print(f"next: recbole-rlmrec train --model=LightGCN {of_dataset}")
+        print("Texts of the items, by --items FILE with --title and --text, let a model be aligned with them.")
+        return 0
+    again = " --overwrite" if has_embeddings(Path(arguments.data_path) / arguments.dataset, arguments.dataset) else ""
     print(f"next: recbole-rlmrec build-semantics --dataset {arguments.dataset}{place} --encoder lsa{again}")
-    print(f"then: recbole-rlmrec train --model=LightGCN_RLMRecCon --dataset={arguments.dataset}{place}")
+    print(f"then: recbole-rlmrec train --model=LightGCN_RLMRecCon {of_dataset}")
     return 0

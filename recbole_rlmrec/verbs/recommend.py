@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     users = _typed_users(arguments.users)
     frames = _lists(loaded(arguments, memory=arguments.memory), arguments, users, files)
     if arguments.output is not None:
-        write_lists(arguments.output, frames)
+        print(f"{write_lists(arguments.output, frames):,} rows in '{arguments.output}'")
         return 0
     for number, frame in enumerate(frames):
         for line in list(screen_lines(frame))[1 if number else 0 :]:

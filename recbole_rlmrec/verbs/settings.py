@@ -15,7 +15,7 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model or a setting; all settings without it")
-    parser.add_argument("--markdown", action="store_true", help="as the table of the README")
+    parser.add_argument("--markdown", action="store_true", help="as a table of Markdown")
 
 
 def run(arguments: argparse.Namespace) -> int:

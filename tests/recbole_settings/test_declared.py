@@ -11,7 +11,6 @@ import pytest
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.registry import names
-from recbole_rlmrec.recbole_settings import declared
 from recbole_rlmrec.recbole_settings.declared import FORMER_NAMES, RECBOLE_SETTINGS
 from recbole_rlmrec.recbole_settings.kinds import MappingOf, flaw
 from recbole_rlmrec.settings import COUNT, SETTINGS
@@ -163,7 +162,7 @@ def test_values_that_pass(name: str, value: Any) -> None:
 
 
 def test_a_package_that_a_setting_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(declared, "find_spec", lambda name: None)
+    monkeypatch.setattr("recbole_rlmrec.extras.find_spec", lambda name: None)
     assert refusal(log_wandb=True) == (
         "log_wandb=True needs the package 'wandb', which is not installed: pip install 'recbole-rlmrec[wandb]'."
     )

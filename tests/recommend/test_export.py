@@ -306,15 +306,22 @@ def test_what_is_wrong_is_one_sentence(checkpoint: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("package", "arguments", "remedy"),
     [
-        ("pyarrow", "--output=out --format=parquet", r"needs pyarrow, .*: pip install pyarrow, or choose npy\."),
-        ("usearch", "--output=out --index=usearch", r"needs usearch, .*: pip install 'recbole-rlmrec\[index\]'\."),
-        ("onnx", "--projector=p.onnx", r"needs onnx, .*: pip install onnx, or write a \.pt file\."),
+        (
+            "pyarrow",
+            "--output=out --format=parquet",
+            r"needs the package 'pyarrow', .*: pip install pyarrow, or choose npy\.",
+        ),
+        (
+            "usearch",
+            "--output=out --index=usearch",
+            r"needs the package 'usearch', .*: pip install 'recbole-rlmrec\[index\]'\.",
+        ),
+        ("onnx", "--projector=p.onnx", r"needs the package 'onnx', .*: pip install onnx, or write a \.pt file\."),
     ],
 )
 def test_what_is_not_installed_is_named_before_the_model_is_loaded(
     package: str, arguments: str, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("recommend.export", "recommend.item_index", "recommend.projector_file"):
-        monkeypatch.setattr(f"recbole_rlmrec.{module}.find_spec", lambda name: None)
+    monkeypatch.setattr("recbole_rlmrec.extras.find_spec", lambda name: None)
     assert main(["export", "--checkpoint=nowhere.pth", *arguments.split()]) == 2
     assert re.search(remedy, capsys.readouterr().err)

@@ -140,7 +140,10 @@ def test_parquet_without_pyarrow(trained: str, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert recommend(f"--checkpoint={trained}", "--users=u1", "--output=a.parquet") == 2
-    assert "needs pyarrow, which is not installed: pip install pyarrow, or write .csv" in capsys.readouterr().err
+    assert (
+        "needs the package 'pyarrow', which is not installed: pip install pyarrow, or write .csv"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

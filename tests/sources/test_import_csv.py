@@ -213,9 +213,17 @@ def test_times_as_numbers(tmp_path: Path, unit: int) -> None:
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [("20240301", 1709251200), ("20240301120000", 1709294400), ("1709294400000000000", 1709294400)],
+    [
+        ("20240301", 1709251200),
+        ("20240301120000", 1709294400),
+        ("1709294400000000000", 1709294400),
+        ("1.3.2024", 1709251200),  # the day stands first where full stops are
+        ("01.03.2024 12:00", 1709294400),
+    ],
 )
-def test_times_in_digits_alone(tmp_path: Path, written: str, seconds: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_times_that_can_mean_one_thing_only(
+    tmp_path: Path, written: str, seconds: int, caplog: pytest.LogCaptureFixture
+) -> None:
     orders = write_csv(tmp_path / "orders.csv", [{**row, "when": written} for row in order_rows()])
     import_csv(tables_of(orders, None), "shop", tmp_path)
     assert f"\t{seconds}\n" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")
@@ -256,7 +264,9 @@ def test_why_a_split_lacks_parts(tmp_path: Path) -> None:
 
 def test_dates_of_another_form(tmp_path: Path) -> None:
     orders = write_csv(tmp_path / "orders.csv", [{**row, "when": "03/01/2024"} for row in order_rows()])
-    with pytest.raises(DataError, match=r"nobody can read the times in 'when', such as '03/01/2024'.*--time-format"):
+    with pytest.raises(
+        DataError, match=r"the times in 'when', such as '03/01/2024', are not understood.*--time-format"
+    ):
         import_csv(tables_of(orders, None), "shop", tmp_path)
     import_csv(tables_of(orders, None, time_format="%m/%d/%Y"), "shop", tmp_path)
     assert "\t1709251200\n" in (tmp_path / "shop/shop.inter").read_text(encoding="utf-8")  # 2024-03-01
@@ -421,6 +431,13 @@ def test_preview_shows_rows_and_writes_nothing(tmp_path: Path, plain: tuple[Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["orders.csv", "products.csv"]
 
 
+def test_a_preview_counts_what_the_import_would_refuse(tmp_path: Path) -> None:
+    rows = order_rows()
+    orders = write_csv(tmp_path / "orders.csv", [*rows[:10], {**rows[10], "customer": ""}, *rows[11:]])
+    text = preview(tables_of(orders, None))
+    assert text.count("  line ") == 5 and f"1 of the first {len(rows)} rows are malformed, such as line 12 " in text
+
+
 def test_parquet_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     orders = tmp_path / "orders.parquet"
     orders.write_bytes(b"PAR1....PAR1")
@@ -436,6 +453,16 @@ def test_a_seed_that_draws_nothing_is_said(
     words = ["import-csv", f"--interactions={plain[0]}", "--user=customer", "--item=sku", "--time=when", "--dataset=x"]
     assert main([*words, f"--split={split}", "--seed=3", "--dry-run"]) == 0
     assert (f"--seed 3 changes nothing: --split {split}" in caplog.text) is is_said
+
+
+def test_without_texts_a_model_without_alignment_comes_next(
+    tmp_path: Path, plain: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["import-csv", f"--interactions={plain[0]}", "--user=customer", "--item=sku", "--dataset=x"]
+    assert main([*words, f"--output={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert f"next: recbole-rlmrec train --model=LightGCN --dataset=x --data_path={tmp_path}\n" in out
+    assert "build-semantics" not in out
 
 
 def test_command_line(tmp_path: Path, plain: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

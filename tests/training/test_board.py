@@ -11,7 +11,8 @@ import pytest
 from conftest import World
 from trainings import train
 
-from recbole_rlmrec.errors import SettingError, TrainingError
+from recbole_rlmrec.errors import SettingError, StoppedError, TrainingError
+from recbole_rlmrec.training.board import run_of_board
 
 
 class Board(ModuleType):
@@ -19,7 +20,7 @@ class Board(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("wandb")
-        self.__spec__ = importlib.machinery.ModuleSpec("wandb", loader=None)
+        self.__spec__ = importlib.machinery.ModuleSpec("wandb", importlib.machinery.BuiltinImporter)
         self.run: Any = None
         self.runs: list[Any] = []
 
@@ -80,6 +81,12 @@ def test_a_training_that_fails_ends_its_run(world: World, board: Board) -> None:
     with pytest.raises(TrainingError):
         train(world, "LightGCN", log_wandb=True, learning_rate=1e30)
     assert board.run is None and board.runs[0].exit_code == 1
+
+
+def test_a_training_that_is_ended_by_what_watches_it_has_not_failed(world: World, board: Board) -> None:
+    with pytest.raises(StoppedError), run_of_board(world.config("LightGCN", log_wandb=True)):
+        raise StoppedError
+    assert board.run is None and board.runs[0].exit_code == 0
 
 
 def test_a_run_that_cannot_begin(world: World, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:

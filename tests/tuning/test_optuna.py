@@ -301,12 +301,12 @@ def test_each_process_gets_one_of_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_validations_of_a_base_are_not_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is asked after the first few of the model, nor after the last."""
-    told: list[tuple[int, float]] = []
-    monkeypatch.setattr("recbole_rlmrec.tuning.search.is_behind", lambda steps, best, *_: told.append((steps, best)))
+    seen: list[tuple[int, float]] = []
+    monkeypatch.setattr("recbole_rlmrec.tuning.search.is_behind", lambda steps, best, *_: seen.append((steps, best)))
     space, settings = "learning_rate choice [0.02]\n", {"base_first": True, "epochs": LEAST_VALIDATIONS + 3}
     [found] = search(world, space, "LightGCN_RLMRecCon", tool="optuna", command_line=settings)
-    per_epoch = told[0][0] // LEAST_VALIDATIONS
-    assert [steps for steps, _ in told] == [(LEAST_VALIDATIONS + at) * per_epoch for at in range(3)] and per_epoch > 0
+    per_epoch = seen[0][0] // LEAST_VALIDATIONS
+    assert [steps for steps, _ in seen] == [(LEAST_VALIDATIONS + at) * per_epoch for at in range(3)] and per_epoch > 0
     assert found.best.curve is not None
-    assert [best_at(found.best.curve, steps) for steps, _ in told] == [best for _, best in told]
+    assert [best_at(found.best.curve, steps) for steps, _ in seen] == [best for _, best in seen]
     assert found.best.curve[0].steps == per_epoch

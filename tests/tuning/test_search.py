@@ -663,12 +663,13 @@ def test_bad_arguments(world: World, arguments: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(("tool", "package"), [("hyperopt", "hyperopt"), ("ray", "pyarrow"), ("optuna", "optuna")])
 def test_missing_packages(world: World, monkeypatch: pytest.MonkeyPatch, tool: Any, package: str) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    monkeypatch.setattr("recbole_rlmrec.extras.find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(SettingError) as caught:
         search(world, LAYERS, tool=tool)
     extra = {"hyperopt": "tune"}.get(tool, tool)
     assert str(caught.value) == (
-        f"A search with {tool} needs the package '{package}': pip install 'recbole-rlmrec[{extra}]'."
+        f"A search with {tool} needs the package '{package}', which is not installed: pip install "
+        f"'recbole-rlmrec[{extra}]'."
     )
 
 
