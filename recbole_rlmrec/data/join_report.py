@@ -54,23 +54,19 @@ def report_join(join: Join) -> None:
     n_ids, n_covered, n_zero = len(ids) - 1, int(covered.sum()), int(zero.sum())
     if not join.matched.any():
         raise DataError(_no_match_message(what, who, join))
-    if not n_covered:
-        raise DataError(
-            f"{what}: {int(join.matched.sum())} of {count(n_ids, who)} have a row in {join.source}, but all of these "
-            "rows are zero, which cosine cannot compare. Encode the profiles again."
-        )
-
     holes = ids[1:][~covered[1:]]
     coverage = n_covered / n_ids
     summary = f"{what}: {n_covered:,} of {count(n_ids, who)} covered ({100 * coverage:.1f} %)"
     if holes.size:
         summary += f", {count(holes.size, 'hole')}, e.g. {examples(holes, 2)}"
     # One line in either case: a warning where so little is covered that the files are probably not the right ones.
-    if coverage < _LOW_COVERAGE:
+    if not n_covered:
+        _logger.warning(f"{nothing_covered(what, who, join.source)} What aligns with them goes without.")
+    elif coverage < _LOW_COVERAGE:
         _logger.warning(f"{summary}. Less than half is covered: is {join.source} of this dataset, and complete?")
     else:
         _logger.info(summary)
-    if n_zero:
+    if n_zero and n_covered:
         _logger.warning(
             f"{what}: {count(n_zero, who)} with an all-zero vector in {join.source}, e.g. "
             f"{examples(ids[zero], 3)}: cosine cannot compare them, so they are treated as holes. Encode them again."
@@ -90,6 +86,11 @@ def report_join(join: Join) -> None:
             )
         else:
             _logger.info(both)
+
+
+def nothing_covered(what: str, who: str, source: str) -> str:
+    """Say that all rows of a table are zero."""
+    return f"{what}: every {who}'s row in {source} is zero, which cosine cannot compare. Encode the profiles again."
 
 
 def _no_match_message(what: str, who: str, join: Join) -> str:

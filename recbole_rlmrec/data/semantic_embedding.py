@@ -36,7 +36,7 @@ from recbole_rlmrec.data.embedding_files import (
     to_float32,
 )
 from recbole_rlmrec.data.file_set import FileSet, require_whole
-from recbole_rlmrec.data.join_report import Join, report_join
+from recbole_rlmrec.data.join_report import Join, nothing_covered, report_join
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.recbole_names import PAD_TOKEN
 from recbole_rlmrec.sides import Side
@@ -356,6 +356,17 @@ class JoinedEmbedding:
     def coverage(self) -> float:
         """Share of the ids, ``[PAD]`` left out, with a usable vector."""
         return self.n_covered / (len(self.covered) - 1)
+
+    def require_covered(self) -> None:
+        """Check that an id has a usable vector, for models that can do nothing without.
+
+        Raises:
+            DataError: none has.
+        """
+        if not self.covered.any():
+            side = self.embedding.side
+            what = f"{side or 'semantic'} embeddings"
+            raise DataError(nothing_covered(what, side or "id", self.embedding.source))
 
     def sha256(self) -> str:
         """Return a hash of which ids have a vector, and of a thousand of the vectors, evenly chosen.

@@ -524,9 +524,13 @@ def test_zero_vectors_that_belong_to_nobody_are_not_reported(caplog):
     assert not messages(caplog, logging.WARNING)
 
 
-def test_only_zero_vectors_is_an_error():
-    message = join_error(table("ab", np.zeros((2, 2))), "abc")
-    assert "2 of 3 users have a row" in message and "Encode the profiles again" in message
+def test_only_zero_vectors(caplog):
+    joined = table("ab", np.zeros((2, 2))).join(with_pad("abc"))
+    assert joined.n_covered == 0 and not joined.matrix().any()
+    (warning,) = messages(caplog, logging.WARNING)
+    assert "every user's row in the table is zero" in warning and "goes without" in warning
+    with pytest.raises(DataError, match=r"every user's row in the table is zero.*Encode the profiles again"):
+        joined.require_covered()
 
 
 def test_no_match_shows_both_sides():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import World, batch_of, built
 
-from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.model.backbone.autocf import AutoCF
 from recbole_rlmrec.model.backbone.base import _padded_distinct
 from recbole_rlmrec.model.registry import BACKBONES
@@ -406,3 +406,30 @@ def test_padded_distinct_ids() -> None:
     rows, counts = _padded_distinct(torch.tensor([7, 2, 7, 9, 2, 7]))
     assert rows.tolist() == [2, 7, 9, 9, 9, 9] and counts.tolist() == [2, 3, 1, 0, 0, 0]
     assert _padded_distinct(torch.tensor([4, 4]))[0].tolist() == [4, 4]
+
+
+def without_texts(world: World, *sides: int) -> None:
+    """Give no user, no item or neither of them an embedding."""
+    world.semantic = tuple(
+        {token: np.zeros_like(vector) for token, vector in table.items()} if number in sides else table
+        for number, table in enumerate(world.semantic)
+    )
+    world.write()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("name", ["LightGCN_RLMRecCon", "LightGCN_RLMRecGen"])
+def test_a_side_without_texts_takes_no_part(world: World, name: str, side: int) -> None:
+    without_texts(world, side)
+    model, loader = world.model(name)
+    term = model.calculate_loss(next(iter(loader)))[-1]
+    assert term.isfinite() and term > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"), [("LightGCN_RLMRecCon", (0, 1)), ("SemanticOnly", (0,)), ("AlphaRec", (1,))]
+)
+def test_nobody_with_a_text(world: World, name: str, sides: tuple[int, ...]) -> None:
+    without_texts(world, *sides)
+    with pytest.raises(DataError, match=r"s row in .* is zero, which cosine cannot compare. Encode the profiles again"):
+        world.model(name)

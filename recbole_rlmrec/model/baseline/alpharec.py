@@ -74,6 +74,7 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         self._check(config)
         users, items = (ids.numpy() for ids in self._interactions)
         profiles = dataset.semantic_embedding("item")
+        profiles.require_covered()
         width = profiles.embedding.dimension
         language = np.zeros((self.n_users + self.n_items, width), dtype=np.float32)
         for ids, vectors in profiles.blocks():

@@ -34,6 +34,8 @@ class SemanticOnly(ModelFlags, GeneralRecommender):
         super().__init__(config, dataset)
         settings = StorageSettings.from_config(config)
         sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
+        for side in sides:
+            side.require_covered()
         self.semantic = SemanticTable(sides, in_memory=settings.semantic_storage == "memory", unit_length=True)
 
     def predict(self, interaction: Any) -> Tensor:
