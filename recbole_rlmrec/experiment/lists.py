@@ -67,7 +67,8 @@ class RankedLists:
                 found = {each.name: tables[each.name] for each in fields(cls)}
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(
-                f"'{path}' does not hold a model's lists ({error}). Remove it and the result beside it: the cell runs again."
+                f"'{path}' does not hold a model's lists ({error}). Remove it and the result beside it: the "
+                "cell runs again."
             ) from error
         return cls(**found)
 
