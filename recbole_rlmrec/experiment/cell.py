@@ -97,14 +97,13 @@ def write_lists(checkpoint: str, path: Path, config_dict: dict[str, Any] | None 
         lists_of(loaded.model, loaded.train_data, loaded.test_data, max(loaded.config["topk"])).write(path)
 
 
-def main(arguments: list[str]) -> int:
-    """Run the cell that an argument describes, and return the exit status."""
+def main(arguments: list[str]) -> str | None:
+    """Run the cell that an argument describes; return what went wrong, which ends the process with its status."""
     try:
         run_cell(Cell(**json.loads(arguments[0])))
     except RLMRecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return f"error: {error}"
+    return None
 
 
 if __name__ == "__main__":

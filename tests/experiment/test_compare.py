@@ -187,7 +187,7 @@ def test_a_search_before(world: World, ran: list[str]) -> None:
 def test_a_cell_in_a_process_of_its_own(world: World, tmp_path: Path) -> None:
     cell = Cell("NoSuchModel", world.name, 1, [], settings_of(world), str(tmp_path))
     done = subprocess.run(cell.command(), capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "NoSuchModel" in done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "NoSuchModel" in done.stderr
 
 
 def test_the_verb(world: World, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
