@@ -20,6 +20,8 @@ import paired
 import timing
 import torch
 
+from recbole_rlmrec.experiment.groups import groups_of
+from recbole_rlmrec.experiment.lists import ranked_items
 from recbole_rlmrec.quick_start import load_model
 
 
@@ -34,7 +36,7 @@ def found_and_sought(path: Path, k: int, data_path: str | None) -> tuple[np.ndar
     with torch.no_grad():
         for users, history, rows, items in test_data:
             scores = model.full_sort_predict(users.to(config["device"])).view(len(users), dataset.item_num)
-            ranked = paired.ranked_items(scores, history, k).cpu()
+            ranked = torch.from_numpy(ranked_items(scores, history, k))
             found.append((ranked[rows] == items[:, None]).any(dim=1).numpy())
             pairs.append(torch.stack([users[dataset.uid_field][rows], items], dim=1).numpy())
     return np.concatenate(found), np.concatenate(pairs), train_data._dataset
@@ -50,22 +52,6 @@ def recall_by_user(found: np.ndarray, users: np.ndarray) -> np.ndarray:
     _, row = np.unique(users, return_inverse=True)
     shares: np.ndarray = np.bincount(row, weights=found) / np.bincount(row)
     return shares
-
-
-def groups_of(counts: np.ndarray, n_groups: int) -> list[tuple[str, np.ndarray]]:
-    """Cut nodes into groups of about equal size by a count; equal counts stay together.
-
-    Args:
-        counts: of each node, ``[n]``.
-        n_groups: how many.
-
-    Returns:
-        The range of counts of each group, and which nodes belong to it, ``[n]``; empty groups are left out.
-    """
-    edges = np.quantile(counts, np.linspace(0, 1, n_groups + 1)[1:-1])
-    number = np.searchsorted(edges, counts, side="right")
-    members = [number == each for each in range(n_groups)]
-    return [(f"{counts[own].min()} to {counts[own].max()}", own) for own in members if own.any()]
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -86,7 +72,8 @@ def main(given: Sequence[str] | None = None) -> int:
         ids = training.inter_feat[field].numpy()
         counts = np.bincount(ids, minlength=training.num(field))
         present = np.unique(pairs[:, column]) if side == 0 else np.arange(1, training.num(field))
-        for name, own in groups_of(counts[present], arguments.groups):
+        for own in groups_of(counts[present], arguments.groups):
+            name = f"{counts[present][own].min()} to {counts[present][own].max()}"
             chosen = np.isin(pairs[:, column], present[own])
             values = [recall_by_user(found[chosen], pairs[chosen, 0]) for found in (first, second)]
             label = f"{'users' if side == 0 else 'items'} with {name} training interactions"

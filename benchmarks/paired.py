@@ -23,29 +23,12 @@ import torch
 from recbole.evaluator.register import metrics_dict
 
 from recbole_rlmrec.data.dataset import fingerprint
+from recbole_rlmrec.experiment.lists import ranked_items
 from recbole_rlmrec.quick_start import load_model
-from recbole_rlmrec.training.evaluation import ScoreCheck, hits_and_counts
+from recbole_rlmrec.training.evaluation import hits_and_counts
 
 #: Metrics whose value for a user follows from hits and the number of items to be found.
 _METRICS = ("recall", "ndcg", "map")
-
-
-def ranked_items(scores: torch.Tensor, history: Any, k: int) -> torch.Tensor:
-    """Return the k best items of each user, ``[users, k]``, without ``[PAD]`` and what the protocol leaves out.
-
-    Args:
-        scores: ``[users, items]``; overwritten.
-        history: index of the scores that the protocol leaves out.
-        k: how many.
-
-    Raises:
-        TrainingError: a score is NaN or infinite.
-    """
-    check = ScoreCheck()
-    check.full_sort(lambda batch: (None, scores), (None, history))
-    check.require_finite("this model", "in this block")
-    scores[:, 0] = -np.inf
-    return scores.topk(k, dim=1).indices
 
 
 def metrics_by_user(path: Path, metrics: Sequence[str], data_path: str | None) -> tuple[dict[str, Any], np.ndarray]:
@@ -65,7 +48,7 @@ def metrics_by_user(path: Path, metrics: Sequence[str], data_path: str | None) -
     with torch.no_grad():
         for users, history, rows, items in test_data:
             scores = model.full_sort_predict(users.to(config["device"])).view(len(users), dataset.item_num)
-            ranked = ranked_items(scores, history, max(k for _, k in wanted))
+            ranked = torch.from_numpy(ranked_items(scores, history, max(k for _, k in wanted)))
             collected.append(hits_and_counts(ranked, rows, items, dataset.item_num).cpu())
     *hits, counts = torch.cat(collected).numpy().T
     table = [

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import timing
 import torch
-from paired import ranked_items
 
+from recbole_rlmrec.experiment.lists import ranked_items
 from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.training.evaluation import hits_and_counts
 from recbole_rlmrec.training.popularity import PopularityRanking
@@ -37,7 +37,7 @@ def compared_with_popularity(path: Path, k: int, data_path: str | None) -> tuple
             scores = model.full_sort_predict(users.to(config["device"])).view(len(users), dataset.item_num).cpu()
             lists = []
             for ranking, recall in zip((scores, sold.repeat(len(users), 1)), recalls):
-                lists.append(ranked_items(ranking, history, k))
+                lists.append(torch.from_numpy(ranked_items(ranking, history, k)))
                 *hits, counts = hits_and_counts(lists[-1], rows, items, dataset.item_num).numpy().T
                 recall.append(np.sum(hits, axis=0) / counts)
             shares.append((lists[0][:, :, None] == lists[1][:, None, :]).any(dim=2).float().mean(dim=1).numpy())

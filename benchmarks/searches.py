@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import timing
-from compare import METRICS, mean_std
+
+from recbole_rlmrec.experiment.table import mean_std
+
+METRICS = ("recall@20", "ndcg@20")
 
 
 def best_trials(folder: Path, first: int | None = None) -> dict[str, tuple[dict[str, Any], int]]:

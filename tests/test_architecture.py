@@ -16,6 +16,7 @@ FLOORS = (
     ("__init__", "cli"),
     ("extension",),
     ("verbs", "recbole_entry"),
+    ("experiment",),
     ("tuning", "semantics", "arguments", "recommend"),
     ("check", "quick_start"),
     ("profile", "sources"),

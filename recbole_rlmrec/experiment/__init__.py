@@ -1,0 +1,1 @@
+"""Comparisons of models over several seeds: cells, tests, tables."""
