@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from recbole_rlmrec.experiment.cell import Cell, run_cell
 from recbole_rlmrec.experiment.compare import Comparison, compare
 from recbole_rlmrec.experiment.groups import groups_of, recall_by_group, shape_of
 from recbole_rlmrec.experiment.lists import BY_USER, RankedLists
-from recbole_rlmrec.experiment.table import cells_of, notes_of
+from recbole_rlmrec.experiment.table import Finished, cells_of, groups_table, lists_table, notes_of, rows_of
 
 MODELS = ["LightGCN", "LightGCN_RLMRecCon"]
 
@@ -72,7 +73,8 @@ def test_a_table_of_two_models(world: World, ran: list[str]) -> None:
     content = json.loads((folder / "comparison.json").read_text())
     assert content["rows"][1]["tests"]["recall@5"]["users"]["p_value"] == aligned.tests["recall@5"].users.p_value
     assert set(content["cells"]) == set(ran)
-    assert "two-way random effects" in (folder / "table.md").read_text()
+    text = (folder / "table.md").read_text()
+    assert "two-way random effects" in text and "## Who gains" in text and "## Lists" in text
     assert r"\toprule" in (folder / "table.tex").read_text()
 
 
@@ -217,13 +219,32 @@ def lists() -> RankedLists:
 
 def test_groups() -> None:
     found = recall_by_group(lists(), 2)
-    assert [(each.side, each.low, each.high, each.users, each.recall) for each in found] == [
-        ("users", 1, 1, 1, 1.0),
-        ("users", 5, 5, 1, 0.0),
-        ("items", 1, 1, 2, 0.5),
-        ("items", 2, 4, 0, None),
+    assert [each.record() for each in found] == [
+        {"side": "users", "low": 1, "high": 1, "users": 1, "recall": 1.0},
+        {"side": "users", "low": 5, "high": 5, "users": 1, "recall": 0.0},
+        {"side": "items", "low": 1, "high": 1, "users": 2, "recall": 0.5},
+        {"side": "items", "low": 2, "high": 4, "users": 0, "recall": None},
     ]
     assert len(groups_of(np.zeros(5), 3)) == 1
+
+
+def finished(model: str, seed: int, best: tuple[int, int]) -> Finished:
+    result = {"test_result": {"recall@2": 0.5}, "best_epoch": 1, "seconds": 1.0}
+    return Finished(model, seed, result, replace(lists(), lists=np.array([best, [3, 4]])))
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+def test_who_gains(seeds: tuple[int, ...]) -> None:
+    cells = [finished("A", seed, (1, 2)) for seed in seeds] + [finished("B", seed, (3, 1)) for seed in seeds]
+    rows = rows_of(["A", "B"], {"A": None, "B": "A"}.get, cells, {})
+    header, *lines = groups_table(rows, cells)
+    assert header == ["model", "group", "users", "base", "model", "gain", "p"]
+    assert lines[0] == ["B", "users with 1 to 1 training interactions", "1", "1.0000", "1.0000", "+0.0%", ""]
+    assert lines[1] == ["B", "users with 5 to 5 training interactions", "1", "0.0000", "1.0000", "", ""]
+    assert lines[2][1:6] == ["items with 1 to 1 training interactions", "2", "0.5000", "1.0000", "+100.0%"]
+    assert 0 < float(lines[2][6]) <= 1
+    assert lines[3][2:] == ["0", "no user", "", "", ""]
+    assert [line[0] for line in lists_table(rows, cells)] == ["model", "A", "B"]
 
 
 def test_what_lists_look_like() -> None:
