@@ -110,6 +110,7 @@ def compare(
     tune: int = 0,
     added: Sequence[str | Path] = (),
     quick: bool = False,
+    checkpoints: Path | None = None,
     report: Callable[[str], None] = _logger.info,
 ) -> Comparison:
     """Train each model with each seed, and write the table of their tests.
@@ -129,6 +130,8 @@ def compare(
         tune: search each model's settings first, with so many trials; 0 for none.
         added: results made elsewhere on the same data, as ``--result_file`` writes them.
         quick: three epochs and at most two seeds, to see that all works.
+        checkpoints: folder of the checkpoints, where bases that have been trained are found; in the folder, if not
+            given.
         report: is called with what is said on the way.
 
     Returns:
@@ -158,7 +161,7 @@ def compare(
         conditions = _kept_conditions(folder, conditions)
         foreign = _join_added(folder, added, conditions)
         tuned = _tuned(folder, models, conditions, tune, jobs, report) if tune else {}
-        cells = _planned(folder, models, seeds, conditions, tuned)
+        cells = _planned(folder, models, seeds, conditions, tuned, checkpoints or folder / "saved")
         failed = _run_all(folder, cells, jobs, report)
         finished = [_finished(cell, folder) for cell in cells if cell.result_path.is_file()]
         finished += [each for each in foreign if (each.model, each.seed) not in {(f.model, f.seed) for f in finished}]
@@ -260,9 +263,10 @@ def _planned(
     seeds: Sequence[int],
     conditions: Conditions,
     tuned: Mapping[str, list[str]],
+    checkpoints: Path,
 ) -> list[Cell]:
     """Return the cells, bases first: what takes a base's training over waits for it."""
-    settings = {"show_progress": False, **conditions.settings, "checkpoint_dir": str(folder / "saved")}
+    settings = {"show_progress": False, **conditions.settings, "checkpoint_dir": str(checkpoints)}
     ordered = sorted(models, key=lambda model: _base_name(model) in models)
     return [
         Cell(
