@@ -32,6 +32,7 @@ from recbole_rlmrec.model.registry import base_of, endings_of, missing_package
 from recbole_rlmrec.model.scores import scores_pairs
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.parts import failures_named
+from recbole_rlmrec.run_settings import OF_PROFILES
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.training.board import run_of_board
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
@@ -57,8 +58,8 @@ _logger = logging.getLogger(__name__)
 #: Where models come from that need not be said where they come from.
 _KNOWN_PACKAGES = ("recbole_rlmrec.", "recbole.")
 
-#: What may differ between two trainings that have the same outcome; data are compared by their hashes.
-_OF_NO_MATTER = OUTPUT_SETTINGS | {"dataset", "base_first"}
+#: What may differ between two trainings of a base that have the same outcome; data are compared by their hashes.
+_OF_NO_MATTER = OUTPUT_SETTINGS | OF_PROFILES | {"dataset", "base_first"}
 
 
 @dataclass(frozen=True)

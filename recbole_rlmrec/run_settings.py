@@ -12,6 +12,7 @@ from recbole_rlmrec.settings import (
     NAMES,
     POSITIVE,
     SEED,
+    SHARE,
     TEXT,
     Choice,
     Settings,
@@ -23,6 +24,7 @@ TextDomain = Literal["general", "books", "businesses", "games", "movies"]
 EvalProtocol = Literal["recbole", "paper"]
 Defaults = Literal["recommended", "published"]
 EarlyStoppingRule = Literal["popularity", "recbole"]
+WithheldSide = Literal["both", "users", "items"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class DataSettings(Settings):
     leakage: Reaction = setting(
         "error", Choice.of(Reaction), "what to do about profiles written from another training split"
     )
+
+
+@dataclass(frozen=True)
+class AblationSettings(Settings):
+    """What a run is deprived of, to see what it was worth: the same draw for every model and every seed."""
+
+    noise_share: float = setting(
+        0.0, SHARE, "add pairs that nobody has to the training interactions, this share of their number", "0.1"
+    )
+    withheld_share: float = setting(0.0, SHARE, "share of the profiles that are treated as missing", "0.5")
+    withheld_side: WithheldSide = setting("both", Choice.of(WithheldSide), "whose profiles withheld_share withholds")
+    shuffled_profiles: bool = setting(False, FLAG, "give each node the profile of another one of its side")
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,16 @@ class StoppingSettings(Settings):
 
 
 #: The settings classes of every run, which the registry of models declares with those of the models.
-RUN_CLASSES: tuple[type[Settings], ...] = (DataSettings, RunSettings, RecBolesSettings, StoppingSettings)
+RUN_CLASSES: tuple[type[Settings], ...] = (
+    DataSettings,
+    AblationSettings,
+    RunSettings,
+    RecBolesSettings,
+    StoppingSettings,
+)
+
+#: Settings that change what is read of texts, which a base does not.
+OF_PROFILES: frozenset[str] = frozenset({"withheld_share", "withheld_side", "shuffled_profiles"})
 
 #: Names of the settings of every run.
 RUN_SETTINGS: frozenset[str] = frozenset(field.name for settings in RUN_CLASSES for field in fields(settings))

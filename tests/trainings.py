@@ -21,6 +21,12 @@ QUICK = {
 }
 
 
+def small_settings(world: World, **more: Any) -> dict[str, Any]:
+    """Settings of a short training with lists of five, as a command line gives them."""
+    given = {**QUICK, **fitting("LightGCN"), "data_path": str(world.root), "topk": [5], "valid_metric": "Recall@5"}
+    return {**given, **more}
+
+
 def train(world: World, model: Any, watch: Any = None, **settings: Any) -> Any:
     given = {"data_path": str(world.root), **QUICK, **fitting(model), **settings}
     return run(model, world.name, config_dict=given, watch=watch)

@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction, cat_interactions
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_rlmrec import compat
+from recbole_rlmrec.data.ablation import noise_pairs, without_profiles
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
 from recbole_rlmrec.data.file_set import require_whole
 from recbole_rlmrec.data.frozen import SplitRecipe, check_asked, described, frozen_path, other_wish, write_again
@@ -40,6 +42,7 @@ from recbole_rlmrec.data.split import (
 from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_URL
+from recbole_rlmrec.run_settings import AblationSettings
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.wording import N_EXAMPLES, examples
 
@@ -98,6 +101,8 @@ class RLMRecDataset(Dataset):
         self._drawn: np.ndarray | None = None
         self._raw_ids: tuple[np.ndarray, np.ndarray] | None = None
         self._raw_rows: np.ndarray | None = None
+        #: Of the training interactions that profiles were written from, where others were added; empty otherwise.
+        self._profiled_sha256 = ""
         self._empty_parts: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ loading
@@ -394,9 +399,30 @@ class RLMRecDataset(Dataset):
             self._require_interactions(name, len(part.inter_feat))
         parts[0]._is_training_split = True
         parts[0]._semantic = {}  # what was read before there was a split has not been checked against it
+        self._add_noise(parts[0])
         self._check_cold_nodes(parts[0])
         self.parts = tuple(parts)
         return parts
+
+    def _add_noise(self, training: RLMRecDataset) -> None:
+        """Add pairs that nobody has to the training interactions, as ``noise_share`` asks for.
+
+        What the profiles were written from stays what it was, so the hash for that comparison is taken before.
+        """
+        share = self.config["noise_share"]
+        if not share:
+            return
+        training._profiled_sha256 = _training_sha256(training)
+        known, own = self.inter_feat, training.inter_feat
+        pairs = np.asarray(known[self.uid_field]), np.asarray(known[self.iid_field])
+        users, items = noise_pairs(pairs, self.user_num, self.item_num, round(share * len(own)))
+        # Further columns, such as ratings, are those of interactions that there are.
+        rows = np.random.default_rng(0).integers(0, len(own), len(users))
+        added = own[torch.from_numpy(rows)]
+        added.update(Interaction({self.uid_field: torch.from_numpy(users), self.iid_field: torch.from_numpy(items)}))
+        training.inter_feat = cat_interactions([own, added])
+        _TRAINING_SHA256.pop(training, None)
+        self.logger.warning(f"noise_share={share:g}: {len(users):,} training interactions that nobody had are added.")
 
     def _require_interactions(self, name: str, size: int) -> None:
         if size == 0 and name not in self._empty_parts:
@@ -485,13 +511,16 @@ class RLMRecDataset(Dataset):
         joined = {side: table.join(self.field2id_token[fields[side]]) for side, table in tables.items()}
         for table in tables.values():
             table.release()
-        return joined
+        ablated = AblationSettings.from_config(self.config)
+        if ablated.shuffled_profiles or ablated.withheld_share:
+            self.logger.warning("Profiles are withheld or exchanged, as the settings ask for.")
+        return without_profiles(joined, ablated)
 
     def _check_leakage(self, metadata: Mapping[str, Any], path: Path) -> None:
         profiles_split = metadata.get("train_sha256")
         if profiles_split is None or not self._is_training_split:
             return
-        training_split = _training_sha256(self)
+        training_split = self._profiled_sha256 or _training_sha256(self)
         if training_split == profiles_split:
             return
         message = (

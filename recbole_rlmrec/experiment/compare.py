@@ -23,7 +23,18 @@ from recbole_rlmrec.errors import CheckpointError, DataError, SettingError, Trai
 from recbole_rlmrec.experiment.cell import Cell, write_lists
 from recbole_rlmrec.experiment.groups import recall_by_group, shape_of
 from recbole_rlmrec.experiment.lists import RankedLists
-from recbole_rlmrec.experiment.table import Finished, Row, cells_of, csv_text, latex, markdown, notes_of, rows_of
+from recbole_rlmrec.experiment.table import (
+    Finished,
+    Row,
+    cells_of,
+    csv_text,
+    groups_table,
+    latex,
+    lists_table,
+    markdown,
+    notes_of,
+    rows_of,
+)
 from recbole_rlmrec.files import atomic_path, try_lock
 from recbole_rlmrec.model.registry import base_of, get_model
 from recbole_rlmrec.reading.documents import Format
@@ -35,6 +46,15 @@ _logger = logging.getLogger(__name__)
 QUICK = {"epochs": 3}
 QUICK_SEEDS = 2
 STAMP = "quick: not a result"
+
+#: What the further tables show.
+_SAID = {
+    "Who gains": "Recall of the lists. Users are in groups of about equal size by their training interactions, and so "
+    "are items: a group of items counts the test interactions with these only. p is that of the star's test within the "
+    "group, not corrected; with one seed, of the paired t-test over users.",
+    "Lists": "Share of the places that the popularity ranking fills with the same items; share of all items in any "
+    "list; mean of -log2 of an item's share of the training interactions; Gini of how often each item is in a list.",
+}
 
 _CONDITIONS = Format("conditions of a comparison", "Choose another folder, or remove it.", allow_others=True)
 _RESULT = Format("result of a training", "Give a file that --result_file wrote.", allow_others=True)
@@ -90,6 +110,7 @@ def compare(
     tune: int = 0,
     added: Sequence[str | Path] = (),
     quick: bool = False,
+    checkpoints: Path | None = None,
     report: Callable[[str], None] = _logger.info,
 ) -> Comparison:
     """Train each model with each seed, and write the table of their tests.
@@ -109,6 +130,8 @@ def compare(
         tune: search each model's settings first, with so many trials; 0 for none.
         added: results made elsewhere on the same data, as ``--result_file`` writes them.
         quick: three epochs and at most two seeds, to see that all works.
+        checkpoints: folder of the checkpoints, where bases that have been trained are found; in the folder, if not
+            given.
         report: is called with what is said on the way.
 
     Returns:
@@ -138,7 +161,7 @@ def compare(
         conditions = _kept_conditions(folder, conditions)
         foreign = _join_added(folder, added, conditions)
         tuned = _tuned(folder, models, conditions, tune, jobs, report) if tune else {}
-        cells = _planned(folder, models, seeds, conditions, tuned)
+        cells = _planned(folder, models, seeds, conditions, tuned, checkpoints or folder / "saved")
         failed = _run_all(folder, cells, jobs, report)
         finished = [_finished(cell, folder) for cell in cells if cell.result_path.is_file()]
         finished += [each for each in foreign if (each.model, each.seed) not in {(f.model, f.seed) for f in finished}]
@@ -240,9 +263,10 @@ def _planned(
     seeds: Sequence[int],
     conditions: Conditions,
     tuned: Mapping[str, list[str]],
+    checkpoints: Path,
 ) -> list[Cell]:
     """Return the cells, bases first: what takes a base's training over waits for it."""
-    settings = {"show_progress": False, **conditions.settings, "checkpoint_dir": str(folder / "saved")}
+    settings = {"show_progress": False, **conditions.settings, "checkpoint_dir": str(checkpoints)}
     ordered = sorted(models, key=lambda model: _base_name(model) in models)
     return [
         Cell(
@@ -475,11 +499,14 @@ def _write(
     title = f"{conditions.dataset}: test results, " + (
         f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     )
-    stamp = f"**{STAMP}**\n\n" if conditions.quick else ""
+    stamp = [f"**{STAMP}**"] if conditions.quick else []
     said = "\n\n".join(notes_of(rows))
+    parts = [markdown(lines), said]
+    for heading, more in (("Who gains", groups_table(rows, finished)), ("Lists", lists_table(rows, finished))):
+        parts += [f"## {heading}", _SAID[heading], markdown(more)] if more else []
     used = ", ".join(f"{name} {version}" for name, version in conditions.versions.items())
     texts = {
-        "table.md": f"# {title}\n\n{stamp}{markdown(lines)}\n\n{said}\n\nSeeds {', '.join(map(str, seeds))}; {used}.\n",
+        "table.md": "\n\n".join([f"# {title}", *stamp, *parts, f"Seeds {', '.join(map(str, seeds))}; {used}."]) + "\n",
         "table.csv": (f"# {STAMP}\n" if conditions.quick else "") + csv_text(lines),
         "table.tex": f"% {title}{f'; {STAMP}' if conditions.quick else ''}\n{latex(lines)}\n",
     }
@@ -488,7 +515,7 @@ def _write(
             temporary.write_text(text, encoding="utf-8")
     groups = {
         f"{each.model}-{each.seed}": {
-            "groups": [asdict(group) for group in recall_by_group(each.lists)],
+            "groups": [group.record() for group in recall_by_group(each.lists)],
             "lists": dict(shape_of(each.lists)),
         }
         for each in finished

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +22,30 @@ class Group:
         side: ``users`` or ``items``.
         low: fewest training interactions of a member.
         high: most of one.
-        users: how many test users have anything to be found.
-        recall: mean over these users; None where there are none.
+        recall: of each test user, float64 ``[n]``; NaN for users who are not in the group, or have none of its items to
+            be found.
     """
 
     side: str
     low: int
     high: int
-    users: int
-    recall: float | None
+    recall: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """What a table calls it."""
+        return f"{self.side} with {self.low:,} to {self.high:,} training interactions"
+
+    @property
+    def has_any(self) -> np.ndarray:
+        """Which test users have anything to be found, bool ``[n]``."""
+        return ~np.isnan(self.recall)
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values: the mean recall over the users, None where there are none, and how many there are."""
+        n_users = int(self.has_any.sum())
+        mean = float(np.nanmean(self.recall)) if n_users else None
+        return {"side": self.side, "low": self.low, "high": self.high, "users": n_users, "recall": mean}
 
 
 def groups_of(counts: np.ndarray, n_groups: int = N_GROUPS) -> list[np.ndarray]:
@@ -54,7 +70,7 @@ def groups_of(counts: np.ndarray, n_groups: int = N_GROUPS) -> list[np.ndarray]:
 def recall_by_group(lists: RankedLists, n_groups: int = N_GROUPS) -> list[Group]:
     """Return the recall of groups of users by activity, and of groups of items by popularity, the least first.
 
-    Recall of a group of items counts the test interactions with these items only, for the users who have any.
+    Recall of a group of items counts the test interactions with these items only.
 
     Args:
         lists: of a model.
@@ -62,17 +78,16 @@ def recall_by_group(lists: RankedLists, n_groups: int = N_GROUPS) -> list[Group]
     """
     of_users, activity = recall_by_user(lists), lists.user_counts[lists.users]
     found = [
-        Group("users", int(activity[own].min()), int(activity[own].max()), int(own.sum()), float(of_users[own].mean()))
+        Group("users", int(activity[own].min()), int(activity[own].max()), np.where(own, of_users, np.nan))
         for own in groups_of(activity, n_groups)
     ]
     popularity, hit = lists.item_counts[1:], lists.hits() < lists.k
     for own in groups_of(popularity, n_groups):
         chosen = own[lists.items - 1]
-        counts = np.bincount(lists.rows[chosen], minlength=len(lists.users))
-        shares = np.bincount(lists.rows[chosen], weights=hit[chosen], minlength=len(lists.users))
-        has_any = counts > 0
-        recall = float((shares[has_any] / counts[has_any]).mean()) if has_any.any() else None
-        found.append(Group("items", int(popularity[own].min()), int(popularity[own].max()), int(has_any.sum()), recall))
+        sought = np.bincount(lists.rows[chosen], minlength=len(lists.users))
+        had = np.bincount(lists.rows[chosen], weights=hit[chosen], minlength=len(lists.users))
+        recall = np.divide(had, sought, out=np.full(len(had), np.nan), where=sought > 0)
+        found.append(Group("items", int(popularity[own].min()), int(popularity[own].max()), recall))
     return found
 
 

@@ -6,11 +6,12 @@ import csv
 import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from recbole_rlmrec.experiment.groups import recall_by_group, shape_of
 from recbole_rlmrec.experiment.lists import BY_USER, RankedLists
 from recbole_rlmrec.experiment.significance import LEVEL, Difference, crossed_test, holm, seeds_test, users_test
 from recbole_rlmrec.wording import count
@@ -173,8 +174,6 @@ def _tested(own: Mapping[int, Finished], base: Mapping[int, Finished], metric: s
 
 def _corrected(rows: list[Row]) -> list[Row]:
     """Return the rows with Holm's correction over the tests of each metric."""
-    from dataclasses import replace
-
     for metric in {metric for row in rows for metric in row.tests}:
         at = [number for number, row in enumerate(rows) if metric in row.tests and row.tests[metric].crossed]
         p_values = [rows[number].tests[metric].crossed.p_value for number in at]  # type: ignore[union-attr]
@@ -232,6 +231,51 @@ def _test_cells(tested: Tested | None, *, several: bool) -> list[str]:
     corrected = "" if tested.corrected is None else f"{tested.corrected:.2g}"
     over_seeds = "" if tested.over_seeds is None else f"{tested.over_seeds.p_value:.2g}"
     return [f"{tested.gain:+.1%}{tested.star}", corrected, users, over_seeds]
+
+
+def groups_table(rows: Sequence[Row], cells: Sequence[Finished]) -> list[list[str]]:
+    """Return the recall of groups of users and of items, each model beside its base, its header first; empty if none.
+
+    The p-value is that of the star's test over the users of the group, not corrected; with one seed, of the users'.
+
+    Args:
+        rows: of the table.
+        cells: those that are done.
+    """
+    lists = {(cell.model, cell.seed): cell.lists for cell in cells if cell.lists is not None}
+    lines = []
+    for row in rows:
+        if row.base is None or not row.tests:
+            continue
+        seeds = next(iter(row.tests.values())).seeds
+        pairs = [[recall_by_group(lists[model, seed]) for model in (row.base, row.model)] for seed in seeds]
+        for number, group in enumerate(pairs[0][0]):
+            base, own = (np.array([pair[at][number].recall[group.has_any] for pair in pairs]) for at in (0, 1))
+            lines.append([row.model, group.name, f"{base.shape[1]:,}", *_group_cells(base, own)])
+    return [["model", "group", "users", "base", "model", "gain", "p"], *lines] if lines else []
+
+
+def _group_cells(base: np.ndarray, own: np.ndarray) -> list[str]:
+    """Return the last columns of a group; arguments ``[seeds, users]``."""
+    n_users = base.shape[1]
+    if not n_users:
+        return ["no user", "", "", ""]
+    gain = f"{own.mean() / base.mean() - 1:+.1%}" if base.mean() else ""
+    test = crossed_test if len(base) > 1 else users_test
+    p_value = f"{test(own - base).p_value:.2g}" if n_users > 1 else ""
+    return [f"{base.mean():.4f}", f"{own.mean():.4f}", gain, p_value]
+
+
+def lists_table(rows: Sequence[Row], cells: Sequence[Finished]) -> list[list[str]]:
+    """Return what the lists of each model look like, as a mean over its seeds, its header first; empty if none."""
+    lines = []
+    for row in rows:
+        shapes = [shape_of(cell.lists) for cell in cells if cell.model == row.model and cell.lists is not None]
+        if shapes:
+            mean = {name: statistics.mean(shape[name] for shape in shapes) for name in shapes[0]}
+            shares = [f"{mean['popular']:.1%}", f"{mean['coverage']:.1%}"]
+            lines.append([row.model, *shares, f"{mean['novelty']:.2f}", f"{mean['gini']:.3f}"])
+    return [["model", "as popularity", "coverage", "novelty (bits)", "Gini"], *lines] if lines else []
 
 
 def notes_of(rows: Sequence[Row]) -> list[str]:

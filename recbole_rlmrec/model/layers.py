@@ -44,9 +44,6 @@ class SemanticTable(nn.Module):
             embeddings have them, which may be a memory map far larger than memory, and read the rows asked for.
         dtype: of the rows; under autocast its dtype saves a conversion at each step.
         unit_length: scale the rows to length 1.
-
-    Raises:
-        DataError: no id of any side has an embedding.
     """
 
     vectors: Tensor | None
@@ -65,8 +62,6 @@ class SemanticTable(nn.Module):
         self._dtype, self._unit_length = dtype, unit_length
         self._first_ids = np.cumsum([0, *(len(side.rows) for side in sides)])
         covered = torch.from_numpy(np.concatenate([side.covered for side in sides]))
-        if not covered.any():
-            sides[0].require_covered()
         #: Whether an id other than a side's [PAD] is a hole: uncovered, without an embedding.
         self.has_holes = int(covered.sum()) < len(covered) - len(sides)
         self.register_buffer("covered", covered, persistent=False)

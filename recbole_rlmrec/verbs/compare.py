@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from recbole_rlmrec.arguments import add_config_files, path, take_settings
 from recbole_rlmrec.errors import SettingError
@@ -44,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--add", action="append", default=[], type=path, metavar="FILE", help="a result made elsewhere; may be repeated"
     )
     parser.add_argument(
+        "--ablate",
+        default="",
+        metavar="NAMES",
+        help="repeat it without something: noise, withheld, withheld-users, withheld-items, shuffled, weight, "
+        "temperature, separated by commas",
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="three epochs and two seeds, to see that all works: not a result"
     )
 
@@ -54,24 +62,26 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RLMRecError: see :func:`recbole_rlmrec.experiment.compare.compare`.
     """
+    from recbole_rlmrec.experiment.ablate import ablate, require_known
     from recbole_rlmrec.experiment.compare import STAMP, compare
     from recbole_rlmrec.experiment.table import cells_of, notes_of
 
     if arguments.seeds < 1:
         raise SettingError(f"--seeds={arguments.seeds}, expected 1 or more.")
-    found = compare(
-        [name for name in arguments.models.split(",") if name],
-        arguments.dataset,
-        range(arguments.seed, arguments.seed + arguments.seeds),
-        arguments.output or f"comparisons/{arguments.dataset}",
-        config_files=arguments.config_files,
-        settings=arguments.settings,
-        jobs=arguments.jobs,
-        tune=arguments.tune,
-        added=arguments.add,
-        quick=arguments.quick,
-        report=lambda text: print(text, flush=True),
-    )
+    models = _names(arguments.models)
+    ablations = _names(arguments.ablate)
+    require_known(ablations, models)
+    options: dict[str, Any] = {
+        "config_files": arguments.config_files,
+        "settings": arguments.settings,
+        "jobs": arguments.jobs,
+        "tune": arguments.tune,
+        "quick": arguments.quick,
+        "report": lambda text: print(text, flush=True),
+    }
+    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    folder = arguments.output or f"comparisons/{arguments.dataset}"
+    found = compare(models, arguments.dataset, seeds, folder, added=arguments.add, **options)
     lines = cells_of(found.rows)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     print()
@@ -83,4 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.quick:
         print(STAMP)
     print(f"written: {found.folder}/table.md, table.csv, table.tex, comparison.json")
-    return 1 if found.failed else 0
+    n_failed = found.failed
+    if ablations:
+        path, failed = ablate(ablations, found, models, arguments.dataset, seeds, **options)
+        print(f"written: {path}")
+        n_failed += failed
+    return 1 if n_failed else 0
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]

@@ -5,62 +5,35 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from trainings import QUICK
-from worlds import World, fitting
+from trainings import small_settings
+from worlds import World
 
 from recbole_rlmrec.cli import main
-from recbole_rlmrec.errors import DataError, RLMRecError, SettingError, TrainingError
+from recbole_rlmrec.errors import DataError, SettingError, TrainingError
 from recbole_rlmrec.experiment import compare as comparing
-from recbole_rlmrec.experiment.cell import Cell, run_cell
+from recbole_rlmrec.experiment.cell import Cell
 from recbole_rlmrec.experiment.compare import Comparison, compare
 from recbole_rlmrec.experiment.groups import groups_of, recall_by_group, shape_of
 from recbole_rlmrec.experiment.lists import BY_USER, RankedLists
-from recbole_rlmrec.experiment.table import cells_of, notes_of
+from recbole_rlmrec.experiment.table import Finished, cells_of, groups_table, lists_table, notes_of, rows_of
 
 MODELS = ["LightGCN", "LightGCN_RLMRecCon"]
 
 
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the cells that ran: in this process, which is quick."""
-    names: list[str] = []
-
-    def run_here(cell: Cell, jobs: int, running: Any) -> str | None:
-        names.append(cell.name)
-        try:
-            run_cell(cell)
-        except RLMRecError as error:
-            return str(error)
-        return None
-
-    monkeypatch.setattr(comparing, "_run", run_here)
-    return names
-
-
-def settings_of(world: World, **more: Any) -> dict[str, Any]:
-    return {
-        **QUICK,
-        **fitting("LightGCN"),
-        "data_path": str(world.root),
-        "topk": [5],
-        "valid_metric": "Recall@5",
-        **more,
-    }
-
-
 def compared(world: World, models: Any = MODELS, seeds: Any = (1, 2), **more: Any) -> Comparison:
-    given = {"settings": settings_of(world), "report": lambda text: None, **more}
+    given = {"settings": small_settings(world), "report": lambda text: None, **more}
     return compare(models, world.name, seeds, world.root / "out", **given)
 
 
-def test_a_table_of_two_models(world: World, ran: list[str]) -> None:
+def test_a_table_of_two_models(world: World, cells_here: list[str]) -> None:
     found = compared(world)
-    assert ran == ["LightGCN-1", "LightGCN_RLMRecCon-1", "LightGCN-2", "LightGCN_RLMRecCon-2"]
+    assert cells_here == ["LightGCN-1", "LightGCN_RLMRecCon-1", "LightGCN-2", "LightGCN_RLMRecCon-2"]
     base, aligned = found.rows
     assert base.base is None and aligned.base == "LightGCN" and not base.tests
     assert aligned.tests["recall@5"].seeds == (1, 2) and aligned.tests["recall@5"].corrected is not None
@@ -71,35 +44,36 @@ def test_a_table_of_two_models(world: World, ran: list[str]) -> None:
     assert table[0][:7] == ["model", "seeds", "Recall@5", "gain", "p", "p, users", "p, seeds"]
     content = json.loads((folder / "comparison.json").read_text())
     assert content["rows"][1]["tests"]["recall@5"]["users"]["p_value"] == aligned.tests["recall@5"].users.p_value
-    assert set(content["cells"]) == set(ran)
-    assert "two-way random effects" in (folder / "table.md").read_text()
+    assert set(content["cells"]) == set(cells_here)
+    text = (folder / "table.md").read_text()
+    assert "two-way random effects" in text and "## Who gains" in text and "## Lists" in text
     assert r"\toprule" in (folder / "table.tex").read_text()
 
 
-def test_the_lists_have_the_metrics_of_the_test(world: World, ran: list[str]) -> None:
-    compared(world, ["LightGCN_RLMRecCon"], (1,), settings=settings_of(world, metric_decimal_place=8))
+def test_the_lists_have_the_metrics_of_the_test(world: World, cells_here: list[str]) -> None:
+    compared(world, ["LightGCN_RLMRecCon"], (1,), settings=small_settings(world, metric_decimal_place=8))
     result = json.loads((world.root / "out/cells/LightGCN_RLMRecCon-1.json").read_text())
     lists = RankedLists.read(world.root / "out/cells/LightGCN_RLMRecCon-1.npz")
     for name, by_user in BY_USER.items():
         assert by_user(lists).mean() == pytest.approx(result["test_result"][f"{name}@5"], abs=1e-7)
 
 
-def test_finished_cells_are_kept_and_the_table_is_the_same(world: World, ran: list[str]) -> None:
+def test_finished_cells_are_kept_and_the_table_is_the_same(world: World, cells_here: list[str]) -> None:
     compared(world)
     path = world.root / "out/table.csv"
     table = list(csv.reader(path.read_text().splitlines()))
     (world.root / "out/cells/LightGCN_RLMRecCon-2.json").unlink()
-    ran.clear()
+    cells_here.clear()
     said: list[str] = []
     compared(world, report=said.append)
-    assert ran == ["LightGCN_RLMRecCon-2"] and said[0] == "3 of 4 cells are there already."
+    assert cells_here == ["LightGCN_RLMRecCon-2"] and said[0] == "3 of 4 cells are there already."
     of_time = table[0].index("seconds")
     again = list(csv.reader(path.read_text().splitlines()))
     assert [line[:of_time] for line in again] == [line[:of_time] for line in table]
 
 
 def test_a_cell_that_fails_is_in_the_table_and_tried_again(
-    world: World, ran: list[str], monkeypatch: pytest.MonkeyPatch
+    world: World, cells_here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_here = comparing._run
 
@@ -112,7 +86,7 @@ def test_a_cell_that_fails_is_in_the_table_and_tried_again(
     assert cells_of(found.rows)[2][1] == "1 (1 seed failed)"
     assert "LightGCN_RLMRecCon, seed 2: failed: no luck" in notes_of(found.rows)
     monkeypatch.setattr(comparing, "_run", run_here)
-    assert compared(world).failed == 0 and ran.count("LightGCN-1") == 1
+    assert compared(world).failed == 0 and cells_here.count("LightGCN-1") == 1
 
 
 def test_nothing_that_comes_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +95,13 @@ def test_nothing_that_comes_to_its_end(world: World, monkeypatch: pytest.MonkeyP
         compared(world)
 
 
-def test_one_seed_has_no_star(world: World, ran: list[str]) -> None:
+def test_one_seed_has_no_star(world: World, cells_here: list[str]) -> None:
     rows = compared(world, seeds=(1,)).rows
     assert rows[1].tests["ndcg@5"].crossed is None and not rows[1].tests["ndcg@5"].star
     assert any("One seed" in note for note in notes_of(rows)) and "p, seeds" not in cells_of(rows)[0]
 
 
-def test_a_result_made_elsewhere_joins(world: World, ran: list[str], tmp_path: Path) -> None:
+def test_a_result_made_elsewhere_joins(world: World, cells_here: list[str], tmp_path: Path) -> None:
     compared(world, seeds=(1,))
     made = tmp_path / "made.json"
     result = json.loads((world.root / "out/cells/LightGCN_RLMRecCon-1.json").read_text())
@@ -140,9 +114,9 @@ def test_a_result_made_elsewhere_joins(world: World, ran: list[str], tmp_path: P
         compared(world, seeds=(1,), added=[made])
 
 
-def test_quick_is_stamped(world: World, ran: list[str]) -> None:
+def test_quick_is_stamped(world: World, cells_here: list[str]) -> None:
     found = compared(world, ["LightGCN"], (1, 2, 3), quick=True)
-    assert found.rows[0].best_epochs and len(ran) == 2
+    assert found.rows[0].best_epochs and len(cells_here) == 2
     for name in ("table.md", "table.csv", "table.tex"):
         assert "quick: not a result" in (world.root / "out" / name).read_text()
 
@@ -159,16 +133,16 @@ def test_quick_is_stamped(world: World, ran: list[str]) -> None:
         ({"settings": {"learning_rat": 1}}, "learning_rat"),
     ],
 )
-def test_bad_arguments(world: World, ran: list[str], arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments(world: World, cells_here: list[str], arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         compared(world, **arguments)
-    assert not ran
+    assert not cells_here
 
 
-def test_a_folder_holds_one_comparison(world: World, ran: list[str]) -> None:
+def test_a_folder_holds_one_comparison(world: World, cells_here: list[str]) -> None:
     compared(world, ["LightGCN"], (1,))
     with pytest.raises(DataError, match=r"under other conditions \(settings: .*Choose another --output"):
-        compared(world, ["LightGCN"], (1,), settings=settings_of(world, epochs=1))
+        compared(world, ["LightGCN"], (1,), settings=small_settings(world, epochs=1))
     with comparing._locked(world.root / "out"), pytest.raises(DataError, match="Another comparison works in"):
         compared(world, ["LightGCN"], (1,))
     (world.root / "out/conditions.json").unlink()
@@ -176,7 +150,7 @@ def test_a_folder_holds_one_comparison(world: World, ran: list[str]) -> None:
         compared(world, ["LightGCN"], (1,))
 
 
-def test_a_search_before(world: World, ran: list[str]) -> None:
+def test_a_search_before(world: World, cells_here: list[str]) -> None:
     """The aligned model starts from the best of its base."""
     compared(world, seeds=(1,), tune=1)
     content = json.loads((world.root / "out/comparison.json").read_text())
@@ -185,13 +159,13 @@ def test_a_search_before(world: World, ran: list[str]) -> None:
 
 
 def test_a_cell_in_a_process_of_its_own(world: World, tmp_path: Path) -> None:
-    cell = Cell("NoSuchModel", world.name, 1, [], settings_of(world), str(tmp_path))
+    cell = Cell("NoSuchModel", world.name, 1, [], small_settings(world), str(tmp_path))
     done = subprocess.run(cell.command(), capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "NoSuchModel" in done.stderr
 
 
-def test_the_verb(world: World, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    words = [f"--{name}={value}" for name, value in settings_of(world).items()]
+def test_the_verb(world: World, cells_here: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"--{name}={value}" for name, value in small_settings(world).items()]
     arguments = ["compare", "--models=LightGCN,BPR", f"--dataset={world.name}", "--seeds=2", f"--output={world.root}/o"]
     assert main([*arguments, *words]) == 0
     out = capsys.readouterr().out
@@ -217,13 +191,32 @@ def lists() -> RankedLists:
 
 def test_groups() -> None:
     found = recall_by_group(lists(), 2)
-    assert [(each.side, each.low, each.high, each.users, each.recall) for each in found] == [
-        ("users", 1, 1, 1, 1.0),
-        ("users", 5, 5, 1, 0.0),
-        ("items", 1, 1, 2, 0.5),
-        ("items", 2, 4, 0, None),
+    assert [each.record() for each in found] == [
+        {"side": "users", "low": 1, "high": 1, "users": 1, "recall": 1.0},
+        {"side": "users", "low": 5, "high": 5, "users": 1, "recall": 0.0},
+        {"side": "items", "low": 1, "high": 1, "users": 2, "recall": 0.5},
+        {"side": "items", "low": 2, "high": 4, "users": 0, "recall": None},
     ]
     assert len(groups_of(np.zeros(5), 3)) == 1
+
+
+def finished(model: str, seed: int, best: tuple[int, int]) -> Finished:
+    result = {"test_result": {"recall@2": 0.5}, "best_epoch": 1, "seconds": 1.0}
+    return Finished(model, seed, result, replace(lists(), lists=np.array([best, [3, 4]])))
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+def test_who_gains(seeds: tuple[int, ...]) -> None:
+    cells = [finished("A", seed, (1, 2)) for seed in seeds] + [finished("B", seed, (3, 1)) for seed in seeds]
+    rows = rows_of(["A", "B"], {"A": None, "B": "A"}.get, cells, {})
+    header, *lines = groups_table(rows, cells)
+    assert header == ["model", "group", "users", "base", "model", "gain", "p"]
+    assert lines[0] == ["B", "users with 1 to 1 training interactions", "1", "1.0000", "1.0000", "+0.0%", ""]
+    assert lines[1] == ["B", "users with 5 to 5 training interactions", "1", "0.0000", "1.0000", "", ""]
+    assert lines[2][1:6] == ["items with 1 to 1 training interactions", "2", "0.5000", "1.0000", "+100.0%"]
+    assert 0 < float(lines[2][6]) <= 1
+    assert lines[3][2:] == ["0", "no user", "", "", ""]
+    assert [line[0] for line in lists_table(rows, cells)] == ["model", "A", "B"]
 
 
 def test_what_lists_look_like() -> None:

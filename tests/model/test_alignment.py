@@ -426,10 +426,18 @@ def test_a_side_without_texts_takes_no_part(world: World, name: str, side: int) 
     assert term.isfinite() and term > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "sides"), [("LightGCN_RLMRecCon", (0, 1)), ("SemanticOnly", (0,)), ("AlphaRec", (1,))]
-)
-def test_nobody_with_a_text(world: World, name: str, sides: tuple[int, ...]) -> None:
-    without_texts(world, *sides)
+def test_nobody_with_a_text_is_the_backbone(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    without_texts(world, 0, 1)
+    losses = []
+    for name in ("LightGCN", "LightGCN_RLMRecCon", "LightGCN_RLMRecGen"):
+        model, loader = world.model(name)
+        losses.append(torch.stack(list(model.calculate_loss(next(iter(loader))))))
+    assert losses[0].equal(losses[1]) and losses[0].equal(losses[2])
+    assert "LightGCN_RLMRecGen: nobody has a text to align with" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "side"), [("SemanticOnly", 0), ("AlphaRec", 1)])
+def test_what_scores_by_texts_needs_them(world: World, name: str, side: int) -> None:
+    without_texts(world, side)
     with pytest.raises(DataError, match=r"s row in .* is zero, which cosine cannot compare. Encode the profiles again"):
         world.model(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -14,6 +15,9 @@ from recbole_rlmrec.model.backbone.contract import Backbone, Representation, Set
 from recbole_rlmrec.model.layers import Projector, SemanticTable
 from recbole_rlmrec.ops.distributed import Share, summand
 from recbole_rlmrec.settings import SHARE, Settings, bound_of, number_of, setting
+from recbole_rlmrec.sides import SIDES
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class Alignment(Backbone):
         self.alignment_share = BoundSettings.from_config(config).alignment_share
         self.backbone_parameters = frozenset(name for name, _ in self.named_parameters())
         self.is_aligned = getattr(self.alignment_settings, self.weight_setting) != 0
+        if self.is_aligned and not any(dataset.semantic_embedding(side).covered.any() for side in SIDES):
+            self.is_aligned = False
+            _logger.warning(f"{type(self).__name__}: nobody has a text to align with, so this is the backbone alone.")
         if self.is_aligned:
             self.build_alignment(config, dataset)
 
@@ -128,7 +135,7 @@ class Alignment(Backbone):
             storage: ``memory`` or ``memory_map``.
             unit_length: scale the rows to length 1.
         """
-        sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
+        sides = [dataset.semantic_embedding(side) for side in SIDES]
         # A projector's products would cast the rows to bfloat16 at each step under autocast.
         dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
         return SemanticTable(sides, in_memory=storage == "memory", dtype=dtype, unit_length=unit_length)
