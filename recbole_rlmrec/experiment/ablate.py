@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.experiment.compare import STAMP, Comparison, compare
+from recbole_rlmrec.experiment.compare import STAMP, Comparison, compare, write_json
 from recbole_rlmrec.experiment.table import LEVEL, Row, markdown, mean_std
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.registry import get_model
@@ -100,7 +100,9 @@ def ablate(
         RLMRecError: as :func:`~recbole_rlmrec.experiment.compare.compare`.
     """
     require_known(names, models)
-    texts, failed = [], 0
+    texts: list[str] = []
+    records: dict[str, Any] = {}
+    failed = 0
     for name in names:
         sweep = SWEEPS[name]
         chosen = list(sweep.levels.items())[-1:] if quick else list(sweep.levels.items())
@@ -123,6 +125,8 @@ def ablate(
             failed += comparison.failed
             found[level] = comparison.rows
         texts += [f"## {name}: {sweep.meaning}", _table(models, found)]
+        levels = {level: [asdict(row) for row in rows] for level, rows in found.items()}
+        records[name] = {"meaning": sweep.meaning, "levels": levels}
     note = (
         f"Test results, mean ± standard deviation over the seeds; gain over the base at the same level. `*`: differs "
         f"from its base (p < {LEVEL:g}) by the test of the comparison's table, Holm-corrected within the level."
@@ -131,6 +135,7 @@ def ablate(
     path = main.folder / "ablations.md"
     with atomic_path(path) as temporary:
         temporary.write_text("\n\n".join([f"# {dataset}: ablations", *stamp, note, *texts]) + "\n", encoding="utf-8")
+    write_json(main.folder / "ablations.json", records)
     return path, failed
 
 

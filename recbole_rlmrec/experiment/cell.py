@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.errors import DataError, RLMRecError
+from recbole_rlmrec.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Cell:
         return Path(self.folder) / f"{self.name}.npz"
 
     @property
+    def curves_path(self) -> Path:
+        """Of the learning curves."""
+        return Path(self.folder) / f"{self.name}.curves.json"
+
+    @property
     def log_path(self) -> Path:
         """Of what the process prints."""
         return Path(self.folder) / f"{self.name}.txt"
@@ -66,6 +72,7 @@ def run_cell(cell: Cell) -> None:
     Raises:
         RLMRecError: as :func:`recbole_rlmrec.quick_start.run`.
     """
+    from recbole_rlmrec.experiment.curves import curves_of
     from recbole_rlmrec.quick_start import run
 
     seeded = {**cell.settings, "seed": cell.seed}
@@ -74,6 +81,8 @@ def run_cell(cell: Cell) -> None:
         raise DataError(f"{cell.dataset} has no interactions for the test, so there is nothing to compare.")
     if result.checkpoint:
         write_lists(result.checkpoint, cell.lists_path)
+    with atomic_path(cell.curves_path) as temporary:
+        temporary.write_text(json.dumps(curves_of(result.log, "validation score")) + "\n", encoding="utf-8")
     result.write(cell.result_path)
 
 

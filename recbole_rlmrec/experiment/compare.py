@@ -224,11 +224,12 @@ def _kept_conditions(folder: Path, conditions: Conditions) -> Conditions:
         return stored
     if any((folder / "cells").glob("*.json")):
         raise DataError(f"'{folder}' holds results of unknown conditions. Choose another --output.")
-    _write_json(path, asdict(conditions))
+    write_json(path, asdict(conditions))
     return conditions
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write plain values as JSON."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -244,7 +245,7 @@ def _require_same_data(folder: Path, data: Mapping[str, str], where: str) -> Non
     # Which texts a model reads may differ; what it is trained and tested on may not.
     hashes = {name: value for name, value in data.items() if not name.endswith(" embeddings")}
     if stored.data is None:
-        _write_json(path, {**asdict(stored), "data": hashes})
+        write_json(path, {**asdict(stored), "data": hashes})
         return
     differing = [name for name in stored.data.keys() | hashes.keys() if stored.data.get(name) != hashes.get(name)]
     if differing:
@@ -530,4 +531,4 @@ def _write(
         "cells": groups,
         "tuned": dict(tuned),
     }
-    _write_json(folder / "comparison.json", content)
+    write_json(folder / "comparison.json", content)

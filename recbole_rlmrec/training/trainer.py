@@ -178,6 +178,7 @@ class SafeTrainerMixin:
             raise
         except ImportError as error:
             raise SettingError(missing_package(self.config["model"], error)) from error
+        self.tensorboard.flush()  # its curves are read while the process goes on
         # A training that goes on where nothing is left to train ended before it began.
         self._say_how_it_ended(ended[-1] if ended else self.start_epoch - 1 if self.best_valid_result else None)
         score, valid = result

@@ -1,8 +1,8 @@
 """Compare models over several seeds: every one is trained with each, and a table says which differ.
 
 Each training runs in a process of its own and is kept, so that a comparison that was stopped goes on; settings, such as
---learning_rate=0.002, are given as --name=value and hold for all. The folder gets table.md, table.csv, table.tex and
-comparison.json.
+--learning_rate=0.002, are given as --name=value and hold for all. The folder gets table.md, table.csv, table.tex,
+comparison.json and, with pip install 'recbole-rlmrec[report]', report.html: charts in one file.
 
 Example:
     recbole-rlmrec compare --dataset=ml-100k --models=LightGCN,LightGCN_RLMRecCon --seeds=5
@@ -64,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from recbole_rlmrec.experiment.ablate import ablate, require_known
     from recbole_rlmrec.experiment.compare import STAMP, compare
+    from recbole_rlmrec.experiment.report import write_report
     from recbole_rlmrec.experiment.table import cells_of, notes_of
+    from recbole_rlmrec.extras import is_installed
 
     if arguments.seeds < 1:
         raise SettingError(f"--seeds={arguments.seeds}, expected 1 or more.")
@@ -98,6 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
         path, failed = ablate(ablations, found, models, arguments.dataset, seeds, **options)
         print(f"written: {path}")
         n_failed += failed
+    if is_installed("plotly"):
+        print(f"written: {write_report(found.folder)}")
+    else:
+        print("report.html, the same with charts, needs plotly: pip install 'recbole-rlmrec[report]'")
     return 1 if n_failed else 0
 
 

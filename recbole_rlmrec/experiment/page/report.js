@@ -1,0 +1,29 @@
+"use strict";
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+// Ink and lines of a chart, for the page's colours and on paper.
+function colours(isDark) {
+  const ink = isDark ? "#e6e9ec" : "#1c1f23";
+  const grid = isDark ? "#3b434a" : "#dfe3e7";
+  return {
+    "font.color": ink,
+    "xaxis.gridcolor": grid, "xaxis.linecolor": grid, "xaxis.zerolinecolor": grid,
+    "yaxis.gridcolor": grid, "yaxis.linecolor": grid, "yaxis.zerolinecolor": grid,
+  };
+}
+
+const charts = [...document.querySelectorAll(".chart")];
+for (const chart of charts) {
+  const { data, layout } = JSON.parse(chart.querySelector("script").textContent);
+  chart.replaceChildren();
+  Plotly.newPlot(chart, data, layout, { responsive: true, displaylogo: false });
+}
+
+function recolour(isDark) {
+  for (const chart of charts) Plotly.relayout(chart, colours(isDark));
+}
+
+recolour(dark.matches);
+dark.addEventListener("change", () => recolour(dark.matches));
+addEventListener("beforeprint", () => recolour(false));
+addEventListener("afterprint", () => recolour(dark.matches));

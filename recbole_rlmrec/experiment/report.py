@@ -1,0 +1,257 @@
+"""A comparison as one page: table, bars, learning curves, who gains, ablations, and how it was made.
+
+The page is a single file and asks nothing of another host. Everything in it is read from the comparison's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.extras import require_package
+from recbole_rlmrec.files import atomic_path
+
+_TITLES = {"recall": "Recall", "ndcg": "NDCG"}
+
+
+def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
+    """Write the page of a comparison.
+
+    Args:
+        folder: of the comparison.
+        path: of the page; ``report.html`` in the folder, if not given.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        SettingError: plotly is not installed.
+        DataError: the folder holds no comparison.
+    """
+    require_package("plotly", "report.html", "'recbole-rlmrec[report]'")
+    from plotly.offline import get_plotlyjs
+
+    folder = Path(folder)
+    path = Path(path or folder / "report.html")
+    if not (folder / "comparison.json").is_file():
+        raise DataError(f"'{folder}' holds no comparison.json: `recbole-rlmrec compare --output={folder}` writes one.")
+    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    sections = [
+        ("Results", "".join([_table_html(folder), *_bars(found)])),
+        ("Learning curves", "".join(_curves(folder, found))),
+        ("Who gains", "".join(_gains(found))),
+        ("Ablations", "".join(_ablations(folder))),
+        ("How it was made", _how(found)),
+    ]
+    body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
+    stamp = "<p class='stamp'>quick: not a result</p>" if found["quick"] else ""
+    page = _asset("report.html")
+    parts = {
+        "title": escape(found["title"]),
+        "style": _asset("report.css"),
+        "plotly": get_plotlyjs(),
+        "script": _asset("report.js"),
+        "body": stamp + body,
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], page)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _asset(name: str) -> str:
+    return (files("recbole_rlmrec.experiment") / "page" / name).read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def _table_html(folder: Path) -> str:
+    """Return the table of the comparison, and what is said below it."""
+    import csv
+
+    from recbole_rlmrec.experiment.table import ONE_SEED, STAR
+
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.reader(file) if line and not line[0].startswith("#")]
+    note = STAR.replace("`*`", "*") if "p, seeds" in lines[0] else ONE_SEED if "p, users" in lines[0] else ""
+    return _html_table(lines) + (f"<p class='note'>{escape(note)}</p>" if note else "")
+
+
+def _html_table(lines: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in lines[0])
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(line[0])}</th>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in line[1:])
+        + "</tr>"
+        for line in lines[1:]
+    )
+    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+def _bars(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a chart of each metric: the means with standard deviations over the seeds."""
+    for metric in found["rows"][0]["values"]:
+        known = [row for row in found["rows"] if row["values"].get(metric)]
+        values = [row["values"][metric] for row in known]
+        trace = {
+            "type": "bar",
+            "x": [row["model"] for row in known],
+            "y": [mean(each) for each in values],
+            "error_y": {"type": "data", "array": [_spread(each) for each in values]},
+            "hovertemplate": "%{x}<br>%{y:.4f}<extra></extra>",
+        }
+        yield _chart([trace], f"Test {_title(metric)}, mean over the seeds", "", _title(metric))
+
+
+def _curves(folder: Path, found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a chart of each loss term and of the validation score: a line for each model and seed."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    models = [row["model"] for row in found["rows"]]
+    for number, model in enumerate(models):
+        for seed in found["seeds"]:
+            path = folder / "cells" / f"{model}-{seed}.curves.json"
+            if not path.is_file():
+                continue
+            for name, points in json.loads(path.read_text(encoding="utf-8")).items():
+                lines = by_name.setdefault(name, [])
+                lines.append(
+                    {
+                        "type": "scatter",
+                        "mode": "lines",
+                        "x": [epoch for epoch, _ in points],
+                        "y": [value for _, value in points],
+                        "name": model,
+                        "legendgroup": model,
+                        "showlegend": all(line["name"] != model for line in lines),
+                        "line": {"color": _COLOURS[number % len(_COLOURS)], "width": 1.5},
+                        "hovertemplate": f"{model}, seed {seed}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+                    }
+                )
+    for name, lines in sorted(by_name.items(), key=lambda entry: entry[0].startswith("loss")):
+        yield _chart(lines, f"{name[0].upper()}{name[1:]}, a line a seed", "epoch", name)
+
+
+def _gains(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a chart of each side: recall of groups of users, and of items, by their training interactions."""
+    for side in ("users", "items"):
+        traces = []
+        for row in found["rows"]:
+            cells = [found["cells"][name] for name in found["cells"] if name.rpartition("-")[0] == row["model"]]
+            groups = [[group for group in cell["groups"] if group["side"] == side] for cell in cells]
+            if groups:
+                labels = [f"{group['low']:,} to {group['high']:,}" for group in groups[0]]
+                values = [[group["recall"] for group in same if group["recall"] is not None] for same in zip(*groups)]
+                heights = [mean(each) if each else None for each in values]
+                traces.append({"type": "bar", "name": row["model"], "x": labels, "y": heights})
+        if traces:
+            yield _chart(traces, f"Recall by groups of {side}", f"training interactions of the {side}", "recall")
+
+
+def _ablations(folder: Path) -> Iterator[str]:
+    """Yield a chart of each ablation and metric: a line for each model, with a band of a standard deviation."""
+    path = folder / "ablations.json"
+    if not path.is_file():
+        return
+    for name, found in json.loads(path.read_text(encoding="utf-8")).items():
+        levels = list(found["levels"])
+        metrics = list(next(iter(found["levels"].values()))[0]["values"])
+        for metric in metrics:
+            traces = []
+            models = dict.fromkeys(row["model"] for rows in found["levels"].values() for row in rows)
+            for number, model in enumerate(models):
+                values = [
+                    next((row["values"].get(metric) for row in found["levels"][level] if row["model"] == model), None)
+                    for level in levels
+                ]
+                known = [(level, each) for level, each in zip(levels, values) if each]
+                traces += _band(model, known, _COLOURS[number % len(_COLOURS)])
+            yield _chart(traces, f"{name}: {found['meaning']}", name, f"test {_title(metric)}")
+
+
+def _band(model: str, known: Sequence[tuple[str, list[float]]], colour: str) -> list[dict[str, Any]]:
+    """Return a line of means and a band of a standard deviation around it."""
+    x = [level for level, _ in known]
+    means, spreads = [mean(each) for _, each in known], [_spread(each) for _, each in known]
+    edges = [centre + spread for centre, spread in zip(means, spreads)]
+    edges += [centre - spread for centre, spread in zip(means, spreads)][::-1]
+    band = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [*x, *x[::-1]],
+        "y": edges,
+        "fill": "toself",
+        "fillcolor": colour,
+        "opacity": 0.15,
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": model,
+    }
+    line = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": x,
+        "y": means,
+        "name": model,
+        "legendgroup": model,
+        "line": {"color": colour},
+    }
+    return [band, line]
+
+
+def _how(found: Mapping[str, Any]) -> str:
+    """Return settings, versions and hashes as a list."""
+    conditions = found["conditions"]
+    known = {
+        "dataset": conditions["dataset"],
+        "seeds": ", ".join(map(str, found["seeds"])),
+        "settings": ", ".join(f"{name}={value}" for name, value in conditions["settings"].items()) or "the defaults",
+        "settings files": ", ".join(conditions["config_files"]),
+        "trials of each search": str(conditions["tune"] or ""),
+        "versions": ", ".join(f"{name} {version}" for name, version in conditions["versions"].items()),
+        **{f"hash of {name}": value for name, value in (conditions["data"] or {}).items()},
+    }
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in known.items() if value)
+    return f"<dl>{rows}</dl>"
+
+
+# ---------------------------------------------------------------------- charts
+
+#: Colours that people who see fewer can distinguish (Okabe and Ito, 2008), on light and on dark.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999999")
+
+
+def _chart(traces: Sequence[Mapping[str, Any]], title: str, x: str, y: str) -> str:
+    """Return a place for a chart with its data, which the page's script draws."""
+    layout = {
+        "title": {"text": title, "font": {"size": 15}},
+        "xaxis": {"title": {"text": x}, "automargin": True, "type": "category" if x not in ("epoch",) else "linear"},
+        "yaxis": {"title": {"text": y}, "automargin": True},
+        "colorway": list(_COLOURS),
+        "margin": {"t": 50, "r": 10, "b": 50, "l": 60},
+        "legend": {"orientation": "h", "y": -0.25},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+    }
+    data = json.dumps({"data": list(traces), "layout": layout}).replace("<", "\\u003c")
+    return (
+        f"<figure class='chart' aria-label='{escape(title)}'><script type='application/json'>{data}</script></figure>"
+    )
+
+
+def _spread(values: Sequence[float]) -> float:
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def _title(metric: str) -> str:
+    name, _, k = metric.partition("@")
+    return f"{_TITLES.get(name, name)}@{k}"
