@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
@@ -37,7 +38,7 @@ def write_learned(path: Path, arrays: Mapping[str, np.ndarray], *, encoder: str,
     """
     made_by = {"encoder": np.array(encoder), "profiles_sha256": np.array(profiles_sha256)}
     with atomic_path(path) as temporary:
-        np.savez(temporary, **{**arrays, **made_by})
+        np.savez(temporary, **dict[str, Any]({**arrays, **made_by}))
         sync(temporary)
 
 
