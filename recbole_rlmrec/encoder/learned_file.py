@@ -60,7 +60,7 @@ def restore_learned(encoder: Encoder, path: Path, profiles_sha256: str | None) -
             if found is None or found.shape or str(found) != expected:
                 raise ValueError(f"it is of other embeddings than those beside it: its {name} is {str(found)[:80]!r}")
         encoder.restore(arrays)
-    # Of a damaged archive NumPy and zipfile raise nearly anything: BadZipFile, ValueError, KeyError, OSError, zlib.error.
+    # Of a damaged archive NumPy and zipfile raise nearly anything: BadZipFile, ValueError, KeyError, OSError, EOFError.
     except Exception as error:
         raise DataError(
             f"'{path}' is not what the encoder {encoder.name} learned from the profiles ({error}). Make it again with "
