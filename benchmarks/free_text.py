@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from recbole_rlmrec import Recommender
+from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.embedding_files import read_metadata
 from recbole_rlmrec.data.provenance import versions
-from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.profile.newcomers import open_text_space
 from recbole_rlmrec.recommend.free_text import WEIGHT, FreeText
@@ -84,15 +84,13 @@ class Case:
     """
 
     def __init__(self, checkpoint: str) -> None:
-        # The column of the genres is only read here: the embeddings are made already.
-        config = {"item_attribute_fields": ["class"], "state": "ERROR"}
-        self.recommender = Recommender.load(checkpoint, device="cpu", config_dict=config)
+        self.recommender = Recommender.load(checkpoint, device="cpu", config_dict={"state": "ERROR"})
         self.dataset = self.recommender.dataset
         self.embeddings = self.dataset.semantic_embedding("item")
         self.space = open_text_space(self.dataset.config)
         ours = self.recommender._free_text
         self.methods = {"ours": ours, "cosine": FreeText(self.space, self.embeddings, None)}
-        items = known_items(self.dataset.config)
+        items = known_items(RLMRecConfig("BPR", self.dataset.dataset_name, config_dict={"state": "ERROR"}))
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
         self.genres = {
             genre: np.array([token in items and genre in items[token].attributes.get("class", ()) for token in tokens])
@@ -115,11 +113,10 @@ class Case:
         """Return genre -> its share among the first items for its sentence; 0 where no word is known."""
         found = {}
         for genre, sentence in sentences.items():
-            try:
-                scores = self.methods[method].scores(sentence)
-            except DataError:
+            if not self.space.vectors([sentence]).any():
                 found[genre] = 0.0
                 continue
+            scores = self.methods[method].scores(sentence)
             ids = np.flatnonzero(self.embeddings.covered)
             first = ids[np.argsort(-scores[ids], kind="stable")[:K]]
             found[genre] = float(self.genres[genre][first].mean())
@@ -136,10 +133,9 @@ class Case:
         seen = np.logical_or.reduce(self.parts[:part])
         found: dict[float, list[float]] = {weight: [] for weight in weights}
         for genre, sentence in sentences.items():
-            try:
-                text = self.methods["ours"].scores(sentence)
-            except DataError:
+            if not self.space.vectors([sentence]).any():
                 continue
+            text = self.methods["ours"].scores(sentence)
             wanted = self.parts[part] & self.genres[genre] & self.embeddings.covered
             users = np.flatnonzero(wanted.any(axis=1))
             left = self.embeddings.covered & ~seen[users]
