@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from recbole_rlmrec import Recommender
-from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.embedding_files import read_metadata
 from recbole_rlmrec.data.provenance import versions
 from recbole_rlmrec.files import atomic_path
@@ -90,7 +88,7 @@ class Case:
         self.space = open_text_space(self.dataset.config)
         ours = self.recommender._free_text
         self.methods = {"ours": ours, "cosine": FreeText(self.space, self.embeddings, None)}
-        items = known_items(RLMRecConfig("BPR", self.dataset.dataset_name, config_dict={"state": "ERROR"}))
+        items = known_items(self.dataset.config)
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
         self.genres = {
             genre: np.array([token in items and genre in items[token].attributes.get("class", ()) for token in tokens])
@@ -188,8 +186,10 @@ def main(given: Sequence[str] | None = None) -> int:
     for checkpoint in arguments.checkpoints:
         case = Case(checkpoint)
         results.append({**case.result(), **({"choosing": case.choosing()} if arguments.choosing else {})})
+    words = [Path(checkpoint).name for checkpoint in arguments.checkpoints]
+    words += ["--choosing"] if arguments.choosing else []
     record = {
-        "command": shlex.join(["python", "benchmarks/free_text.py", *map(_name, given or sys.argv[1:])]),
+        "command": shlex.join(["python", "benchmarks/free_text.py", *words]),
         "date": date.today().isoformat(),
         "versions": versions(),
         "weight": WEIGHT,
@@ -202,10 +202,6 @@ def main(given: Sequence[str] | None = None) -> int:
             with atomic_path(arguments.output / name) as temporary:
                 temporary.write_text(content, encoding="utf-8")
     return 0
-
-
-def _name(word: str) -> str:
-    return word if word.startswith("-") else Path(word).name if word.endswith(".pth") else word
 
 
 def report(record: Mapping[str, Any]) -> str:
