@@ -13,21 +13,17 @@ from torch.nn.functional import normalize
 
 from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.arrays import tables_of
 from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.model.scores import evaluating
 from recbole_rlmrec.ops.ridge import FittedRidge, fit_ridge
 from recbole_rlmrec.recommend.scale import N_USERS, Fold, factor_of_places
 from recbole_rlmrec.sides import SIDES, Side
+from recbole_rlmrec.wording import count
 
-#: So many users nearest by text say what represents a user.
-N_NEIGHBOURS = 10
-#: So many cosines are computed at a time.
-_BLOCK = 2**24
-#: Known items are held out in so many folds, drawn by this seed; a fold has two items at least.
+#: Known nodes are held out in so many folds, drawn by this seed; a fold has two at least.
 _N_FOLDS, _SEED = 5, 0
-#: Penalties of the map from texts to representations, of which the one with the least error on held-out items is taken.
+#: Penalties of the map from texts to representations, of which the one with the least error on held-out nodes is taken.
 #: The texts' vectors have length 1.
 _PENALTIES = (0.1, 1.0, 10.0, 100.0)
 
@@ -49,17 +45,17 @@ class Known(NamedTuple):
 class TextMap:
     """Represents users and items by their texts, so that they are scored together with those that were trained.
 
-    **Items**: a ridge regression from the text's embedding to the representation, fitted on the known items, times a
-    factor that brings the scores to one scale: known items that are held out from the regression get the share of the
-    first 20 places that their interactions would give (:func:`~recbole_rlmrec.recommend.scale.factor_of_places`). A
-    model that computes its items from texts says itself what represents them.
+    A ridge regression from the embeddings of texts to representations is fitted on each side's known nodes. It is used
+    for models with a projector, too: that of the contrastive alignment has seen the texts of all known nodes, and maps
+    others worse (``results/cold-items``). A model that computes its items from texts says itself what represents them.
 
-    **Users**: the projection of a contrastive alignment; without one, the mean of the nearest users' representations.
-    A user's scale changes no list.
+    Representations of items are multiplied by a factor that brings the scores to one scale: known items that are held
+    out from the regression get the share of the first 20 places that their interactions would give
+    (:func:`~recbole_rlmrec.recommend.scale.factor_of_places`). A user's scale changes no list.
 
     Args:
         model: the trained model.
-        known: those that the maps are fitted on, by side.
+        known: the nodes that the maps are fitted on, by side.
         training: user and item of each training interaction, internal ids, int64 ``[n]`` each.
         n_held_out: validation interactions of each item, ``[items]``.
     """
@@ -68,6 +64,7 @@ class TextMap:
         self, model: Backbone, known: Mapping[Side, Known], training: tuple[Tensor, Tensor], n_held_out: Tensor
     ) -> None:
         self._model, self._known, self._training, self._n_held_out = model, known, training, n_held_out
+        self._fitted: dict[Side, FittedRidge] = {}
         #: D, length of a semantic embedding.
         self.dimension = known["item"].texts.shape[1]
 
@@ -81,20 +78,17 @@ class TextMap:
         Raises:
             DataError: the vectors have another length than the dataset's embeddings, or too few items are known.
         """
-        given = self._given("item", vectors)
+        given = self._given(vectors)
         with evaluating(self._model):
             found = self._model.items_of_texts(given)
             if found is None:
-                found = self._fitted.map(normalize(given)) * self.factor
+                found = self._map("item").map(normalize(given)) * self.factor
         return found * given.any(dim=1, keepdim=True)
 
     def users(self, vectors: np.ndarray | Tensor) -> Tensor:
         """Return the representations of users; see :meth:`items`."""
-        given = self._given("user", vectors)
-        projector = self._model.text_projector if isinstance(self._model, Alignment) else None
-        with evaluating(self._model):
-            found = self._nearest(given) if projector is None else projector(given)
-        return found * given.any(dim=1, keepdim=True)
+        given = self._given(vectors)
+        return self._map("user").map(normalize(given)) * given.any(dim=1, keepdim=True)
 
     @cached_property
     def factor(self) -> float:
@@ -107,7 +101,7 @@ class TextMap:
         n_seen = torch.bincount(places, minlength=len(items.ids))
         n_held_out = self._n_held_out[items.ids]
         folds = []
-        for fold in self._folds:
+        for fold in self._folds["item"]:
             new = int((n_seen[fold] + n_held_out[fold]).sum())
             others = int(n_held_out.sum() - n_held_out[fold].sum())
             # Without validation nothing says what lists are to find of the others: each item counts the same.
@@ -123,34 +117,20 @@ class TextMap:
         with evaluating(self._model):
             table, _ = tables_of(self._model)
             rows = table[some.to(table.device)].float()
-            return factor_of_places(rows, items.representations, self._fitted.held_out, seen, folds)
+            return factor_of_places(rows, items.representations, self._map("item").held_out, seen, folds)
 
     @cached_property
-    def _folds(self) -> list[Tensor]:
-        n_items = len(self._known["item"].ids)
-        if n_items < 2 * _N_FOLDS:
-            raise DataError(
-                f"{n_items} items have both a semantic embedding and a training interaction; to map texts to "
-                f"representations takes {2 * _N_FOLDS} at least. Encode the items' profiles with build-semantics."
-            )
-        order = torch.randperm(n_items, generator=torch.Generator().manual_seed(_SEED))
-        return list(order.chunk(_N_FOLDS))
+    def _folds(self) -> dict[Side, list[Tensor]]:
+        return {side: _folds_of(len(known.ids), side) for side, known in self._known.items()}
 
-    @cached_property
-    def _fitted(self) -> FittedRidge:
-        items = self._known["item"]
-        folds = [fold.to(items.texts.device) for fold in self._folds]
-        return fit_ridge(items.texts, items.representations, _PENALTIES, folds)
+    def _map(self, side: Side) -> FittedRidge:
+        if side not in self._fitted:
+            known = self._known[side]
+            folds = [fold.to(known.texts.device) for fold in self._folds[side]]
+            self._fitted[side] = fit_ridge(known.texts, known.representations, _PENALTIES, folds)
+        return self._fitted[side]
 
-    def _nearest(self, vectors: Tensor) -> Tensor:
-        """Return the means of the representations of the users nearest by text, ``[n, d]``."""
-        users = self._known["user"]
-        k = min(N_NEIGHBOURS, len(users.ids))
-        blocks = normalize(vectors).split(max(1, _BLOCK // len(users.ids)))
-        nearest = torch.cat([(block @ users.texts.T).topk(k).indices for block in blocks])
-        return users.representations[nearest].mean(dim=1)
-
-    def _given(self, side: Side, vectors: np.ndarray | Tensor) -> Tensor:
+    def _given(self, vectors: np.ndarray | Tensor) -> Tensor:
         """Return vectors as float32 on the model's device.
 
         Raises:
@@ -161,15 +141,34 @@ class TextMap:
                 f"The vectors have the shape {list(vectors.shape)}, the dataset's semantic embeddings have dimension "
                 f"{self.dimension}. Expected [n, {self.dimension}]: encode the texts with the dataset's encoder."
             )
-        return torch.as_tensor(vectors).to(self._known[side].texts.device).float()
+        return torch.as_tensor(vectors).to(self._known["item"].texts.device).float()
 
 
-def text_map_of(model: Any, dataset: Any) -> TextMap:
+def _folds_of(n_known: int, side: Side) -> list[Tensor]:
+    """Return the places of each fold, drawn at random.
+
+    Raises:
+        DataError: too few nodes are known.
+    """
+    if n_known < 2 * _N_FOLDS:
+        raise DataError(
+            f"{count(n_known, side)} with both a semantic embedding and a training interaction; to map texts to "
+            f"representations takes {2 * _N_FOLDS} at least. Make more profiles with build-semantics."
+        )
+    order = torch.randperm(n_known, generator=torch.Generator().manual_seed(_SEED))
+    return list(order.chunk(_N_FOLDS))
+
+
+def text_map_of(model: Any, dataset: Any, as_new: tuple[np.ndarray, np.ndarray] | None = None) -> TextMap:
     """Return what represents texts in a model's space.
 
     Args:
         model: a trained model with representations.
         dataset: of the model, the whole one, after it was split.
+        as_new: internal ids of known items, ascending, int64 ``[m]``, and semantic embeddings of the texts that they
+            would have as new items, ``[m, D]``. Profiles say what an item's users choose besides, which nothing says of
+            a new item: a map that is fitted on such texts gives new items too few places. If not given, the map is
+            fitted on the dataset's embeddings.
 
     Raises:
         SettingError: the model has no representations.
@@ -186,15 +185,31 @@ def text_map_of(model: Any, dataset: Any) -> TextMap:
     pairs = [torch.as_tensor(training.inter_feat[field]).long() for field in (dataset.uid_field, dataset.iid_field)]
     known: dict[Side, Known] = {}
     for side, table, ids in zip(SIDES, tables, pairs):
-        joined = dataset.semantic_embedding(side)
-        is_trained = torch.bincount(ids, minlength=len(joined.covered)) > 0
-        found = (is_trained & torch.from_numpy(joined.covered)).nonzero().squeeze(1)
+        found, texts = known_nodes(dataset, side, ids) if side == "user" or as_new is None else as_new
         if not len(found):
             raise DataError(
                 f"No {side} of '{dataset.dataset_name}' has both a semantic embedding and a training interaction, so "
                 "texts cannot be compared with any. Encode the profiles again with build-semantics."
             )
-        texts = normalize(torch.from_numpy(joined.take(found.numpy())).to(table.device))
-        known[side] = Known(found, texts, table[found.to(table.device)].float())
+        directions = normalize(torch.from_numpy(texts).to(table.device))
+        rows = torch.from_numpy(found)
+        known[side] = Known(rows, directions, table[rows.to(table.device)].float())
     items = torch.as_tensor(held_out.inter_feat[dataset.iid_field]).long()
     return TextMap(model, known, (pairs[0], pairs[1]), torch.bincount(items, minlength=dataset.item_num))
+
+
+def known_nodes(dataset: Any, side: Side, ids: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nodes of a side that have both a semantic embedding and a training interaction.
+
+    Args:
+        dataset: the whole one.
+        side: ``user`` or ``item``.
+        ids: internal id of the side's node in each training interaction, int64 ``[n]``.
+
+    Returns:
+        Their internal ids, ascending, int64 ``[m]``, and embeddings, ``[m, D]``.
+    """
+    joined = dataset.semantic_embedding(side)
+    is_trained = torch.bincount(ids, minlength=len(joined.covered)).numpy() > 0
+    found = np.flatnonzero(is_trained & joined.covered)
+    return found, joined.take(found)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbole_rlmrec.arguments import path
 from recbole_rlmrec.errors import SettingError
@@ -22,6 +22,7 @@ from recbole_rlmrec.verbs._trained_model import add_trained_model, loaded, requi
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recbole_rlmrec.recommend.new_items import NewUser
     from recbole_rlmrec.recommend.output import IdsOfFile
     from recbole_rlmrec.recommend.recommender import Recommender
 
@@ -38,11 +39,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     users.add_argument("--users", metavar="IDS", help="their ids, separated by commas")
     users.add_argument("--users-file", type=path, metavar="FILE", help="their ids, one a line")
     users.add_argument("--all-users", action="store_true", help="every user of the dataset")
+    users.add_argument(
+        "--new-users",
+        type=path,
+        metavar="FILE",
+        help='users without training, JSON lines: {"token": "a", "items": ["50"]} or {"token": "b", "text": "..."}',
+    )
     items = parser.add_argument_group("items")
     items.add_argument("--k", type=int, default=10, metavar="N", help="items of each user (%(default)s)")
     items.add_argument("--include-seen", action="store_true", help="also items that the user has already")
     items.add_argument("--only-items", type=path, metavar="FILE", help="choose from these only, one id a line")
     items.add_argument("--without-items", type=path, metavar="FILE", help="leave these out, one id a line")
+    items.add_argument(
+        "--new-items",
+        type=path,
+        metavar="FILE",
+        help="items that nobody has seen, ranked with the others: JSON lines as in items.jsonl, or .npy and .tokens of "
+        "vectors by the dataset's encoder",
+    )
+    items.add_argument(
+        "--cold-items",
+        choices=["trained", "text"],
+        default="trained",
+        help="what represents items of the dataset without a training interaction: what they were initialised with, "
+        "or their text (%(default)s)",
+    )
     parser.add_argument(
         "--explain",
         action="store_true",
@@ -61,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         RLMRecError: see :class:`recbole_rlmrec.recommend.recommender.Recommender`.
         OSError: the output cannot be written.
     """
+    from recbole_rlmrec.recommend.new_items import read_new_items, read_new_users
     from recbole_rlmrec.recommend.output import check_output, read_ids, screen_lines, write_lists
     from recbole_rlmrec.recommend.recommender import require_k, require_memory
 
@@ -73,7 +95,14 @@ def run(arguments: argparse.Namespace) -> int:
     named = {name: getattr(arguments, name) for name in _FILES_OF_IDS}
     files = {name: read_ids(file) for name, file in named.items() if file is not None}
     users = _typed_users(arguments.users)
-    frames = _lists(loaded(arguments, memory=arguments.memory), arguments, users, files)
+    new_items = read_new_items(arguments.new_items) if arguments.new_items is not None else None
+    new_users = read_new_users(arguments.new_users) if arguments.new_users is not None else None
+    recommender = loaded(arguments, memory=arguments.memory)
+    if arguments.cold_items == "text":
+        recommender.represent_cold_items()
+    if new_items is not None:
+        recommender.add_items(*new_items)
+    frames = _lists(recommender, arguments, users, files, new_users)
     if arguments.output is not None:
         print(f"{write_lists(arguments.output, frames):,} rows in '{arguments.output}'")
         return 0
@@ -90,9 +119,11 @@ def _require_one_of_each(arguments: argparse.Namespace) -> None:
         SettingError: none is, or several are.
     """
     require_one_model(arguments)
-    users = [arguments.users is not None, arguments.users_file is not None, arguments.all_users]
-    if sum(users) != 1:
-        raise SettingError("Give one of --users=ID,ID, --users-file=FILE and --all-users.")
+    given = (arguments.users, arguments.users_file, arguments.new_users)
+    if sum(each is not None for each in given) + arguments.all_users != 1:
+        raise SettingError("Give one of --users=ID,ID, --users-file=FILE, --all-users and --new-users=FILE.")
+    if arguments.explain and arguments.new_users is not None:
+        raise SettingError("--explain is by training items, and new users have none. Leave one of them out.")
 
 
 def _typed_users(text: str | None) -> list[str] | None:
@@ -110,7 +141,11 @@ def _typed_users(text: str | None) -> list[str] | None:
 
 
 def _lists(
-    recommender: Recommender, arguments: argparse.Namespace, users: list[str] | None, files: Mapping[str, IdsOfFile]
+    recommender: Recommender,
+    arguments: argparse.Namespace,
+    users: list[str] | None,
+    files: Mapping[str, IdsOfFile],
+    new_users: list[NewUser] | None,
 ) -> Iterator[pd.DataFrame]:
     """Yield the lists, some users at a time, with a bar where a person waits for a file.
 
@@ -119,6 +154,7 @@ def _lists(
         arguments: the parsed command line.
         users: ids that were typed; None for those of a file, or all.
         files: what the files hold that are named by ``_FILES_OF_IDS``.
+        new_users: users without training, in the place of the others; None for none.
 
     Raises:
         DataError: the dataset does not have an id; with the line of the file.
@@ -129,16 +165,21 @@ def _lists(
 
     dataset = recommender.dataset
     for name, (ids, where) in files.items():
-        ids_of(dataset, _FILES_OF_IDS[name], ids, where)
+        if _FILES_OF_IDS[name] == "item":
+            recommender.item_ids(ids, where)
+        else:
+            ids_of(dataset, "user", ids, where)
     listed = {name: ids for name, (ids, _) in files.items()}
     users = listed.get("users_file", users)
-    frames = recommender.recommend_blocks(
-        users,
-        arguments.k,
-        include_seen=arguments.include_seen,
-        only_items=listed.get("only_items"),
-        without_items=listed.get("without_items"),
-    )
+    options: dict[str, Any] = {
+        "include_seen": arguments.include_seen,
+        "only_items": listed.get("only_items"),
+        "without_items": listed.get("without_items"),
+    }
+    if new_users is not None:
+        yield recommender.recommend_newcomers(new_users, arguments.k, **options)
+        return
+    frames = recommender.recommend_blocks(users, arguments.k, **options)
     is_watched = arguments.output is not None and sys.stderr is not None and sys.stderr.isatty()
     n_users = dataset.user_num - 1 if users is None else len(users)
     with tqdm(total=n_users, unit="user", disable=not is_watched, dynamic_ncols=True) as bar:
