@@ -112,7 +112,7 @@ def share_of_lists(users: Tensor, items: Tensor, data: Data) -> float:
         top = scores.topk(K, dim=1).indices.numpy()
         places, n_lists = places + int(is_cold[top].sum()), n_lists + len(top)
     wanted = data.test[:, data.cold].sum() / data.test[:, listed].sum()
-    return places / (K * n_lists) / wanted
+    return float(places / (K * n_lists) / wanted)
 
 
 def by_products(ways: dict[str, dict[int, float]], users: Tensor, data: Data, way: str, rows: Tensor) -> None:
