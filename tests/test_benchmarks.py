@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import World, batch_of, built
 from recbole.data.interaction import Interaction
+from trainings import train
 
 from recbole_rlmrec import Recommender
 from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
@@ -30,6 +31,7 @@ from recbole_rlmrec.quick_start import load_model, run
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts, no package
 
+cold_items = importlib.import_module("cold_items")
 compiled = importlib.import_module("compiled")
 encode_texts = importlib.import_module("encode_texts")
 epochs = importlib.import_module("epochs")
@@ -660,3 +662,39 @@ def test_every_cell_has_a_file_of_its_own() -> None:
     cells = [cell for part in own_data.PARTS.values() for cell in part()]
     assert len({cell.path for cell in cells}) == len(cells) > 150
     assert {cell.kind for cell in cells} == set(own_data.KINDS)
+
+
+def test_withheld_items_are_ranked_in_every_way(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The recall of one way is that of the recommender's lists."""
+    monkeypatch.setattr(cold_items, "K", 2)
+    cold = [f"i{n}" for n in range(24, 30)]
+    moved = world.train[np.isin(world.train[:, 1], cold)]
+    world.train = world.train[~np.isin(world.train[:, 1], cold)]
+    world.valid = world.valid[~np.isin(world.valid[:, 1], cold)]
+    world.test = np.concatenate([world.test, moved])
+    world.write()
+    items = [{"item_id": f"i{n}", "attributes": {"genres": ["a" if n % 2 else "b"]}} for n in range(30)]
+    (world.folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    paths = [train(world, name).checkpoint for name in ("LightGCN_RLMRecCon", "AlphaRec")]
+    dataset = load_model(paths[0]).dataset
+    ids = np.array([dataset.token2id("item_id", f"i{n}") for n in range(24)])
+    vectors = np.stack([world.semantic[1][f"i{n}"] for n in range(24)]).astype(np.float32)
+    order = np.argsort(ids)
+    np.savez(tmp_path / "new.npz", ids=ids[order], vectors=vectors[order])
+    output = tmp_path / "found" / "tiny.json"
+    given = [*map(str, paths), f"--data-path={world.root}", f"--cache={tmp_path / 'new.npz'}", f"--output={output}"]
+    cold_items.main(given)
+    rows = {row["way"]: row for row in json.loads(output.read_text())["rows"]}
+    con = {f"LightGCN_RLMRecCon, {way}" for way in ("map", "neighbours", "projection", "untrained vectors")}
+    assert con | {"AlphaRec, as it is", "random", "popularity of the genre"} <= set(rows)
+    wanted: dict[str, set[str]] = {}
+    for user, item in world.test:
+        if item in cold:
+            wanted.setdefault(user, set()).add(item)
+    lists = Recommender.load(paths[1]).recommend(wanted, 2, include_seen=True, only_items=cold)
+    found = lists.groupby("user")["item"].agg(set)
+    expected = np.mean([len(found[user] & items) / len(items) for user, items in wanted.items()])
+    assert rows["AlphaRec, as it is"]["recall@2"] == pytest.approx(expected, abs=1e-4)
+    assert "| random |" in capsys.readouterr().out

@@ -59,8 +59,7 @@ class SplitRecipe:
     @classmethod
     def copied(cls, source: str, seed: int, without: Sequence[str] = (), cold_items: float = 0.0) -> SplitRecipe:
         """Return the recipe of a split that is a file's."""
-        given = {"seed": seed, "without": tuple(without), "source": source, "cold_items": cold_items}
-        return cls(split={}, order="", group_by=None, **given)
+        return cls({}, "", None, seed, without=tuple(without), source=source, cold_items=cold_items)
 
     @classmethod
     def of_file(cls, path: Path) -> SplitRecipe | None:

@@ -179,6 +179,25 @@ def scores_are_products(model: Any, dataset: Any, users: Tensor, items: Tensor) 
     return not bool(((rows @ items[1:].T - scores).abs() > _ROUNDING * largest).any())
 
 
+def require_products(model: Any, dataset: Any, tables: tuple[Tensor, Tensor], consequence: str) -> None:
+    """Check that a model scores by inner products of its representations; see :func:`scores_are_products`.
+
+    Args:
+        model: any model that scores pairs of a user and an item.
+        dataset: of the model.
+        tables: representations of users and items.
+        consequence: what follows if it does not, for the message.
+
+    Raises:
+        SettingError: it does not.
+    """
+    if not scores_are_products(model, dataset, *tables):
+        raise SettingError(
+            f"{type(model).__name__} scores a user and an item by something else than the inner product of their "
+            f"representations, {consequence}"
+        )
+
+
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """Put a model into evaluation mode, without gradients; at the end each part of it is in its mode again."""

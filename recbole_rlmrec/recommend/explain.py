@@ -19,6 +19,7 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.arrays import table_of
 from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.profile.record import iter_profiles, profiles_path
+from recbole_rlmrec.recommend.new_items import NewItems
 
 #: So many training items of a user are shown of each space.
 N_NEAREST = 3
@@ -87,10 +88,19 @@ class Explainer:
         training: training items by user.
         tokens: original item ids by internal id.
         titles: titles by internal id.
+        new: items that were added, whose ids follow the dataset's; None for none.
     """
 
-    def __init__(self, model: Any, dataset: Any, training: ItemLists, tokens: np.ndarray, titles: np.ndarray) -> None:
-        self._model, self._dataset, self._training = model, dataset, training
+    def __init__(
+        self,
+        model: Any,
+        dataset: Any,
+        training: ItemLists,
+        tokens: np.ndarray,
+        titles: np.ndarray,
+        new: NewItems | None = None,
+    ) -> None:
+        self._model, self._dataset, self._training, self._new = model, dataset, training, new
         self._tokens, self._titles = tokens, titles
 
     def explanations(self, users: np.ndarray, items: np.ndarray, k: int) -> list[Explanation]:
@@ -105,6 +115,8 @@ class Explainer:
             SettingError: there is nothing to explain by.
         """
         table = table_of(self._model, "item") if isinstance(self._model, Backbone) else None
+        if table is not None and self._new is not None:
+            table = torch.cat([table, self._new.representations.to(table)])
         if table is None and self._embeddings is None and not self._profiles:
             raise SettingError(
                 f"There is nothing to explain by: {type(self._model).__name__} has no representations, and "
@@ -134,11 +146,15 @@ class Explainer:
         return found
 
     def _in_text(self, others: np.ndarray, item: int, k: int) -> tuple[Near, ...] | None:
-        joined = self._embeddings
-        if joined is None or not joined.covered[item]:
+        joined, n_known = self._embeddings, self._dataset.item_num
+        if joined is None or (item < n_known and not joined.covered[item]):
             return None
         others = others[joined.covered[others]]
-        return self._nearest(others, joined.take(np.append(others, item)), k)
+        if self._new is not None and item >= n_known:
+            vector = self._new.vectors[item - n_known]
+        else:
+            vector = joined.take(np.array([item]))[0]
+        return self._nearest(others, np.vstack([joined.take(others), vector]), k)
 
     def _nearest(self, others: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Near, ...]:
         """Return the k items that are nearest; of those equally near, what comes first in the data is first.
@@ -171,7 +187,8 @@ class Explainer:
     def _profiles(self) -> Mapping[str, str]:
         """Texts of the items' profiles by token; empty where there is no file of them."""
         config = self._dataset.config
+        new = {} if self._new is None else self._new.profiles
         if not isinstance(config, RLMRecConfig):
-            return {}
+            return new
         path = config.find_data_file(profiles_path(Path(), self._dataset.dataset_name, "item").name)
-        return {} if path is None else {each.token: each.profile for each in iter_profiles(path)}
+        return {**({} if path is None else {each.token: each.profile for each in iter_profiles(path)}), **new}

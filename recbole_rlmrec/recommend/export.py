@@ -16,7 +16,7 @@ from recbole_rlmrec.data.provenance import versions
 from recbole_rlmrec.errors import DataError, SettingError, TrainingError
 from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.model.arrays import tables_of, tokens_of
-from recbole_rlmrec.model.scores import scores_are_products
+from recbole_rlmrec.model.scores import require_products
 from recbole_rlmrec.reading.regular import file_sha256
 from recbole_rlmrec.recommend.item_index import INDEXES, IndexKind, check_index, recall_of, write_index
 from recbole_rlmrec.sides import SIDES, Side
@@ -221,11 +221,8 @@ def export_tables(
     check_export(format, index)
     name = dataset.dataset_name
     representation = dict(zip(SIDES, tables_of(model)))
-    if not scores_are_products(model, dataset, representation["user"], representation["item"]):
-        raise SettingError(
-            f"{type(model).__name__} scores a user and an item by something else than the inner product of their "
-            "representations, so that the vectors alone would rank otherwise: they are not exported."
-        )
+    consequence = "so that the vectors alone would rank otherwise: they are not exported."
+    require_products(model, dataset, (representation["user"], representation["item"]), consequence)
     tables = {side: Table(tokens_of(dataset, side), representation[side][1:], None) for side in SIDES}
     if titles is not None:
         tables["item"] = tables["item"]._replace(titles=titles[1:])

@@ -31,17 +31,24 @@ class FreeText:
         space: of the dataset's embeddings.
         embeddings: of the items, joined to their ids.
         representations: of the items by the model, ``[ids, d]``; None where it has none.
+        new: vectors of items that were added, whose ids follow the others', ``[m, D]``; None for none.
+
+    Attributes:
+        covered: which items have an embedding, and so a score, bool ``[ids]``.
     """
 
-    def __init__(self, space: TextSpace, embeddings: JoinedEmbedding, representations: np.ndarray | None) -> None:
+    def __init__(
+        self,
+        space: TextSpace,
+        embeddings: JoinedEmbedding,
+        representations: np.ndarray | None,
+        new: np.ndarray | None = None,
+    ) -> None:
         self._space, self._embeddings = space, embeddings
+        self._new = np.empty((0, embeddings.embedding.dimension), dtype=np.float32) if new is None else new
+        self.covered = np.concatenate([embeddings.covered, self._new.any(axis=1)])
         self._directions = None if representations is None else unit_rows(representations)
         self._last: tuple[str, np.ndarray] | None = None
-
-    @property
-    def covered(self) -> np.ndarray:
-        """Which items have an embedding, and so a score, bool ``[ids]``."""
-        return self._embeddings.covered
 
     def scores(self, text: str) -> np.ndarray:
         """Return the scores of all items by a text, float64 ``[ids]``; NaN of those without an embedding.
@@ -63,7 +70,9 @@ class FreeText:
                 "Write it in the language of the items' texts, or with other words."
             )
         cosines = np.full(len(self.covered), np.nan)
-        for ids, vectors in self._embeddings.blocks():
+        n_known = len(self._embeddings.covered)
+        added = np.flatnonzero(self.covered[n_known:])
+        for ids, vectors in (*self._embeddings.blocks(), (n_known + added, self._new[added])):
             rows = vectors.astype(np.float32)
             cosines[ids] = rows @ vector / np.linalg.norm(rows, axis=1)
         ids = np.flatnonzero(self.covered)

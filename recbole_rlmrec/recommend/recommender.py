@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,18 @@ from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.data.loader import ItemLists
+from recbole_rlmrec.encoder.text_space import TextSpace
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.model.arrays import ids_of, score_table, table_of, tokens_of
-from recbole_rlmrec.model.backbone.contract import Backbone
-from recbole_rlmrec.model.scores import evaluating, require_pairs, scorer_of
+from recbole_rlmrec.model.arrays import ids_of, score_table, tables_of, tokens_of
+from recbole_rlmrec.model.backbone.contract import Backbone, flags_of
+from recbole_rlmrec.model.scores import (
+    ProductScorer,
+    Scorer,
+    evaluating,
+    require_pairs,
+    require_products,
+    scorer_of,
+)
 from recbole_rlmrec.ops.topk import first_k
 from recbole_rlmrec.profile.newcomers import open_text_space
 from recbole_rlmrec.profile.prompt import known_title
@@ -30,9 +38,21 @@ from recbole_rlmrec.recommend.explain import EXPLAINING, N_NEAREST, Explainer, E
 from recbole_rlmrec.recommend.export import ExportFormat, export_tables
 from recbole_rlmrec.recommend.free_text import WEIGHT, FreeText, require_weight, standardized
 from recbole_rlmrec.recommend.item_index import IndexKind
+from recbole_rlmrec.recommend.new_items import (
+    NewItems,
+    NewUser,
+    as_new,
+    checked_items,
+    checked_users,
+    require_texts,
+    require_vectors,
+    vectors_of,
+)
 from recbole_rlmrec.recommend.projector_file import check_projector, write_projector
 from recbole_rlmrec.recommend.ranking import Ranked, Ranking
-from recbole_rlmrec.sides import Side
+from recbole_rlmrec.recommend.text_map import TextMap, known_nodes, text_map_of
+from recbole_rlmrec.sides import SIDES, Side
+from recbole_rlmrec.text.corpus import Item
 from recbole_rlmrec.text.load import load_items
 from recbole_rlmrec.training.checkpoint import newest_checkpoint
 from recbole_rlmrec.wording import count, examples
@@ -76,6 +96,9 @@ class Recommender:
         #: File that the model was loaded from; None where it was not.
         self.checkpoint: Path | None = None
         self._memory = memory
+        self._new: NewItems | None = None
+        #: Items of the dataset that their text represents, internal ids, and what represents them; None for none.
+        self._by_text: tuple[Tensor, Tensor] | None = None
         self._parts = [dataset_of(part) if hasattr(part, "_dataset") else part for part in known[:2]]
 
     @classmethod
@@ -200,7 +223,12 @@ class Recommender:
 
     def _ranked(self, rows: np.ndarray, k: int, items: Tensor | None, without: ItemLists | None) -> Iterator[Ranked]:
         with evaluating(self.model):
-            scorer = scorer_of(self.model, self.dataset, items)
+            scorer = self._scorer(items)
+        yield from self._listed(scorer, rows, k, items, without)
+
+    def _listed(
+        self, scorer: Scorer, rows: np.ndarray, k: int, items: Tensor | None, without: ItemLists | None
+    ) -> Iterator[Ranked]:
         blocks = Ranking(scorer, k, items, without, self._memory, type(self.model).__name__).blocks(rows)
         while True:
             # Whoever takes the blocks may train the model, or need gradients, between two of them.
@@ -218,11 +246,11 @@ class Recommender:
         """
         if only is None and without is None:
             return None
-        is_chosen = np.full(self.dataset.item_num, only is None)
+        is_chosen = np.full(len(self._tokens["item"]), only is None)
         if only is not None:
-            is_chosen[ids_of(self.dataset, "item", only)] = True
+            is_chosen[self.item_ids(only)] = True
         if without is not None:
-            is_chosen[ids_of(self.dataset, "item", without)] = False
+            is_chosen[self.item_ids(without)] = False
         is_chosen[0] = False
         if not is_chosen.any():
             raise SettingError(
@@ -232,6 +260,204 @@ class Recommender:
 
     def _frame(self, block: Ranked) -> pd.DataFrame:
         return lists_frame(block, self._tokens["user"], self._tokens["item"], self.titles)
+
+    # ------------------------------------------------------------------ what was not trained
+
+    def add_items(self, items: Iterable[Item | Mapping[str, Any]], vectors: np.ndarray | None = None) -> list[str]:
+        """Take in items that nobody has seen: from then on they are ranked together with the known ones.
+
+        They are represented by their text, see :class:`~recbole_rlmrec.recommend.text_map.TextMap`, by the model as it
+        is at this time.
+
+        Args:
+            items: items, or mappings with ``token`` and any of ``title``, ``description`` and ``attributes``.
+            vectors: semantic embeddings of their texts by the dataset's encoder, float32 ``[n, D]``; made if not given,
+                with those of some known items, as if they were new: the map is fitted on texts of the same kind.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            DataError: an item is known already, is given twice or has no text; the vectors have another length; or the
+                dataset has no embeddings.
+            SettingError: the model has no representations, or scores otherwise than by their products.
+        """
+        rows = self.dataset.field2token_id[self.dataset.iid_field]
+        given = checked_items(items, {**rows, **self._new_rows})
+        text_map = self._text_map if vectors is not None else self._map_of_new_texts
+        profiles: dict[str, str] = {}
+        if not given:
+            return []
+        if vectors is None:
+            vectors, profiles = vectors_of(self.dataset.config, given)
+        vectors = np.asarray(vectors, dtype=np.float32)
+        require_vectors(vectors, given)
+        new = NewItems(
+            np.array([item.token for item in given], dtype=object),
+            np.array([known_title(item.title) or None for item in given], dtype=object),
+            profiles,
+            vectors,
+            text_map.items(vectors),
+        )
+        self._new = new if self._new is None else self._new.joined(new)
+        self._forget_items()
+        return [item.token for item in given]
+
+    def represent_cold_items(self) -> list[str]:
+        """Have the dataset's items without a training interaction represented by their text; return their ids.
+
+        Their trained representations are as they were initialised, and their ranks chance. Those without a semantic
+        embedding stay as they are.
+
+        Raises:
+            SettingError: the model computes its items from their texts already; or see :meth:`add_items`.
+            DataError: the dataset has no embeddings.
+        """
+        name = type(self.model).__name__
+        if flags_of(type(self.model)).scores_semantic_embeddings:
+            raise SettingError(
+                f"{name} computes its items from their texts, so that those without a training interaction need no "
+                "stand-in. Leave out --cold-items=text, in Python represent_cold_items()."
+            )
+        text_map = self._map_of_new_texts
+        joined = self.dataset.semantic_embedding("item")
+        is_trained = np.zeros(self.dataset.item_num, dtype=bool)
+        is_trained[np.asarray(self._parts[0].inter_feat[self.dataset.iid_field])] = True
+        ids = np.flatnonzero(~is_trained & joined.covered)
+        if len(ids):
+            self._by_text = torch.from_numpy(ids), text_map.items(joined.take(ids))
+            self._forget_items()
+        return [str(token) for token in self._tokens["item"][ids]]
+
+    def recommend_newcomers(
+        self,
+        users: Iterable[NewUser | Mapping[str, Any]],
+        k: int = K,
+        *,
+        include_seen: bool = False,
+        only_items: Iterable[str] | None = None,
+        without_items: Iterable[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return the best items of users without training.
+
+        A user with items is one step of the graph's propagation from them: the sum of their representations, each
+        divided by the root of its number of training interactions. A user with a text only is represented by it, see
+        :class:`~recbole_rlmrec.recommend.text_map.TextMap`.
+
+        Args:
+            users: users, or mappings with ``token`` and ``text`` or ``items``.
+            k: see :meth:`recommend`.
+            include_seen: whether the items that are given of a user are listed as well.
+            only_items: see :meth:`recommend`.
+            without_items: see :meth:`recommend`.
+
+        Returns:
+            See :meth:`recommend`; ``user`` is the token.
+
+        Raises:
+            DataError: a user has neither text nor items, or is given twice; there is no such item; or the dataset has
+                no embeddings.
+            SettingError: see :meth:`add_items`, or nothing is left to choose from.
+        """
+        require_k(k)
+        given = checked_users(users)
+        choice = self._choice(only_items, without_items)
+        self._require_products()
+        with evaluating(self.model):
+            _, items = self._tables()
+        rows = torch.zeros(len(given), items.shape[1], device=items.device)
+        by_text = [place for place, user in enumerate(given) if not user.items]
+        if by_text:
+            vectors = self._text_space.vectors([given[place].text for place in by_text])
+            require_texts(vectors, [given[place].token for place in by_text])
+            rows[by_text] = self._text_map.users(vectors).to(rows.dtype)
+        n_seen = np.bincount(np.asarray(self._parts[0].inter_feat[self.dataset.iid_field]), minlength=len(items))
+        weights = torch.from_numpy(1 / np.sqrt(np.maximum(n_seen, 1))).float().to(items.device)
+        keys = []
+        for place, user in enumerate(given):
+            if user.items:
+                liked = self.item_ids(user.items)
+                keys.append(place * len(items) + np.sort(liked))
+                at = torch.from_numpy(liked).to(items.device)
+                rows[place] = weights[at] @ items[at].float()
+        everyone = np.arange(len(given))
+        seen = ItemLists(np.concatenate([np.empty(0, dtype=np.int64), *keys]), everyone, len(items))
+        columns = items[1:] if choice is None else items[choice.to(items.device)]
+        scorer = ProductScorer(rows.to(items.dtype), columns)
+        without = None if include_seen or not keys else seen
+        blocks = list(self._listed(scorer, everyone, k, choice, without)) or [_NOBODY]
+        tokens = np.array([user.token for user in given], dtype=object)
+        frames = [lists_frame(block, tokens, self._tokens["item"], self.titles) for block in blocks]
+        return pd.concat(frames, ignore_index=True)
+
+    def item_ids(self, tokens: Iterable[str], where: Callable[[int], str] | None = None) -> np.ndarray:
+        """Return internal ids of items, int64 ``[n]``; those that were added follow the dataset's.
+
+        Args:
+            tokens: original ids.
+            where: see :func:`~recbole_rlmrec.model.arrays.ids_of`.
+
+        Raises:
+            DataError: there is no such item.
+        """
+        given = [tokens] if isinstance(tokens, str) else list(tokens)
+        new = [self._new_rows.get(token, 0) if isinstance(token, str) else 0 for token in given]
+        places = [place for place, row in enumerate(new) if not row]
+        rows = np.array(new, dtype=np.int64)
+        said = None if where is None else lambda place: where(places[place])
+        rows[places] = ids_of(self.dataset, "item", [given[place] for place in places], said)
+        return rows
+
+    def _scorer(self, items: Tensor | None) -> Scorer:
+        """Return what scores users by some items, see :func:`scorer_of`; within :func:`evaluating`."""
+        if self._new is None and self._by_text is None:
+            return scorer_of(self.model, self.dataset, items)
+        users, table = self._tables()
+        return ProductScorer(users, table[1:] if items is None else table[items.to(table.device)])
+
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        """Return the representations of users and of all items that are ranked; within :func:`evaluating`."""
+        users, items = tables_of(self.model)
+        if self._by_text is not None:
+            ids, rows = self._by_text
+            items = items.index_copy(0, ids.to(items.device), rows.to(items))
+        if self._new is not None:
+            items = torch.cat([items, self._new.representations.to(items)])
+        return users, items
+
+    def _forget_items(self) -> None:
+        for name in ("_tokens", "titles", "_new_rows", "_explainer", "_free_text"):
+            self.__dict__.pop(name, None)
+
+    def _require_products(self) -> None:
+        with evaluating(self.model):
+            consequence = "so that it cannot score what it was not trained on. Take a model such as LightGCN."
+            require_products(self.model, self.dataset, tables_of(self.model), consequence)
+
+    @cached_property
+    def _new_rows(self) -> dict[str, int]:
+        """Internal ids of the items that were added, by original id."""
+        tokens = [] if self._new is None else self._new.tokens.tolist()
+        return {token: row for row, token in enumerate(tokens, start=self.dataset.item_num)}
+
+    @cached_property
+    def _text_map(self) -> TextMap:
+        """What represents texts like those that the dataset's embeddings were made from."""
+        self._require_products()
+        return text_map_of(self.model, self.dataset)
+
+    @cached_property
+    def _map_of_new_texts(self) -> TextMap:
+        """What represents texts of new items; fitted on the dataset's embeddings where known items have no texts."""
+        self._require_products()
+        items = torch.as_tensor(self._parts[0].inter_feat[self.dataset.iid_field]).long()
+        known, _ = known_nodes(self.dataset, "item", items)
+        try:
+            found = as_new(self.dataset.config, self.dataset, known)
+        except DataError as error:
+            _logger.warning(f"New items are compared with the known ones' profiles as they are: {error}")
+            return self._text_map
+        return text_map_of(self.model, self.dataset, found)
 
     # ------------------------------------------------------------------ single scores and what is alike
 
@@ -246,7 +472,7 @@ class Recommender:
             DataError: there is no such user or item.
         """
         rows = ids_of(self.dataset, "user", users)
-        columns = np.arange(1, self.dataset.item_num) if items is None else ids_of(self.dataset, "item", items)
+        columns = np.arange(1, len(self._tokens["item"])) if items is None else self.item_ids(items)
         ascending, place = np.unique(columns, return_inverse=True)
         values = self._scores_of(rows, ascending)
         return pd.DataFrame(values[:, place], self._tokens["user"][rows], self._tokens["item"][columns])
@@ -254,7 +480,7 @@ class Recommender:
     def _scores_of(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return scores, float32 ``[n, m]``, of users, ids ``[n]``, by items, ascending ids ``[m]``."""
         with evaluating(self.model):
-            scorer = scorer_of(self.model, self.dataset, torch.from_numpy(items))
+            scorer = self._scorer(torch.from_numpy(items))
             return score_table(scorer, users, self._memory * 10**6 / scorer.bytes_per_score)
 
     def similar_items(self, item: str, k: int = K) -> pd.DataFrame:
@@ -286,9 +512,9 @@ class Recommender:
 
     def _nearest(self, side: Side, token: str, k: int) -> tuple[np.ndarray, np.ndarray]:
         require_k(k)
-        [row] = ids_of(self.dataset, side, [token])
+        [row] = self.item_ids([token]) if side == "item" else ids_of(self.dataset, side, [token])
         with evaluating(self.model):
-            table = table_of(self.model, side).float()
+            table = self._tables()[SIDES.index(side)].float()
             cosines = normalize(table[row : row + 1]) @ normalize(table).T
             cosines[:, [0, row]] = -torch.inf
             values, ids = first_k(cosines, min(k, len(table) - 2)) if len(table) > 2 else (cosines[:, :0], None)
@@ -329,7 +555,7 @@ class Recommender:
         return frame.assign(**{name: np.array(column, dtype=object) for name, column in texts.items()})
 
     def _explanations(self, users: Iterable[str], items: Iterable[str], k: int) -> list[Explanation]:
-        rows, columns = ids_of(self.dataset, "user", users), ids_of(self.dataset, "item", items)
+        rows, columns = ids_of(self.dataset, "user", users), self.item_ids(items)
         with evaluating(self.model):
             return self._explainer.explanations(rows, columns, k)
 
@@ -400,12 +626,16 @@ class Recommender:
                 f"'{self.dataset.dataset_name}' was not read by this package, so it has no semantic embeddings, which "
                 "a text is compared with. Give the dataset that load_model returns."
             )
-        space = open_text_space(self.dataset.config)
         table = None
         if isinstance(self.model, Backbone):
             with evaluating(self.model):
-                table = table_of(self.model, "item").float().cpu().numpy()
-        return FreeText(space, self.dataset.semantic_embedding("item"), table)
+                table = self._tables()[1].float().cpu().numpy()
+        new = None if self._new is None else self._new.vectors
+        return FreeText(self._text_space, self.dataset.semantic_embedding("item"), table, new)
+
+    @cached_property
+    def _text_space(self) -> TextSpace:
+        return open_text_space(self.dataset.config)
 
     # ------------------------------------------------------------------ for other programs
 
@@ -476,11 +706,15 @@ class Recommender:
 
         They are those that ``build-semantics`` writes into profiles.
         """
+        titles = self._dataset_titles()
+        return titles if self._new is None else np.concatenate([titles, self._new.titles])
+
+    def _dataset_titles(self) -> np.ndarray:
         titles = np.full(self.dataset.item_num, None, dtype=object)
         config = self.dataset.config
         if not isinstance(config, RLMRecConfig):
             return titles
-        tokens = self._tokens["item"]
+        tokens = self._tokens["item"][: len(titles)]
         try:
             known = load_items(config, tokens[1:].tolist())
         except DataError as error:
@@ -494,7 +728,10 @@ class Recommender:
     @cached_property
     def _tokens(self) -> dict[Side, np.ndarray]:
         """Original ids by internal id; ``[PAD]`` is never asked for."""
-        return {side: np.concatenate([[None], tokens_of(self.dataset, side)]) for side in ("user", "item")}
+        known = {side: np.concatenate([[None], tokens_of(self.dataset, side)]) for side in SIDES}
+        if self._new is not None:
+            known["item"] = np.concatenate([known["item"], self._new.tokens])
+        return known
 
     @cached_property
     def _training(self) -> ItemLists:
@@ -516,7 +753,7 @@ class Recommender:
 
     @cached_property
     def _explainer(self) -> Explainer:
-        return Explainer(self.model, self.dataset, self._training, self._tokens["item"], self.titles)
+        return Explainer(self.model, self.dataset, self._training, self._tokens["item"], self.titles, self._new)
 
 
 _NOBODY = Ranked(*(np.empty(0, dtype=kind) for kind in (np.int64, np.int64, np.int64, np.float32)))

@@ -23,6 +23,7 @@ from recbole_rlmrec.verbs._trained_model import add_trained_model, loaded, requi
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recbole_rlmrec.recommend.new_items import NewUser
     from recbole_rlmrec.recommend.output import IdsOfFile
     from recbole_rlmrec.recommend.recommender import Recommender
 
@@ -39,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     users.add_argument("--users", metavar="IDS", help="their ids, separated by commas")
     users.add_argument("--users-file", type=path, metavar="FILE", help="their ids, one a line")
     users.add_argument("--all-users", action="store_true", help="every user of the dataset")
+    users.add_argument(
+        "--new-users",
+        type=path,
+        metavar="FILE",
+        help='users without training, JSON lines: {"token": "a", "items": ["50"]} or {"token": "b", "text": "..."}',
+    )
     text = parser.add_argument_group("a sentence, alone or mixed with the users")
     text.add_argument("--query", metavar="TEXT", help="what is looked for, such as 'space battles and aliens'")
     text.add_argument(
@@ -49,6 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     items.add_argument("--include-seen", action="store_true", help="also items that the user has already")
     items.add_argument("--only-items", type=path, metavar="FILE", help="choose from these only, one id a line")
     items.add_argument("--without-items", type=path, metavar="FILE", help="leave these out, one id a line")
+    items.add_argument(
+        "--new-items",
+        type=path,
+        metavar="FILE",
+        help="items that nobody has seen, ranked with the others: JSON lines as in items.jsonl, or .npy and .tokens of "
+        "vectors by the dataset's encoder",
+    )
+    items.add_argument(
+        "--cold-items",
+        choices=["trained", "text"],
+        default="trained",
+        help="what represents items of the dataset without a training interaction: what they were initialised with, "
+        "or their text (%(default)s)",
+    )
     parser.add_argument(
         "--explain",
         action="store_true",
@@ -67,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         RLMRecError: see :class:`recbole_rlmrec.recommend.recommender.Recommender`.
         OSError: the output cannot be written.
     """
+    from recbole_rlmrec.recommend.new_items import read_new_items, read_new_users
     from recbole_rlmrec.recommend.output import check_output, read_ids, screen_lines, write_lists
     from recbole_rlmrec.recommend.recommender import require_k, require_memory
 
@@ -79,7 +101,14 @@ def run(arguments: argparse.Namespace) -> int:
     named = {name: getattr(arguments, name) for name in _FILES_OF_IDS}
     files = {name: read_ids(file) for name, file in named.items() if file is not None}
     users = _typed_users(arguments.users)
-    frames = _lists(loaded(arguments, memory=arguments.memory), arguments, users, files)
+    new_items = read_new_items(arguments.new_items) if arguments.new_items is not None else None
+    new_users = read_new_users(arguments.new_users) if arguments.new_users is not None else None
+    recommender = loaded(arguments, memory=arguments.memory)
+    if arguments.cold_items == "text":
+        recommender.represent_cold_items()
+    if new_items is not None:
+        recommender.add_items(*new_items)
+    frames = _lists(recommender, arguments, users, files, new_users)
     if arguments.output is not None:
         print(f"{write_lists(arguments.output, frames):,} rows in '{arguments.output}'")
         return 0
@@ -96,15 +125,21 @@ def _require_one_of_each(arguments: argparse.Namespace) -> None:
         SettingError: none is, or several are; or an option needs users or a query.
     """
     require_one_model(arguments)
-    n_users = sum([arguments.users is not None, arguments.users_file is not None, arguments.all_users])
+    given = (arguments.users, arguments.users_file, arguments.new_users)
+    n_users = sum(each is not None for each in given) + arguments.all_users
     if n_users > 1 or (n_users == 0 and arguments.query is None):
-        raise SettingError("Give one of --users=ID,ID, --users-file=FILE and --all-users; or --query=TEXT without any.")
+        raise SettingError(
+            "Give one of --users=ID,ID, --users-file=FILE, --all-users and --new-users=FILE; or --query=TEXT without "
+            "any."
+        )
+    if arguments.query is not None and arguments.new_users is not None:
+        raise SettingError("--query is mixed with known users: give --users=ID, or leave --new-users out.")
     if arguments.query_weight is not None and (arguments.query is None or n_users == 0):
         raise SettingError(
             "--query-weight says how a query is mixed with users: give --query=TEXT and --users=ID, too."
         )
-    if arguments.explain and n_users == 0:
-        raise SettingError("--explain shows users' training items: give --users=ID, or leave it out.")
+    if arguments.explain and (n_users == 0 or arguments.new_users is not None):
+        raise SettingError("--explain is by users' training items: give --users=ID, or leave it out.")
 
 
 def _typed_users(text: str | None) -> list[str] | None:
@@ -122,7 +157,11 @@ def _typed_users(text: str | None) -> list[str] | None:
 
 
 def _lists(
-    recommender: Recommender, arguments: argparse.Namespace, users: list[str] | None, files: Mapping[str, IdsOfFile]
+    recommender: Recommender,
+    arguments: argparse.Namespace,
+    users: list[str] | None,
+    files: Mapping[str, IdsOfFile],
+    new_users: list[NewUser] | None,
 ) -> Iterator[pd.DataFrame]:
     """Yield the lists, some users at a time, with a bar where a person waits for a file.
 
@@ -131,6 +170,7 @@ def _lists(
         arguments: the parsed command line.
         users: ids that were typed; None for those of a file, or all.
         files: what the files hold that are named by ``_FILES_OF_IDS``.
+        new_users: users without training, in the place of the others; None for none.
 
     Raises:
         DataError: the dataset does not have an id; with the line of the file.
@@ -141,15 +181,21 @@ def _lists(
 
     dataset = recommender.dataset
     for name, (ids, where) in files.items():
-        ids_of(dataset, _FILES_OF_IDS[name], ids, where)
+        if _FILES_OF_IDS[name] == "item":
+            recommender.item_ids(ids, where)
+        else:
+            ids_of(dataset, "user", ids, where)
     listed = {name: ids for name, (ids, _) in files.items()}
     users = listed.get("users_file", users)
-    options = {
+    options: dict[str, Any] = {
         "k": arguments.k,
         "include_seen": arguments.include_seen,
         "only_items": listed.get("only_items"),
         "without_items": listed.get("without_items"),
     }
+    if new_users is not None:
+        yield recommender.recommend_newcomers(new_users, **options)
+        return
     if arguments.query is None:
         frames = recommender.recommend_blocks(users, **options)
     else:
