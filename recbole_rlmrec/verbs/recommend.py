@@ -139,7 +139,7 @@ def _require_one_of_each(arguments: argparse.Namespace) -> None:
             "--query-weight says how a query is mixed with users: give --query=TEXT and --users=ID, too."
         )
     if arguments.explain and (n_users == 0 or arguments.new_users is not None):
-        raise SettingError("--explain is by users' training items: give --users=ID, or leave it out.")
+        raise SettingError("--explain shows users' training items: give --users=ID, or leave it out.")
 
 
 def _typed_users(text: str | None) -> list[str] | None:
