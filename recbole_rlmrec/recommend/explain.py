@@ -19,6 +19,7 @@ from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.arrays import table_of
 from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.profile.record import iter_profiles, profiles_path
+from recbole_rlmrec.sides import Side
 
 #: So many training items of a user are shown of each space.
 N_NEAREST = 3
@@ -93,6 +94,35 @@ class Explainer:
         self._model, self._dataset, self._training = model, dataset, training
         self._tokens, self._titles = tokens, titles
 
+    def nearest_in_text(self, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the items whose semantic embeddings are nearest to that of an item.
+
+        Args:
+            item: internal id.
+            k: how many; where fewer others have an embedding, all of them.
+
+        Returns:
+            Internal ids and cosines, ``[n]`` each, the nearest first; of equal ones what comes first in the data is
+            first.
+
+        Raises:
+            SettingError: the dataset has no embeddings, or none of the item.
+            DataError: they are malformed.
+        """
+        joined = self._embeddings
+        if joined is None or not joined.covered[item]:
+            raise SettingError(
+                f"'{self._dataset.dataset_name}' has no semantic embedding of the item {str(self._tokens[item])!r}; "
+                "build-semantics makes them."
+            )
+        wanted = _unit(joined.take(np.array([item])))[0]
+        blocks = [(ids, _unit(np.asarray(vectors, dtype=np.float32)) @ wanted) for ids, vectors in joined.blocks()]
+        ids, cosines = (np.concatenate(parts) for parts in zip(*blocks))
+        is_other = ids != item
+        ids, cosines = ids[is_other], cosines[is_other]
+        order = np.lexsort((ids, -cosines))[:k]
+        return ids[order], cosines[order]
+
     def explanations(self, users: np.ndarray, items: np.ndarray, k: int) -> list[Explanation]:
         """Explain pairs; the model is in evaluation mode, without gradients.
 
@@ -148,8 +178,7 @@ class Explainer:
             vectors: theirs, and that of the item to be explained last, ``[n + 1, d]``.
             k: how many.
         """
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        vectors = _unit(vectors)
         cosines = vectors[:-1] @ vectors[-1]
         order = np.argsort(-cosines, kind="stable")[:k]
         return tuple(Near(str(self._tokens[others[n]]), self._titles[others[n]], float(cosines[n])) for n in order)
@@ -169,9 +198,21 @@ class Explainer:
 
     @cached_property
     def _profiles(self) -> Mapping[str, str]:
-        """Texts of the items' profiles by token; empty where there is no file of them."""
-        config = self._dataset.config
-        if not isinstance(config, RLMRecConfig):
-            return {}
-        path = config.find_data_file(profiles_path(Path(), self._dataset.dataset_name, "item").name)
-        return {} if path is None else {each.token: each.profile for each in iter_profiles(path)}
+        return profiles_of(self._dataset, "item")
+
+
+def profiles_of(dataset: Any, side: Side) -> dict[str, str]:
+    """Return the texts of the profiles of users or items by token; empty where there is no file of them.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    if not isinstance(dataset.config, RLMRecConfig):
+        return {}
+    path = dataset.config.find_data_file(profiles_path(Path(), dataset.dataset_name, side).name)
+    return {} if path is None else {each.token: each.profile for each in iter_profiles(path)}
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors, ``[n, d]``, of length 1; those of zeros stay so."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -93,7 +93,7 @@ def read_items(path: str | Path, max_malformed: float = MAX_MALFORMED) -> dict[s
     keys = _KeyWatch(_ITEM_KEYS)
 
     def make(record: Mapping[str, Any]) -> Item:
-        item = _item_of(record)
+        item = item_of(record)
         keys.note(record, has_text=item.has_text)
         if item.token in items:
             raise MalformedLineError(f"repeats the item {item.token!r}")
@@ -165,7 +165,15 @@ def _warn_of_malformed(file: JsonLines) -> None:
         )
 
 
-def _item_of(record: Mapping[str, Any]) -> Item:
+def item_of(record: Mapping[str, Any]) -> Item:
+    """Return the item of a line of ``items.jsonl``.
+
+    Args:
+        record: the line's object.
+
+    Raises:
+        MalformedLineError: it lacks an id, or a value is of another kind.
+    """
     attributes = record.get("attributes") or {}
     if not isinstance(attributes, dict):
         raise MalformedLineError(f"has attributes of type {type(attributes).__name__}, expected an object")

@@ -138,8 +138,29 @@ class _Result:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class _Base:
+    """What a result says of the base, where it was trained first."""
+
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class _WithBase:
+    """What is read of the result in a record."""
+
+    base: _Base | None = None
+
+
+@dataclass(frozen=True)
+class _RecordWithBase:
+    """A record of a whole run."""
+
+    result: _WithBase
+
+
 _ANY = Format("record of a training", "", allow_others=True)
-_Found = TypeVar("_Found", _Record, _Result)
+_Found = TypeVar("_Found", _Record, _Result, _RecordWithBase)
 
 
 def _read(path: Path, kind: type[_Found]) -> _Found | None:
@@ -148,6 +169,19 @@ def _read(path: Path, kind: type[_Found]) -> _Found | None:
         return _ANY.read(path, kind)
     except DataError:
         return None
+
+
+def recorded_checkpoint_of_base(checkpoint: str | Path) -> Path | None:
+    """Return the checkpoint of the base that was trained before an aligned model; None where there is none.
+
+    Args:
+        checkpoint: of the aligned model. Its record says which the base's is; it may have been moved with it.
+    """
+    record = _read(record_path(checkpoint), _RecordWithBase)
+    if record is None or record.result.base is None or not record.result.base.checkpoint:
+        return None
+    recorded = Path(record.result.base.checkpoint)
+    return next((path for path in (recorded, Path(checkpoint).with_name(recorded.name)) if path.is_file()), None)
 
 
 def recorded_base(result_file: str | None, base: str, seed: int, data: Mapping[str, str]) -> dict[str, Any] | None:
