@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.reading.documents import Format
-from recbole_rlmrec.reading.shape import Metric
+from recbole_rlmrec.reading.shape import Metric, PlainValue
 
 _logger = logging.getLogger(__name__)
 
@@ -139,28 +139,14 @@ class _Result:
 
 
 @dataclass(frozen=True)
-class _Base:
-    """What a result says of the base, where it was trained first."""
+class _RecordOfRun:
+    """What :func:`write_record` writes of a whole run."""
 
-    checkpoint: str = ""
-
-
-@dataclass(frozen=True)
-class _WithBase:
-    """What is read of the result in a record."""
-
-    base: _Base | None = None
-
-
-@dataclass(frozen=True)
-class _RecordWithBase:
-    """A record of a whole run."""
-
-    result: _WithBase
+    result: dict[str, PlainValue]
 
 
 _ANY = Format("record of a training", "", allow_others=True)
-_Found = TypeVar("_Found", _Record, _Result, _RecordWithBase)
+_Found = TypeVar("_Found", _Record, _Result, _RecordOfRun)
 
 
 def _read(path: Path, kind: type[_Found]) -> _Found | None:
@@ -177,10 +163,12 @@ def recorded_checkpoint_of_base(checkpoint: str | Path) -> Path | None:
     Args:
         checkpoint: of the aligned model. Its record says which the base's is; it may have been moved with it.
     """
-    record = _read(record_path(checkpoint), _RecordWithBase)
-    if record is None or record.result.base is None or not record.result.base.checkpoint:
+    record = _read(record_path(checkpoint), _RecordOfRun)
+    base = record.result.get("base") if record is not None else None
+    name = base.get("checkpoint") if isinstance(base, dict) else None
+    if not isinstance(name, str) or not name:
         return None
-    recorded = Path(record.result.base.checkpoint)
+    recorded = Path(name)
     return next((path for path in (recorded, Path(checkpoint).with_name(recorded.name)) if path.is_file()), None)
 
 

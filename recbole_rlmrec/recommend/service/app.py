@@ -339,8 +339,11 @@ def _error(status: int, message: str) -> JSONResponse:
 
 
 async def _answer_invalid(_: Request, error: Any) -> Response:
-    first = error.errors()[0]
+    # A misspelt name also makes the right one missing.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"][1:]) or "The request"
+    if first["type"] == "extra_forbidden":
+        return _error(422, f"There is no parameter {place!r}: /docs lists those that there are.")
     found = "" if first["type"] == "missing" else f"; found {str(first['input'])[:100]!r}"
     return _error(422, f"{place}: {first['msg']}{found}.")
 
