@@ -135,10 +135,10 @@ class Guard:
         """
         headers = dict(scope["headers"])
         host = _text(headers, b"host")
-        if self._only_loopback and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._only_loopback and not is_loopback(_name_of(host)):
             raise RefusedError(421, f"This service answers for this machine only (http://127.0.0.1, http://localhost), not "
                                f"for {host[:100]!r}.")
-        if b"origin" in headers and urlsplit(_text(headers, b"origin")).netloc != host:
+        if b"origin" in headers and _text(headers, b"origin").partition("://")[2] != host:
             raise RefusedError(403, "Pages of other sites may not use this service.")
         given = _text(headers, b"authorization").removeprefix("Bearer ").encode()
         if self._token and scope["path"] not in self._open_paths and not hmac.compare_digest(given, self._token.encode()):
@@ -149,17 +149,31 @@ def _text(headers: dict[bytes, bytes], name: bytes) -> str:
     return headers.get(name, b"").decode("latin-1")
 
 
+def _name_of(host: str) -> str:
+    """Return a host without its port; empty where it is none.
+
+    >>> _name_of("localhost:8000"), _name_of("[::1]:8000"), _name_of("[:")
+    ('localhost', '::1', '')
+    """
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
 async def _whole_body(scope: Any, receive: Receive) -> bytes:
     """Return the body of a request.
 
     Raises:
         RefusedError: it is too large, with or without a head that says so, or does not come in time.
     """
+    headers = dict(scope["headers"])
     too_large = RefusedError(413, f"The body is larger than {LARGEST_BODY:,} bytes: send it in parts.")
-    length = _text(dict(scope["headers"]), b"content-length")
-    if length.isdigit() and int(length) > LARGEST_BODY:
+    length = _text(headers, b"content-length")
+    if b"expect" in headers and length.isdigit() and int(length) > LARGEST_BODY:
         raise too_large
-    parts, size, is_whole = [], 0, False
+    parts: list[bytes] = []
+    size, is_whole = 0, False
     try:
         async with asyncio.timeout(PATIENCE):
             while not is_whole:
@@ -169,10 +183,12 @@ async def _whole_body(scope: Any, receive: Receive) -> bytes:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > LARGEST_BODY:
-                    raise too_large
+                    parts.clear()  # who still sends does not read an answer: what is too much is read and forgotten
                 is_whole = not message.get("more_body", False)
     except TimeoutError:
         raise RefusedError(408, f"The body did not come within {PATIENCE:g} seconds.") from None
+    if size > LARGEST_BODY:
+        raise too_large
     return b"".join(parts)
 
 

@@ -233,8 +233,9 @@ def _searched(item: Item) -> tuple[str, str, str | None]:
 
 def _rows(frame: pd.DataFrame) -> list[Row]:
     """Return the rows of a table as plain values, gaps as None."""
-    columns = {name: column.astype(object).where(column.notna(), None).tolist() for name, column in frame.items()}
-    return [dict(zip(columns, values)) for values in zip(*columns.values())]
+    # A gap is None, or NaN, which equals nothing; what pandas has for this takes most of a request's time.
+    columns = [[None if value != value else value for value in column.tolist()] for _, column in frame.items()]
+    return [dict(zip(frame.columns, values)) for values in zip(*columns)]
 
 
 def _rows_by_user(frame: pd.DataFrame) -> dict[str, list[Row]]:
