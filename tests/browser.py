@@ -91,8 +91,9 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=_KEYS[key])
+        text = {"text": "\r"} if key == "Enter" else {}  # without it, a button is not pressed
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=_KEYS[key], **text)
 
     def screenshot(self, path: Path) -> None:
         """Write what is seen as PNG."""

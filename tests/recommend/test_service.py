@@ -269,8 +269,8 @@ def test_a_list_longer_than_what_is_left_is_shorter(port: int, recommender: With
         (b'{"items": [%s]}' % b",".join([b"{}"] * 101), "application/json", 422, "at most 100"),
         (b'{"items": [{"item_id": "n1", "title": "a"}]}', "text/plain", 415, "expected 'Content-Type"),
         (b"[" * 100_000, "application/json", 422, "The body"),
-        (b" " * 10**8, "application/json", 413, "larger than 1,000,000 bytes"),
-        (iter([b" " * 10**5] * 11), "application/json", 413, "larger than 1,000,000 bytes"),
+        (b" " * (guard.LARGEST_BODY + 1), "application/json", 413, "larger than 1,000,000 bytes"),
+        (iter([b" " * 10**6] * 100), "application/json", 413, "larger than 1,000,000 bytes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

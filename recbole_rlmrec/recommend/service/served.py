@@ -201,7 +201,7 @@ class Served:
         for space in ("model", "text"):
             try:
                 found[f"in_{space}"] = _rows(self.recommender.similar_items(item, k, space=space))
-            except SettingError:  # the model has no representations, or the dataset no texts
+            except (SettingError, DataError):  # there are no representations or texts, or the item is in neither
                 found[f"in_{space}"] = None
         return found
 

@@ -117,6 +117,7 @@ async function showLists() {
     say("");
     return;
   }
+  $("lists").setAttribute("aria-busy", "true");
   try {
     const weight = $("weight").disabled || !$("weight").dataset.moved ? null : $("weight").value;
     const [lists, query] = await Promise.all([
@@ -134,6 +135,8 @@ async function showLists() {
     say("");
   } catch (error) {
     if (number === asked) say(error.message, { wrong: true });
+  } finally {
+    if (number === asked) $("lists").setAttribute("aria-busy", "false");
   }
 }
 
