@@ -49,7 +49,9 @@ def main(given: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / arguments.checkpoint.name
         shutil.copy2(arguments.checkpoint, checkpoint)
-        code = "import sys; from recbole_rlmrec.cli import main\nif __name__ == '__main__': sys.exit(main(sys.argv[1:]))"
+        code = (
+            "import sys; from recbole_rlmrec.cli import main\nif __name__ == '__main__': sys.exit(main(sys.argv[1:]))"
+        )
         script = Path(folder) / "serve.py"
         script.write_text(code)
         command = [sys.executable, str(script), "serve", f"--checkpoint={checkpoint}", "--port=0"]

@@ -70,7 +70,7 @@ def test_the_test_command_runs_them(pytestconfig: pytest.Config) -> None:
 
 
 def test_modules_need_no_optional_package() -> None:
-    """A module that cannot be imported is left out with its examples: only those of the service, Optuna and Ray may be."""
+    """A module that cannot be imported is left out with its examples: only these may be."""
     script = f"""
 import importlib, sys
 for package in {OPTIONAL}:

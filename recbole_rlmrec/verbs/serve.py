@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="HOST", help="address to listen at (%(default)s: this machine only)"
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="to listen at; 0 for any free (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="to listen at; 0 for any free (%(default)s)"
+    )
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes, each with the model (%(default)s)"
     )

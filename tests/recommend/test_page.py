@@ -17,9 +17,9 @@ from recbole_rlmrec.text.files import write_items
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from test_service import recommender_of, running_service, service_of  # noqa: E402
+from test_service import recommender_of, running_service, service_of
 
-from recbole_rlmrec.recommend.service.served import Served  # noqa: E402
+from recbole_rlmrec.recommend.service.served import Served
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
@@ -135,8 +135,10 @@ def test_the_token_is_asked_for(browser: Browser, folder: Path) -> None:
     made, *_ = service_of(Served(recommender_of(world), None), folder / "lock", token="correct horse battery")
     with running_service(made) as number:
         browser._call("Page.navigate", url=f"http://127.0.0.1:{number}/")
-        for token, ends in (("wrong", "document.getElementById('locked-title').textContent !== 'Token'"),
-                            ("correct horse battery", "document.body.dataset.ready === 'yes'")):
+        for token, ends in (
+            ("wrong", "document.getElementById('locked-title').textContent !== 'Token'"),
+            ("correct horse battery", "document.body.dataset.ready === 'yes'"),
+        ):
             browser.wait("document.getElementById('locked')?.open")
             browser.evaluate("document.getElementById('token').focus()")
             browser.type(token)

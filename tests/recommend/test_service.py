@@ -41,7 +41,9 @@ PAGE = Path(app.__file__).parent / "page"
 class WithTexts(Recommender):
     """A recommender whose sentences reverse a list, and whose new items are known by name only."""
 
-    def query(self, text: str, k: int = 10, *, user: Any = None, weight: float = 0.5, include_seen: bool = False) -> Any:
+    def query(
+        self, text: str, k: int = 10, *, user: Any = None, weight: float = 0.5, include_seen: bool = False
+    ) -> Any:
         if not text.strip():
             raise SettingError("The query is empty: type a few words.")
         if text == "a fault of the program":
@@ -151,13 +153,13 @@ def test_requests_that_wait_are_one_batch(recommender: WithTexts, tmp_path: Path
             time.sleep(0.2)
             return super().lists(users, *arguments, **options)
 
-    made, metrics, _ = service_of(Slow(recommender, None), tmp_path)
+    made, *_ = service_of(Slow(recommender, None), tmp_path)
     with running_service(made) as number, ThreadPoolExecutor(20) as pool:
         users = [f"u{n % 10}" for n in range(20)]
         assert {found[0] for found in pool.map(lambda user: ask(number, f"/recommend?user={user}"), users)} == {200}
         text = ask(number, "/metrics")[1]
     assert len(calls) < 10 and max(map(len, calls)) >= 5 and all(len(set(each)) == len(each) for each in calls)
-    assert f"recbole_rlmrec_batches_total{{worker=\"{os.getpid()}\"}} {len(calls)}" in text
+    assert f'recbole_rlmrec_batches_total{{worker="{os.getpid()}"}} {len(calls)}' in text
     assert 'path="/recommend",status="200"} 20' in text and 'le="+Inf"} 20' in text
 
 
@@ -280,7 +282,9 @@ def test_bodies_that_are_no_items(port: int, body: Any, kind: str, status: int, 
     assert ask(port, "/health")[0] == 200
 
 
-@pytest.mark.parametrize("sent", ["POST /items HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{", "GET / HT", ""])
+@pytest.mark.parametrize(
+    "sent", ["POST /items HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{", "GET / HT", ""]
+)
 def test_slow_clients_are_cut(
     recommender: WithTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: str
 ) -> None:

@@ -130,14 +130,15 @@ def app_of(live: Live, metrics: Metrics, settings: AppSettings) -> App:
         redoc_url=None,
         lifespan=service.lifespan,
     )
-    for path, answer in {
+    answers: dict[str, Callable[..., Any]] = {
         "/recommend": service.recommend,
         "/similar": service.similar,
         "/query": service.query,
         "/users": service.users,
         "/items": service.items,
         "/model": service.model,
-    }.items():
+    }
+    for path, answer in answers.items():
         app.get(path)(answer)
     app.post("/items", openapi_extra=_body_of_items())(service.add_items)
 
@@ -297,7 +298,9 @@ def _items_of(request: Request, body: bytes) -> list[Item]:
         found = parse_json(body)
         items = found.get("items") if isinstance(found, dict) else None
         if not isinstance(items, list) or not all(isinstance(each, dict) for each in items) or not items:
-            raise MalformedLineError('holds no list of items, expected {"items": [{"item_id": "new-1", "title": "..."}]}')
+            raise MalformedLineError(
+                'holds no list of items, expected {"items": [{"item_id": "new-1", "title": "..."}]}'
+            )
         if len(items) > MOST_AT_ONCE:
             raise MalformedLineError(f"holds {len(items):,} items, expected at most {MOST_AT_ONCE}")
         known = [item_of(each) for each in items]

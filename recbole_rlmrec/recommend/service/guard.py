@@ -136,12 +136,19 @@ class Guard:
         headers = dict(scope["headers"])
         host = _text(headers, b"host")
         if self._only_loopback and not is_loopback(_name_of(host)):
-            raise RefusedError(421, f"This service answers for this machine only (http://127.0.0.1, http://localhost), not "
-                               f"for {host[:100]!r}.")
+            raise RefusedError(
+                421,
+                f"This service answers for this machine only (http://127.0.0.1, http://localhost), not "
+                f"for {host[:100]!r}.",
+            )
         if b"origin" in headers and _text(headers, b"origin").partition("://")[2] != host:
             raise RefusedError(403, "Pages of other sites may not use this service.")
         given = _text(headers, b"authorization").removeprefix("Bearer ").encode()
-        if self._token and scope["path"] not in self._open_paths and not hmac.compare_digest(given, self._token.encode()):
+        if (
+            self._token
+            and scope["path"] not in self._open_paths
+            and not hmac.compare_digest(given, self._token.encode())
+        ):
             raise RefusedError(401, "This service needs its token: send the header 'Authorization: Bearer TOKEN'.")
 
 

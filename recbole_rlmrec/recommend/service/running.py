@@ -10,8 +10,10 @@ import sys
 import tempfile
 from asyncio import BaseTransport
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ class Address:
 class PatientProtocol(H11Protocol):
     """HTTP whose connections end if no whole head of a request comes within ``PATIENCE`` to twice as many seconds."""
 
-    def connection_made(self, transport: BaseTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: BaseTransport) -> None:
         """Start to look at the connection."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self.loop.call_later(PATIENCE, self._look, None)
@@ -118,7 +120,7 @@ def configured(app: Callable[[], App], workers: int) -> uvicorn.Config:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(PATIENCE),
         # While a process loads its model it may not answer others for a while.
-        **({"timeout_worker_healthcheck": 60} if workers > 1 else {}),
+        timeout_worker_healthcheck=60,
     )
 
 
@@ -159,9 +161,20 @@ def serve(
             report(f"{where} (end with Ctrl+C)")
             uvicorn.Server(config).run(sockets=[listening])
         else:
-            Served.load(sources)  # here, where an error is one sentence, and not in each process
+            # Once, where an error is one sentence; in a process of its own, whose memory is given back.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                pool.submit(_check, sources).result()
             report(f"{where}, {address.workers} processes (end with Ctrl+C)")
             Multiprocess(config, sockets=[listening]).run()
+
+
+def _check(sources: Sources) -> None:
+    """Check that a model can be loaded.
+
+    Raises:
+        RLMRecError: it cannot.
+    """
+    Served.load(sources)
 
 
 def _worker(sources: Sources, settings: AppSettings) -> App:

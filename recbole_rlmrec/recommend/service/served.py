@@ -137,7 +137,7 @@ class Served:
         return found
 
     def find_items(self, words: str, k: int) -> list[Row]:
-        """Return items whose title, or id, has all words, in any case of letters, in the data's order; ``k`` at most."""
+        """Return items whose title or id has all words, in any case of letters, in the data's order; ``k`` at most."""
         parts = words.casefold().split()
         found = []
         for text, token, title in (*self._searched_items, *map(_searched, self.added.values())):
