@@ -52,6 +52,9 @@ class DataSettings(Settings):
     )
     review_field: str | None = setting(None, TEXT, "column of the .inter file with the users' words", "review")
     text_domain: TextDomain = setting("general", Choice.of(TextDomain), "what the items are, for the prompts", "books")
+    encoder_model: str | None = setting(
+        None, TEXT, "where the model of the text encoder lies now, for texts of new items and queries", "models/minilm"
+    )
     leakage: Reaction = setting(
         "error", Choice.of(Reaction), "what to do about profiles written from another training split"
     )

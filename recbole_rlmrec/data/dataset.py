@@ -41,7 +41,7 @@ from recbole_rlmrec.data.table import Table
 from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
 from recbole_rlmrec.known_datasets import DATASET_RELEASES, RELEASE_URL
 from recbole_rlmrec.sides import SIDES, Side
-from recbole_rlmrec.wording import N_EXAMPLES, examples
+from recbole_rlmrec.wording import N_EXAMPLES, count, examples
 
 #: The feature fields of the semantic embeddings, by side; RecBole's suffixes of such files.
 SEMANTIC_FIELDS: dict[str, Side] = {"useremb": "user", "itememb": "item"}
@@ -277,32 +277,59 @@ class RLMRecDataset(Dataset):
             self._raw_rows = self.inter_feat.index.to_numpy()  # RecBole's filters keep the labels of the rows
         super()._reset_index()
 
-    def draw_split(self, without: Sequence[str] = ()) -> np.ndarray:
+    def draw_split(self, without: Sequence[str] = (), cold_items: float = 0.0) -> np.ndarray:
         """Split as a training without a frozen split would, and let :meth:`build` give these parts.
 
         Args:
             without: parts, ``valid`` or ``test``, whose interactions are for training.
+            cold_items: share of the items, drawn by the seed, whose interactions are all for the test; those of the
+                other items are split as if there were no more.
 
         Returns:
             ``[N]`` int8, a code of each interaction that is left after filtering.
 
         Raises:
-            DataError: a part that is not in ``without`` is empty, or there is no time to sort by.
+            DataError: a part that is not in ``without`` is empty, there is no time to sort by, or no item is left for
+                training.
         """
         self._empty_parts = tuple(without)
+        is_cold = self._drawn_items(cold_items)
         if _SPLIT_COLUMN in self.field2type:
             codes = self._codes_of_column()
-            self.recipe = SplitRecipe.copied(self.config["split_file"], self.config["seed"], without)
+            self.recipe = SplitRecipe.copied(self.config["split_file"], self.config["seed"], without, cold_items)
         else:
-            codes = self._codes_by_recbole()
-            self.recipe = SplitRecipe.of(self.config["eval_args"], self.config["seed"], without)
+            codes = self._codes_by_recbole(is_cold)
+            self.recipe = SplitRecipe.of(self.config["eval_args"], self.config["seed"], without, cold_items)
         self.split_origin = str(self.recipe)
         codes[np.isin(codes, [SPLIT_NAMES.index(name) for name in without])] = SPLIT_NAMES.index("train")
+        codes[is_cold] = SPLIT_NAMES.index("test")
         sizes = np.bincount(codes, minlength=LEFT_OUT + 1)
         for name, size in zip(SPLIT_NAMES, sizes):
             self._require_interactions(name, size)
         self._drawn = codes
         return codes
+
+    def _drawn_items(self, share: float) -> np.ndarray:
+        """Return which interactions are of the items that are withheld from training, bool ``[N]``.
+
+        They are drawn among the items that have an interaction, in the order of their ids as text, so that the order of
+        the rows does not matter.
+        """
+        items = np.asarray(self.inter_feat[self.iid_field])
+        if not share:
+            return np.zeros(len(items), dtype=bool)
+        tokens = self.field2id_token[self.iid_field]
+        known = sorted(np.unique(items).tolist(), key=lambda item: str(tokens[item]))
+        n_cold = max(1, round(share * len(known)))
+        if n_cold >= len(known):
+            raise DataError(
+                f"{share:.4g} of the {count(len(known), 'item')} of '{self.dataset_name}' is all of them, so that none "
+                "is left for training. Withhold a smaller share."
+            )
+        chosen = np.random.default_rng(self.config["seed"]).choice(known, n_cold, replace=False)
+        is_chosen = np.zeros(len(tokens), dtype=bool)
+        is_chosen[chosen] = True
+        return is_chosen[items]
 
     @property
     def is_split_in_data(self) -> bool:
@@ -325,8 +352,8 @@ class RLMRecDataset(Dataset):
         codes[self._raw_rows] = self._drawn
         return codes
 
-    def _codes_by_recbole(self) -> np.ndarray:
-        """Have RecBole split the numbers of the rows, in the random numbers' order of its own datasets."""
+    def _codes_by_recbole(self, is_left_out: np.ndarray) -> np.ndarray:
+        """Have RecBole split the numbers of the other rows, in the random numbers' order of its own datasets."""
         numbers = copy.copy(self)
         numbers.feat_name_list = ["inter_feat"]
         numbers.field2type = {**self.field2type, _ROW_COLUMN: FeatureType.TOKEN}
@@ -341,6 +368,8 @@ class RLMRecDataset(Dataset):
             columns[self.time_field] = pd.factorize(self.inter_feat[self.time_field], sort=True)[0].astype(float)
         columns[_ROW_COLUMN] = np.arange(len(self.inter_feat))
         numbers.inter_feat = pd.DataFrame(columns)
+        if is_left_out.any():
+            numbers.inter_feat = numbers.inter_feat[~is_left_out].reset_index(drop=True)
         codes = np.full(len(self.inter_feat), LEFT_OUT, dtype=np.int8)
         for code, part in enumerate(super(RLMRecDataset, numbers).build()):
             codes[part.inter_feat[_ROW_COLUMN].numpy()] = code

@@ -46,6 +46,7 @@ class _Metadata:
     profiles_sha256: str | None = None
     train_sha256: str | None = None
     options: list[str] | None = None
+    encoder_settings: dict[str, Any] | None = None
 
 
 def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
@@ -58,8 +59,8 @@ def read_metadata(directories: Sequence[Path], dataset: str) -> dict[str, Any] |
     """Read the first ``<dataset>.semantic.json`` in the directories: how the embeddings were made.
 
     Returns:
-        The metadata (any of encoder, dimension, normalized, writer, profiles_sha256, train_sha256, options), or None
-        if there is no such file.
+        The metadata (any of encoder, dimension, normalized, writer, profiles_sha256, train_sha256, options,
+        encoder_settings), or None if there is no such file.
 
     Raises:
         DataError: the file is no JSON object, or a key has another type than it should.

@@ -37,6 +37,7 @@ class SplitRecipe:
         seed: of the random order.
         without: parts that were added to training, ``valid`` and ``test``.
         source: name of the split file that it was taken from; empty if it was drawn.
+        cold_items: share of the items, drawn by the seed, that only the test has; 0 for none.
     """
 
     split: Mapping[str, Any]
@@ -45,17 +46,21 @@ class SplitRecipe:
     seed: int
     without: tuple[str, ...] = ()
     source: str = ""
+    cold_items: float = 0.0
 
     @classmethod
-    def of(cls, eval_args: Mapping[str, Any], seed: int, without: Sequence[str] = ()) -> SplitRecipe:
+    def of(
+        cls, eval_args: Mapping[str, Any], seed: int, without: Sequence[str] = (), cold_items: float = 0.0
+    ) -> SplitRecipe:
         """Return the recipe that ``eval_args`` are."""
         given = {**RECBOLES_SPLIT, **{key: eval_args[key] for key in RECBOLES_SPLIT if key in eval_args}}
-        return cls(**given, seed=seed, without=tuple(without))
+        return cls(**given, seed=seed, without=tuple(without), cold_items=cold_items)
 
     @classmethod
-    def copied(cls, source: str, seed: int, without: Sequence[str] = ()) -> SplitRecipe:
+    def copied(cls, source: str, seed: int, without: Sequence[str] = (), cold_items: float = 0.0) -> SplitRecipe:
         """Return the recipe of a split that is a file's."""
-        return cls(split={}, order="", group_by=None, seed=seed, without=tuple(without), source=source)
+        given = {"seed": seed, "without": tuple(without), "source": source, "cold_items": cold_items}
+        return cls(split={}, order="", group_by=None, **given)
 
     @classmethod
     def of_file(cls, path: Path) -> SplitRecipe | None:
@@ -79,7 +84,10 @@ class SplitRecipe:
 
     def record(self) -> dict[str, Any]:
         """Return what the packed file holds of it."""
-        return {**asdict(self), "without": list(self.without)}
+        found = {**asdict(self), "without": list(self.without)}
+        if not self.cold_items:  # as splits were recorded before there was the choice
+            del found["cold_items"]
+        return found
 
     def agrees_with(self, asked: Mapping[str, Any]) -> bool:
         """Return whether ``eval_args`` that were given ask for this split; the seed does not matter.
@@ -88,12 +96,17 @@ class SplitRecipe:
             asked: those of ``split``, ``order`` and ``group_by`` that were given.
         """
         if self.source:  # how that file was made is not known, and RecBole's default is taken for no wish
-            return SplitRecipe.of(RECBOLES_SPLIT, self.seed, self.without).agrees_with(asked)
+            return SplitRecipe.of(RECBOLES_SPLIT, self.seed, self.without, self.cold_items).agrees_with(asked)
         wanted = {**RECBOLES_SPLIT, **asked} if "split" in asked else dict(asked)
         if "LS" in self.split and wanted.get("split") == self.split:
             wanted.pop("group_by", None)  # RecBole leaves one out by user, whatever this says
         found = {"split": self.split, "order": self.order, "group_by": self.group_by}
-        return not self.without and all(_plain(key, found[key]) == _plain(key, value) for key, value in wanted.items())
+        is_whole = not self.without and not self.cold_items
+        return is_whole and all(_plain(key, found[key]) == _plain(key, value) for key, value in wanted.items())
+
+    @property
+    def _is_by_chance(self) -> bool:
+        return self.order == "RO" or bool(self.cold_items)
 
     @property
     def _is_by_user(self) -> bool:
@@ -102,9 +115,10 @@ class SplitRecipe:
     def options(self) -> list[str]:
         """Return the options of ``recbole-rlmrec split`` that make such a split."""
         mode = next(iter(self.split), None)
-        seed = [f"--seed={self.seed}"] if self.order == "RO" else []
+        seed = [f"--seed={self.seed}"] if self._is_by_chance else []
+        cold = [f"--cold-items={self.cold_items:g}"] if self.cold_items else []
         if self.source:
-            options = [f"--split_file={self.source}"]
+            options = [f"--split_file={self.source}", *(seed if cold else [])]
         elif mode == "RS" and (self.order, self._is_by_user) in (("RO", True), ("TO", False)):
             options = ["--by-time"] if self.order == "TO" else []
             options += [f"--ratios={_ratios(self.split['RS'])}", *seed]
@@ -113,7 +127,7 @@ class SplitRecipe:
         else:
             text = json.dumps({"split": self.split, "order": self.order, "group_by": self.group_by})
             options = [f"--eval_args={text}", *seed]
-        return [*options, *(f"--no-{name}" for name in self.without)]
+        return [*options, *cold, *(f"--no-{name}" for name in self.without)]
 
     def __str__(self) -> str:
         by_time = self.order == "TO"
@@ -128,7 +142,9 @@ class SplitRecipe:
             text = f"leave-one-out {'by time' if by_time else 'at random'}"
             if (mode, value) != ("LS", "valid_and_test"):
                 text = f"{mode} {value}, {self.order}"
-        if self.order == "RO":
+        if self.cold_items:
+            text += f", {self.cold_items:.4g} of the items in the test only"
+        if self._is_by_chance:
             text += f", seed {self.seed}"
         return text + "".join(f", no {_PART_WORDS[name]}" for name in self.without)
 

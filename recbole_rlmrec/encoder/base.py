@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from recbole_rlmrec.errors import ContractError, ServiceError, SettingError
+from recbole_rlmrec.openai_client import shown_address
 from recbole_rlmrec.parts import Registry, checked_class, failures_named
+
+#: Settings of :class:`EncoderSettings` that change no vector: where and how fast they are made.
+_OF_ONE_RUN = ("device", "batch_size", "concurrency", "timeout", "max_retries")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,35 @@ class Encoder(ABC):
     def fit(self, texts: Sequence[str]) -> None:  # noqa: B027 - most encoders learn nothing
         """Learn from all texts of users and items, before any is encoded."""
 
+    def learned(self) -> Mapping[str, np.ndarray]:
+        """Return what ``fit`` learned, by name, for :meth:`restore`; numbers only, no objects.
+
+        It is kept beside the embeddings, so that later texts can be encoded. By default nothing is, and an encoder that
+        learns from texts has to be fitted again.
+        """
+        return {}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take what :meth:`learned` returned, in the place of ``fit``: vectors are then the same.
+
+        Raises:
+            ValueError: the arrays are others; the message is a clause, such as "it does not hold words".
+        """
+        raise ValueError("this encoder keeps nothing of what it learns")
+
+    def recorded_settings(self) -> Mapping[str, Any]:
+        """Return the settings by which the encoder can be made again, for ``.semantic.json``.
+
+        They hold no key and nothing that matters on this machine only; those with their defaults are left out.
+        """
+        given: Any = getattr(self, "settings", None)  # which an encoder from outside need not keep
+        found = {
+            field.name: getattr(given, field.name)
+            for field in (fields(given) if is_dataclass(given) else ())
+            if field.name not in _OF_ONE_RUN and getattr(given, field.name) != field.default
+        }
+        return {name: shown_address(value) if name == "base_url" else value for name, value in found.items()}
+
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of some texts, float32 ``[n, D]``, with ``D`` the same at every call.
@@ -99,6 +132,18 @@ class Encoder(ABC):
     def notes(self) -> tuple[str, ...]:
         """Return what the user should know of the texts encoded so far, one sentence each."""
         return ()
+
+
+def unit_rows(vectors: np.ndarray, are_unit: np.ndarray | None = None) -> np.ndarray:
+    """Scale vectors to length 1, float32 ``[n, D]``; those of zeros stay.
+
+    Args:
+        vectors: float32 ``[n, D]``.
+        are_unit: which of them have that length already, bool ``[n]``: another division would round them once more.
+    """
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    lengths[(lengths[:, 0] == 0) | (False if are_unit is None else are_unit)] = 1
+    return (vectors / lengths).astype(np.float32)
 
 
 class TextRefusedError(ServiceError):

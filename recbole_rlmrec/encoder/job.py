@@ -39,7 +39,8 @@ from recbole_rlmrec.data.atomic_file import object_array
 from recbole_rlmrec.data.embedding_files import read_metadata
 from recbole_rlmrec.data.file_set import FileSet
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
-from recbole_rlmrec.encoder.base import Encoder, TextRefusedError
+from recbole_rlmrec.encoder.base import ENCODERS, Encoder, TextRefusedError, unit_rows
+from recbole_rlmrec.encoder.learned_file import learned_path, write_learned
 from recbole_rlmrec.encoder.summary import EncodeSummary
 from recbole_rlmrec.encoder.text_digests import digests_path, read_digests, text_digest
 from recbole_rlmrec.encoder.unfinished import HEADER_BYTES, Dtype, State, read_keys, read_rows, write_keys
@@ -121,6 +122,7 @@ class Job:
         self.state_path = folder / f".{dataset}.encode.json"
         self.lock_path = folder / f".{dataset}.encode.lock"
         self.metadata_path = folder / f"{dataset}.semantic.json"
+        self.learned_part = folder / f".{dataset}.encode.learned.npz"
         tables = (self.target(side, suffix).name for side in SIDES for suffix in (".npy", ".tokens"))
         self.files = FileSet(folder, dataset, "build-semantics", (*tables, self.metadata_path.name))
         self._kept: dict[Side, KeptRows] = {}
@@ -202,6 +204,9 @@ class Job:
         rows = {side: len(tables[side].tokens) for side in tables}
         if not differences:
             self._complete_digests(tables)
+            if metadata is not None and metadata.get("encoder_settings") is None:  # a version before wrote none
+                with suppress(OSError):
+                    self._write_metadata(tables["user"].dimension)
             zero = {side: self._not_in(side, tables[side].tokens) for side in SIDES}
             return self._summary(tables["user"].dimension, rows, zero, up_to_date=True)
         self._kept = self._unchanged(tables)
@@ -309,9 +314,8 @@ class Job:
             if self._kept and state.dimension not in (None, self._kept["user"].vectors.shape[1]):
                 self._kept.clear()  # this job began without them
             n_texts = {side: len(self.sides[side].texts) for side in SIDES}
-            if self.encoder.learns_from_texts and state.done != n_texts:
-                with failures_named("encoder", self.encoder):
-                    self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
+            if self.encoder.learns_from_texts and (state.done != n_texts or not self.learned_part.exists()):
+                self._fit()
             self._resumed = sum(state.done.values())
             started = time.perf_counter()
             with tqdm(
@@ -329,6 +333,17 @@ class Job:
                 self.save_state(state)
         self._kept.clear()  # Windows replaces no file that is mapped
         return state
+
+    def _fit(self) -> None:
+        """Let the encoder learn from all texts, and keep what it learned."""
+        with failures_named("encoder", self.encoder):
+            self.encoder.fit([text for side in SIDES for text in self.sides[side].texts])
+            learned = self.encoder.learned()
+        with self._written(0):
+            self.learned_part.unlink(missing_ok=True)
+            if learned:
+                made = {key: self.description[key] for key in ("encoder", "profiles_sha256")}
+                write_learned(self.learned_part, learned, **made)
 
     def _resume(self, parts: Mapping[Side, FileIO]) -> State:
         """Return how far the job is, and cut off what a killed run wrote beyond; start afresh if that is not there."""
@@ -500,9 +515,7 @@ class Job:
         """Check a block's values, and return them as they are stored, ``[n, D]``."""
         self._require_finite(vectors, side, tokens, "holds a value that is not finite. Encode it with another model.")
         if self.description["normalized"]:
-            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-            lengths[is_normalized] = 1  # another division would round them once more
-            vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+            vectors = unit_rows(vectors, is_normalized)
         with np.errstate(over="ignore"):
             vectors = vectors.astype(self.dtype)
         self._require_finite(vectors, side, tokens, "is too large for float16 (65504). Store float32, or normalize.")
@@ -572,6 +585,7 @@ class Job:
                 for suffix, target in targets.items():
                     if self.part(side, suffix).exists():  # else it was renamed before a crash
                         os.replace(self.part(side, suffix), target)
+            self._replace_learned()
             self._write_metadata(state.dimension)
             sync(self.metadata_path)
         self._clear_caches()
@@ -580,9 +594,21 @@ class Job:
         with suppress(OSError):  # one that stays is that of a job without its parts, which begins afresh
             self.state_path.unlink()
 
+    def _replace_learned(self) -> None:
+        """Give what the encoder learned its name, and remove what another one did."""
+        known_as = getattr(self.encoder, "known_as", "")
+        if self.encoder.learns_from_texts and self.learned_part.exists():
+            os.replace(self.learned_part, learned_path(self.folder, self.dataset, known_as))
+        for name in ENCODERS:
+            if name != known_as:
+                learned_path(self.folder, self.dataset, name).unlink(missing_ok=True)
+
     def _write_metadata(self, dimension: int | None) -> None:
         """Write how the vectors were made."""
         metadata = {**self.description, "dimension": dimension}
+        if hasattr(self.encoder, "known_as"):  # else it cannot be asked for by name
+            settings = {"known_as": self.encoder.known_as, **self.encoder.recorded_settings()}
+            metadata["encoder_settings"] = settings
         with atomic_path(self.metadata_path) as temporary:
             temporary.write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

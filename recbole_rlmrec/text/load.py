@@ -72,7 +72,7 @@ def load_corpus(config: Any, freeze: Callable[[str], None] | None = None) -> Cor
     training = [(row.user, row.item) for row in parts[0]]
     held_out = frozenset((row.user, row.item) for row in parts[1] + parts[2])
 
-    known_items = load_items(config, item_tokens)
+    items = load_items(config, item_tokens)
     known_users = read_user_columns(config)
     reviews_path = config.find_data_file(REVIEWS_FILE)
     texts = _TrainingTexts(parts[0], parts[1] + parts[2])
@@ -84,7 +84,7 @@ def load_corpus(config: Any, freeze: Callable[[str], None] | None = None) -> Cor
         texts.add(_known_reviews(reviews_path, set(user_tokens), set(item_tokens)))
     corpus = Corpus(
         dataset=str(config["dataset"]),
-        items={token: known_items.get(token) or Item(token) for token in item_tokens},
+        items={token: items.get(token) or Item(token) for token in item_tokens},
         users={token: known_users.get(token, {}) for token in user_tokens},
         training=texts.reviews(),
         held_out=held_out.difference(training),
@@ -109,12 +109,17 @@ def load_items(config: Any, tokens: Sequence[str]) -> Mapping[str, Item]:
     Raises:
         DataError: a file is malformed or knows none of the ids, or what the configuration names is missing.
     """
+    known = known_items(config)
     path = config.find_data_file(ITEMS_FILE)
-    if path is None:
-        return read_item_columns(config)
-    known = read_items(path)
-    _check_items(path, known, tokens)
+    if path is not None:
+        _check_items(path, known, tokens)
     return known
+
+
+def known_items(config: Any) -> Mapping[str, Item]:
+    """Load what is known of items, whether the dataset has them or not; see :func:`load_items`."""
+    path = config.find_data_file(ITEMS_FILE)
+    return read_item_columns(config) if path is None else read_items(path)
 
 
 class _Row(NamedTuple):

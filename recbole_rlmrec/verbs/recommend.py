@@ -5,6 +5,7 @@ What a user has in the training or validation data is left out, as in the test. 
 
 Example:
     recbole-rlmrec recommend --model=LightGCN_RLMRecCon --dataset=ml-100k --users=196,22 --k=5
+    recbole-rlmrec recommend --model=LightGCN_RLMRecCon --dataset=ml-100k --users=196 --query="space battles and aliens"
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbole_rlmrec.arguments import path
 from recbole_rlmrec.errors import SettingError
@@ -38,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     users.add_argument("--users", metavar="IDS", help="their ids, separated by commas")
     users.add_argument("--users-file", type=path, metavar="FILE", help="their ids, one a line")
     users.add_argument("--all-users", action="store_true", help="every user of the dataset")
+    text = parser.add_argument_group("a sentence, alone or mixed with the users")
+    text.add_argument("--query", metavar="TEXT", help="what is looked for, such as 'space battles and aliens'")
+    text.add_argument(
+        "--query-weight", type=float, metavar="W", help="of the sentence beside a user, from 0 to 1 (0.4)"
+    )
     items = parser.add_argument_group("items")
     items.add_argument("--k", type=int, default=10, metavar="N", help="items of each user (%(default)s)")
     items.add_argument("--include-seen", action="store_true", help="also items that the user has already")
@@ -84,15 +90,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _require_one_of_each(arguments: argparse.Namespace) -> None:
-    """Check that one model and one kind of users are asked for.
+    """Check that one model and one kind of users, or a query without users, are asked for.
 
     Raises:
-        SettingError: none is, or several are.
+        SettingError: none is, or several are; or an option needs users or a query.
     """
     require_one_model(arguments)
-    users = [arguments.users is not None, arguments.users_file is not None, arguments.all_users]
-    if sum(users) != 1:
-        raise SettingError("Give one of --users=ID,ID, --users-file=FILE and --all-users.")
+    n_users = sum([arguments.users is not None, arguments.users_file is not None, arguments.all_users])
+    if n_users > 1 or (n_users == 0 and arguments.query is None):
+        raise SettingError("Give one of --users=ID,ID, --users-file=FILE and --all-users; or --query=TEXT without any.")
+    if arguments.query_weight is not None and (arguments.query is None or n_users == 0):
+        raise SettingError(
+            "--query-weight says how a query is mixed with users: give --query=TEXT and --users=ID, too."
+        )
+    if arguments.explain and n_users == 0:
+        raise SettingError("--explain shows users' training items: give --users=ID, or leave it out.")
 
 
 def _typed_users(text: str | None) -> list[str] | None:
@@ -132,13 +144,16 @@ def _lists(
         ids_of(dataset, _FILES_OF_IDS[name], ids, where)
     listed = {name: ids for name, (ids, _) in files.items()}
     users = listed.get("users_file", users)
-    frames = recommender.recommend_blocks(
-        users,
-        arguments.k,
-        include_seen=arguments.include_seen,
-        only_items=listed.get("only_items"),
-        without_items=listed.get("without_items"),
-    )
+    options = {
+        "k": arguments.k,
+        "include_seen": arguments.include_seen,
+        "only_items": listed.get("only_items"),
+        "without_items": listed.get("without_items"),
+    }
+    if arguments.query is None:
+        frames = recommender.recommend_blocks(users, **options)
+    else:
+        frames = _answers(recommender, arguments, users, options)
     is_watched = arguments.output is not None and sys.stderr is not None and sys.stderr.isatty()
     n_users = dataset.user_num - 1 if users is None else len(users)
     with tqdm(total=n_users, unit="user", disable=not is_watched, dynamic_ncols=True) as bar:
@@ -149,3 +164,30 @@ def _lists(
             else:
                 yield frame
             bar.update(int((frame["rank"] == 1).sum()))
+
+
+def _answers(
+    recommender: Recommender, arguments: argparse.Namespace, users: list[str] | None, options: Mapping[str, Any]
+) -> Iterator[pd.DataFrame]:
+    """Yield the list of each user for the query, or one list for the query alone.
+
+    Args:
+        recommender: of the model.
+        arguments: the parsed command line.
+        users: ids; None for all, or without users.
+        options: further ones of :meth:`~recbole_rlmrec.recommend.recommender.Recommender.query`.
+    """
+    from recbole_rlmrec.model.arrays import ids_of, tokens_of
+
+    if users is None and not arguments.all_users:
+        yield recommender.query(arguments.query, **options)
+        return
+    if arguments.query_weight is not None:
+        options = {**options, "weight": arguments.query_weight}
+    if users is None:
+        users = tokens_of(recommender.dataset, "user").tolist()
+    ids_of(recommender.dataset, "user", users)  # one that is not known is named before the first list
+    for user in users:
+        frame = recommender.query(arguments.query, user=user, **options)
+        frame.insert(0, "user", user)
+        yield frame

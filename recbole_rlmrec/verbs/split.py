@@ -46,7 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="each user's last interaction for the test, the one before for validation; at random without times",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of a split at random (2020)")
+    parser.add_argument(
+        "--cold-items",
+        type=float,
+        metavar="SHARE",
+        help="withhold this share of the items from training: all their interactions are for the test, to measure "
+        "what is recommended of new items; the others are split as usual",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of a split at random, and of the withheld items (2020)")
     parser.add_argument("--no-valid", action="store_true", help="what would be for validation is for training")
     parser.add_argument("--no-test", action="store_true", help="what would be for the test is for training")
     parser.add_argument(
@@ -78,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     metadata = read_metadata(asked.data_folders, arguments.dataset) or {}
     remedy = write_again(asked, metadata, without=("eval_args", "split_file"))
     config = _config(arguments, asked, without)
+    cold_items = _cold_items(arguments.cold_items, without)
     init_seed(config["seed"], config["reproducibility"])
     dataset = RLMRecDataset(config, split_use="renew")
     if dataset.is_split_in_data:
@@ -85,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"The split of '{arguments.dataset}' is {dataset.split_origin}; there is nothing to make. To disregard it, "
             "give --split_field=~ or --benchmark_filename=~."
         )
-    codes = dataset.draw_split([name for name in SPLIT_NAMES if name in without])
+    codes = dataset.draw_split([name for name in SPLIT_NAMES if name in without], cold_items)
     path = Path(config.data_folders[0]) / frozen_name(arguments.dataset)
     recorded = _recorded(path, overwrite=arguments.overwrite)
     has_codes = path.is_file() and dataset.is_drawn_as(path)
@@ -160,7 +168,8 @@ def _config(arguments: argparse.Namespace, asked: Any, without: set[str]) -> Any
                 f"random, by seed {asked['seed']}."
             )
     if time_field is not None:
-        warn_of_seed(arguments.seed, "--by-time" if arguments.by_time else "--leave-one-out by time")
+        if arguments.cold_items is None:
+            warn_of_seed(arguments.seed, "--by-time" if arguments.by_time else "--leave-one-out by time")
         settings["TIME_FIELD"] = time_field
         if asked["load_col"] is not None:
             loaded = dict(asked["load_col"])
@@ -168,6 +177,24 @@ def _config(arguments: argparse.Namespace, asked: Any, without: set[str]) -> Any
             settings["load_col"] = loaded
     arguments.settings = {**arguments.settings, **settings, "eval_args": eval_args}
     return dataset_config(arguments)
+
+
+def _cold_items(share: float | None, without: set[str]) -> float:
+    """Check the share of items to withhold; 0 without one.
+
+    Raises:
+        SettingError: it is no share, or there is no test to have their interactions.
+    """
+    if share is None:
+        return 0.0
+    if not 0 < share < 1:
+        raise SettingError(f"--cold-items={share:g}: expected a share of the items above 0 and below 1, such as 0.1.")
+    if "test" in without:
+        raise SettingError(
+            f"--cold-items={share:g} withholds interactions for the test, and there is to be none. Leave out "
+            "--no-test, or give the test a share of --ratios."
+        )
+    return share
 
 
 def _ratios(text: str | None, without: set[str]) -> list[float]:

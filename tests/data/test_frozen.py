@@ -437,3 +437,78 @@ def test_eval_args_that_recbole_refuses_freeze_nothing(market: Market) -> None:
     with pytest.raises((SettingError, DataError, ValueError, NotImplementedError, AssertionError)):
         load_corpus(market.config(eval_args={"split": None}), lambda _: None)
     assert not market.frozen.exists()
+
+
+# ---------------------------------------------------------------------- withheld items
+
+
+@pytest.mark.parametrize(
+    ("options", "origin"),
+    [
+        ((), "random 8:1:1"),
+        (("--ratios=6:2:2",), "random 3:1:1"),
+        (("--by-time",), "by time 8:1:1"),
+        (("--leave-one-out",), "leave-one-out by time"),
+    ],
+)
+def test_withheld_items_are_in_the_test_only(market: Market, options: tuple[str, ...], origin: str) -> None:
+    """The other items' interactions are split as those of a dataset that has no more; made again it is the same."""
+    assert market.split("--cold-items=.2", "--seed=5", *options) == 0
+    train, valid, test = market.parts()
+    first = json.loads(market.frozen.read_text())["codes"]
+    withheld = {item for _, item in test} - {item for _, item in train | valid}
+    assert len(withheld) == 4  # of 20
+    assert {row[:2] for row in market.rows if row[1] in withheld} <= test
+    recipe = SplitRecipe.of_file(market.frozen)
+    assert recipe is not None and str(recipe) == f"{origin}, 0.2 of the items in the test only, seed 5"
+    market.frozen.unlink()
+    assert market.split(*recipe.options()) == 0
+    assert json.loads(market.frozen.read_text())["codes"] == first
+    market.rows.reverse()
+    market.write()
+    assert market.split(*recipe.options(), "--overwrite") == 0
+    train_again, valid_again, _ = market.parts()
+    assert not withheld & {item for _, item in train_again | valid_again}
+    market.rows = [row for row in market.rows if row[1] not in withheld]
+    market.write()
+    assert market.split(*options, "--overwrite") == 0
+    assert recipe.order == "RO" or market.parts(topk=[5])[:2] == [train, valid]
+
+
+def test_withheld_items_of_a_split_file(market: Market) -> None:
+    lines = ["user_id\titem_id\tsplit", *(f"{user}\t{item}\t{PARTS[time % 3]}" for user, item, time in market.rows)]
+    (market.folder / "mine.tsv").write_text("\n".join(lines) + "\n")
+    given = market.parts(split_file="mine.tsv")
+    assert market.split("--split_file=mine.tsv", "--cold-items=.1", "--seed=1") == 0
+    parts = market.parts()
+    recipe = SplitRecipe.of_file(market.frozen)
+    assert recipe is not None and recipe.options() == ["--split_file=mine.tsv", "--seed=1", "--cold-items=0.1"]
+    withheld = {item for _, item in parts[2]} - {item for _, item in parts[0] | parts[1]}
+    assert len(withheld) == 2
+    assert parts[:2] == [{pair for pair in part if pair[1] not in withheld} for part in given[:2]]
+
+
+def test_a_split_without_withheld_items_does_not_record_them(market: Market) -> None:
+    assert market.split("--seed=5") == 0
+    assert "cold_items" not in json.loads(market.frozen.read_text())["made"]
+    assert market.split("--seed=5", "--cold-items=.1") == 0
+    assert "asks for another split than the frozen one" in market.refused(eval_args={"split": {"RS": [8, 1, 1]}})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--cold-items=0",), "--cold-items=0: expected a share of the items above 0 and below 1"),
+        (("--cold-items=1",), "--cold-items=1: expected a share"),
+        (("--cold-items=1.5",), "--cold-items=1.5: expected a share"),
+        (("--cold-items=nan",), "--cold-items=nan: expected a share"),
+        (("--cold-items=.99",), "0.99 of the 20 items of 'market' is all of them"),
+        (("--cold-items=.1", "--no-test"), "withholds interactions for the test, and there is to be none"),
+        (("--cold-items=.1", "--ratios=8:2:0"), "withholds interactions for the test, and there is to be none"),
+    ],
+)
+def test_shares_of_items_that_cannot_be_withheld(
+    market: Market, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert market.split(*options) == 2
+    assert message in capsys.readouterr().err and not market.frozen.exists()

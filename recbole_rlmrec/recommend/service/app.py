@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from recbole_rlmrec.errors import DataError, RLMRecError, ServiceError, SettingError
+from recbole_rlmrec.recommend.free_text import WEIGHT
 from recbole_rlmrec.recommend.service.batching import Batcher
 from recbole_rlmrec.recommend.service.guard import App, Guard, RefusedError
 from recbole_rlmrec.recommend.service.metrics import Metrics
@@ -66,7 +67,7 @@ class _Lists(_Asked):
 class _Sentence(_Asked):
     text: str = Field(max_length=LONGEST_QUERY, description="a sentence, in the language of the dataset's texts")
     user: str | None = Field(None, description="id of a user to mix it with")
-    weight: float | None = Field(None, ge=0, le=1, description="of the sentence beside the user")
+    weight: float = Field(WEIGHT, ge=0, le=1, description="of the sentence beside the user")
     k: int = _LENGTH
     include_seen: bool = _SEEN
 

@@ -20,6 +20,7 @@ from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
 from recbole_rlmrec.files import try_lock
 from recbole_rlmrec.model.arrays import ids_of
 from recbole_rlmrec.recommend.explain import profiles_of
+from recbole_rlmrec.recommend.free_text import WEIGHT
 from recbole_rlmrec.recommend.recommender import Recommender
 from recbole_rlmrec.recommend.service.metrics import Metrics
 from recbole_rlmrec.sides import Side
@@ -106,6 +107,7 @@ class Served:
             "users": dataset.user_num - 1,
             "items": dataset.item_num - 1 + len(self.added),
             "added_items": len(self.added),
+            "query_weight": WEIGHT,
         }
 
     # ------------------------------------------------------------------ ids and titles
@@ -189,10 +191,9 @@ class Served:
                 found[user]["items"] = [{**row, "base_rank": ranks.get(row["item"])} for row in found[user]["items"]]
         return found
 
-    def query(self, text: str, k: int, user: str | None, weight: float | None, *, include_seen: bool) -> Row:
+    def query(self, text: str, k: int, user: str | None, weight: float, *, include_seen: bool) -> Row:
         """Return the items for a sentence, alone or mixed with a user; see :meth:`Recommender.query`."""
-        options: dict[str, Any] = {} if weight is None else {"weight": weight}
-        frame = self.recommender.query(text, k, user=user, include_seen=include_seen, **options)
+        frame = self.recommender.query(text, k, user=user, weight=weight, include_seen=include_seen)
         return {"text": text, "user": user, "items": _rows(frame)}
 
     def similar_items(self, item: str, k: int) -> Row:

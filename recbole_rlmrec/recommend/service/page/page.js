@@ -119,7 +119,7 @@ async function showLists() {
   }
   $("lists").setAttribute("aria-busy", "true");
   try {
-    const weight = $("weight").disabled || !$("weight").dataset.moved ? null : $("weight").value;
+    const weight = $("weight").disabled ? null : $("weight").value;
     const [lists, query] = await Promise.all([
       user === null ? null : ask("/recommend", { user, k: K, compare: true }),
       sentence ? ask("/query", { text: sentence, user, weight, k: K }) : null,
@@ -271,7 +271,6 @@ async function start() {
   $("user").addEventListener("blur", closeUsers);
   $("user").addEventListener("focus", () => $("user").select());
   $("sentence").addEventListener("input", later(showLists));
-  $("weight").addEventListener("input", () => { $("weight").dataset.moved = "yes"; });
   $("weight").addEventListener("input", later(showLists));
   $("controls").addEventListener("submit", (event) => { event.preventDefault(); showLists(); });
   $("add").addEventListener("submit", addItem);
@@ -282,6 +281,7 @@ async function start() {
     const { needs_token } = await ask("/health");
     if (needs_token && !sessionStorage.getItem("token")) await unlocked();
     model = await ask("/model");
+    $("weight").value = model.query_weight;
     const count = (number, noun) => `${number.toLocaleString("en")} ${noun}`;
     $("about").textContent = [model.model, model.dataset, count(model.users, "users"), count(model.items, "items")].join(" · ");
     const linked = new URLSearchParams(location.hash.slice(1)).get("user");
