@@ -86,9 +86,10 @@ function showList(side, title, rows, { ranks = null, gone = new Set(), nothing =
   $(`${side}-title`).textContent = title || "\u00a0";
   const list = $(side).querySelector("ol");
   list.replaceChildren(...rows.map((row) => {
-    const button = itemButton(row, move(row, ranks));
+    const mark = gone.has(row.item) ? made("span", { class: "move" }, "out") : move(row, ranks);
+    const button = itemButton(row, mark);
     button.prepend(made("span", { class: "rank" }, String(row.rank)));
-    return made("li", gone.has(row.item) ? { class: "gone" } : {}, button);
+    return made("li", {}, button);
   }));
   if (!rows.length) list.append(made("li", { class: "nothing" }, nothing));
 }
