@@ -20,7 +20,15 @@ from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.quick_start import Result, load_model, run
 from recbole_rlmrec.training import trainer
 from recbole_rlmrec.training.checkpoint import load_checkpoint
-from recbole_rlmrec.training.comparison import Outcome, find_record, recorded_base, table, write_record
+from recbole_rlmrec.training.comparison import (
+    Outcome,
+    find_record,
+    record_path,
+    recorded_base,
+    recorded_checkpoint_of_base,
+    table,
+    write_record,
+)
 from recbole_rlmrec.training.stopping import Margin
 
 
@@ -364,3 +372,22 @@ def test_few_validation_interactions_are_said(world: World, caplog: pytest.LogCa
     world.write()
     train(world, "LightGCN")
     assert "The validation holds 12 interactions: its scores are noise" in caplog.text
+
+
+def test_the_checkpoint_of_the_base_is_found_by_the_record(tmp_path: Path) -> None:
+    """Where it was written, or beside the model's if both were moved; a record that says something else is none."""
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    there, base = tmp_path / "aligned.pth", tmp_path / "base.pth"
+    outcome = Outcome("LightGCN_RLMRecCon", 1, 1.0, None, None, str(there), "epochs")
+    assert recorded_checkpoint_of_base(there) is None
+    for known in ({}, {"base": None}, {"base": {"source": "other.json"}}, {"base": {"checkpoint": ""}}):
+        write_record(outcome, {}, {}, known)
+        assert recorded_checkpoint_of_base(there) is None
+    write_record(outcome, {}, {}, {"base": {"checkpoint": str(base)}})
+    assert recorded_checkpoint_of_base(there) is None
+    base.touch()
+    assert recorded_checkpoint_of_base(there) == base
+    for path in (base, record_path(there)):
+        path.rename(moved / path.name)
+    assert recorded_checkpoint_of_base(moved / there.name) == moved / "base.pth"

@@ -49,6 +49,7 @@ recommend = importlib.import_module("recommend")
 redraw = importlib.import_module("redraw")
 reference = importlib.import_module("reference")
 searches = importlib.import_module("searches")
+serve_load = importlib.import_module("serve_load")
 supported_models = importlib.import_module("supported_models")
 timing = importlib.import_module("timing")
 workload = importlib.import_module("workload")
@@ -256,6 +257,17 @@ def test_growth_runs(capsys: Any) -> None:
     header, _, row = rows_of(capsys.readouterr().out)
     assert row.startswith("| 4,000 (400 x 200) |") and " - " not in row
     assert row.count("|") == header.count("|")
+
+
+def test_a_service_stands_a_short_load(world: World, capsys: Any) -> None:
+    """20 clients for 2 seconds, of the command as it is typed: no request fails."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    checkpoint = train(world, "LightGCN", epochs=1).checkpoint
+    assert serve_load.main(["--checkpoint", checkpoint, "--clients", "20", "--seconds", "2"]) == 0
+    _, row = rows_of(capsys.readouterr().out)
+    cells = [cell.strip().replace(",", "") for cell in row.split("|")[1:-1]]
+    assert cells[:2] == ["1", "20"] and int(cells[3]) > 20 and cells[4] == "0" and float(cells[8]) < 5000
 
 
 def test_lists_are_measured(capsys: Any) -> None:

@@ -48,6 +48,12 @@ def test_wheel_carries_properties_and_the_embedded_dataset(wheel: zipfile.ZipFil
         assert sum(name.endswith(ending) for name in names) == len(list((ROOT / "properties").rglob(f"*{ending}"))) > 0
 
 
+def test_wheel_carries_the_page_of_the_service(wheel: zipfile.ZipFile) -> None:
+    page = ROOT / "recbole_rlmrec/recommend/service/page"
+    names = {path.relative_to(ROOT).as_posix() for path in page.iterdir()}
+    assert len(names) >= 6 and names <= set(wheel.namelist())
+
+
 def test_wheel_ships_no_profiles_tests_or_results(wheel: zipfile.ZipFile) -> None:
     for name in wheel.namelist():
         assert not name.endswith((".jsonl", ".pkl", ".pth", ".inter"))

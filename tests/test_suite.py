@@ -26,6 +26,7 @@ CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
 #: Packages that are optional, or that only tests need.
 OPTIONAL = (
     "faiss",
+    "fastapi",
     "hyperopt",
     "onnx",
     "openai",
@@ -36,10 +37,16 @@ OPTIONAL = (
     "sentence_transformers",
     "torch_scatter",
     "usearch",
+    "uvicorn",
     "wandb",
 )
 #: Modules that import an optional package at their top.
-NEED_PACKAGES = {"recbole_rlmrec.tuning.optuna_tool", "recbole_rlmrec.tuning.ray_tool"}
+NEED_PACKAGES = {
+    "recbole_rlmrec.recommend.service.app",
+    "recbole_rlmrec.recommend.service.running",
+    "recbole_rlmrec.tuning.optuna_tool",
+    "recbole_rlmrec.tuning.ray_tool",
+}
 
 
 def modules() -> list[str]:
@@ -63,7 +70,7 @@ def test_the_test_command_runs_them(pytestconfig: pytest.Config) -> None:
 
 
 def test_modules_need_no_optional_package() -> None:
-    """A module that cannot be imported is left out with its examples: only those of Optuna and Ray may be."""
+    """A module that cannot be imported is left out with its examples: only these may be."""
     script = f"""
 import importlib, sys
 for package in {OPTIONAL}:

@@ -20,6 +20,7 @@ from recbole_rlmrec.model.arrays import table_of
 from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.profile.record import iter_profiles, profiles_path
 from recbole_rlmrec.recommend.new_items import NewItems
+from recbole_rlmrec.sides import Side
 
 #: So many training items of a user are shown of each space.
 N_NEAREST = 3
@@ -103,6 +104,37 @@ class Explainer:
         self._model, self._dataset, self._training, self._new = model, dataset, training, new
         self._tokens, self._titles = tokens, titles
 
+    def nearest_in_text(self, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the items whose semantic embeddings are nearest to that of an item.
+
+        Args:
+            item: internal id.
+            k: how many; where fewer others have an embedding, all of them.
+
+        Returns:
+            Internal ids and cosines, ``[n]`` each, the nearest first; of equal ones what comes first in the data is
+            first.
+
+        Raises:
+            SettingError: the dataset has no embeddings, or none of the item.
+            DataError: they are malformed.
+        """
+        joined, vector = self._embeddings, self._vector(item)
+        if joined is None or vector is None:
+            raise SettingError(
+                f"'{self._dataset.dataset_name}' has no semantic embedding of the item {str(self._tokens[item])!r}; "
+                "build-semantics makes them."
+            )
+        [wanted] = _unit(vector[None])
+        added = np.empty((0, len(wanted)), dtype=np.float32) if self._new is None else self._new.vectors
+        known = (*joined.blocks(), (self._dataset.item_num + np.arange(len(added)), added))
+        blocks = [(ids, _unit(np.asarray(vectors, dtype=np.float32)) @ wanted) for ids, vectors in known]
+        ids, cosines = (np.concatenate(parts) for parts in zip(*blocks))
+        is_other = ids != item
+        ids, cosines = ids[is_other], cosines[is_other]
+        order = np.lexsort((ids, -cosines))[:k]
+        return ids[order], cosines[order]
+
     def explanations(self, users: np.ndarray, items: np.ndarray, k: int) -> list[Explanation]:
         """Explain pairs; the model is in evaluation mode, without gradients.
 
@@ -145,15 +177,19 @@ class Explainer:
             )
         return found
 
-    def _in_text(self, others: np.ndarray, item: int, k: int) -> tuple[Near, ...] | None:
+    def _vector(self, item: int) -> np.ndarray | None:
+        """Return the semantic embedding of an item, ``[D]``; None where there is none."""
         joined, n_known = self._embeddings, self._dataset.item_num
-        if joined is None or (item < n_known and not joined.covered[item]):
+        if self._new is not None and item >= n_known:
+            vector: np.ndarray = self._new.vectors[item - n_known]
+            return vector
+        return joined.take(np.array([item]))[0] if joined is not None and joined.covered[item] else None
+
+    def _in_text(self, others: np.ndarray, item: int, k: int) -> tuple[Near, ...] | None:
+        joined, vector = self._embeddings, self._vector(item)
+        if joined is None or vector is None:
             return None
         others = others[joined.covered[others]]
-        if self._new is not None and item >= n_known:
-            vector = self._new.vectors[item - n_known]
-        else:
-            vector = joined.take(np.array([item]))[0]
         return self._nearest(others, np.vstack([joined.take(others), vector]), k)
 
     def _nearest(self, others: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Near, ...]:
@@ -164,8 +200,7 @@ class Explainer:
             vectors: theirs, and that of the item to be explained last, ``[n + 1, d]``.
             k: how many.
         """
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        vectors = _unit(vectors)
         cosines = vectors[:-1] @ vectors[-1]
         order = np.argsort(-cosines, kind="stable")[:k]
         return tuple(Near(str(self._tokens[others[n]]), self._titles[others[n]], float(cosines[n])) for n in order)
@@ -185,10 +220,21 @@ class Explainer:
 
     @cached_property
     def _profiles(self) -> Mapping[str, str]:
-        """Texts of the items' profiles by token; empty where there is no file of them."""
-        config = self._dataset.config
-        new = {} if self._new is None else self._new.profiles
-        if not isinstance(config, RLMRecConfig):
-            return new
-        path = config.find_data_file(profiles_path(Path(), self._dataset.dataset_name, "item").name)
-        return {**({} if path is None else {each.token: each.profile for each in iter_profiles(path)}), **new}
+        return {**profiles_of(self._dataset, "item"), **({} if self._new is None else self._new.profiles)}
+
+
+def profiles_of(dataset: Any, side: Side) -> dict[str, str]:
+    """Return the texts of the profiles of users or items by token; empty where there is no file of them.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    if not isinstance(dataset.config, RLMRecConfig):
+        return {}
+    path = dataset.config.find_data_file(profiles_path(Path(), dataset.dataset_name, side).name)
+    return {} if path is None else {each.token: each.profile for each in iter_profiles(path)}
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors, ``[n, d]``, of length 1; those of zeros stay so."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

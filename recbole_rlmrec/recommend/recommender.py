@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,8 @@ _logger = logging.getLogger(__name__)
 
 #: Length of a list where nothing else is asked for.
 K = 10
+#: Where items are compared: by behaviour, or by their texts.
+Space = Literal["model", "text"]
 #: What a block of scores may take, in MB.
 MEMORY = 256.0
 
@@ -483,22 +485,28 @@ class Recommender:
             scorer = self._scorer(torch.from_numpy(items))
             return score_table(scorer, users, self._memory * 10**6 / scorer.bytes_per_score)
 
-    def similar_items(self, item: str, k: int = K) -> pd.DataFrame:
+    def similar_items(self, item: str, k: int = K, *, space: Space = "model") -> pd.DataFrame:
         """Return the items whose representations are nearest to that of an item.
 
         Args:
             item: its id.
             k: how many, at least 1; where there are fewer others, all of them.
+            space: ``model`` for the model's representations, ``text`` for the dataset's semantic embeddings.
 
         Returns:
             The columns ``rank``, ``item``, ``title`` and ``cosine``; of equal cosines the item that comes first in the
             data is first.
 
         Raises:
-            SettingError: the model has no representations, or ``k`` is below 1.
+            SettingError: there are no representations or embeddings, or ``k`` is below 1.
             DataError: there is no such item.
         """
-        ids, cosines = self._nearest("item", item, k)
+        if space == "text":
+            require_k(k)
+            [row] = self.item_ids([item])
+            ids, cosines = self._explainer.nearest_in_text(row, k)
+        else:
+            ids, cosines = self._nearest("item", item, k)
         return _ranks({"item": self._tokens["item"][ids], "title": self.titles[ids], "cosine": cosines})
 
     def similar_users(self, user: str, k: int = K) -> pd.DataFrame:
@@ -699,6 +707,22 @@ class Recommender:
         write_projector(path, self.model)
 
     # ------------------------------------------------------------------ what is known of the data
+
+    def history(self, user: str) -> pd.DataFrame:
+        """Return the items that a user has in the training and validation data: those that lists leave out.
+
+        Args:
+            user: id.
+
+        Returns:
+            The columns ``item`` and ``title``, in the order of the items' ids in the data.
+
+        Raises:
+            DataError: there is no such user.
+        """
+        rows = torch.from_numpy(ids_of(self.dataset, "user", [user]))
+        items = self._seen.of(rows)[1].numpy()
+        return pd.DataFrame({"item": self._tokens["item"][items], "title": self.titles[items]})
 
     @cached_property
     def titles(self) -> np.ndarray:

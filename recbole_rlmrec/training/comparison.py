@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.reading.documents import Format
-from recbole_rlmrec.reading.shape import Metric
+from recbole_rlmrec.reading.shape import Metric, PlainValue
 
 _logger = logging.getLogger(__name__)
 
@@ -138,8 +138,15 @@ class _Result:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class _RecordOfRun:
+    """What :func:`write_record` writes of a whole run."""
+
+    result: dict[str, PlainValue]
+
+
 _ANY = Format("record of a training", "", allow_others=True)
-_Found = TypeVar("_Found", _Record, _Result)
+_Found = TypeVar("_Found", _Record, _Result, _RecordOfRun)
 
 
 def _read(path: Path, kind: type[_Found]) -> _Found | None:
@@ -148,6 +155,21 @@ def _read(path: Path, kind: type[_Found]) -> _Found | None:
         return _ANY.read(path, kind)
     except DataError:
         return None
+
+
+def recorded_checkpoint_of_base(checkpoint: str | Path) -> Path | None:
+    """Return the checkpoint of the base that was trained before an aligned model; None where there is none.
+
+    Args:
+        checkpoint: of the aligned model. Its record says which the base's is; it may have been moved with it.
+    """
+    record = _read(record_path(checkpoint), _RecordOfRun)
+    base = record.result.get("base") if record is not None else None
+    name = base.get("checkpoint") if isinstance(base, dict) else None
+    if not isinstance(name, str) or not name:
+        return None
+    recorded = Path(name)
+    return next((path for path in (recorded, Path(checkpoint).with_name(recorded.name)) if path.is_file()), None)
 
 
 def recorded_base(result_file: str | None, base: str, seed: int, data: Mapping[str, str]) -> dict[str, Any] | None:

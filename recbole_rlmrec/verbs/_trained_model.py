@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_rlmrec.arguments import path, take_settings
@@ -47,9 +48,22 @@ def loaded(arguments: argparse.Namespace, **options: Any) -> Recommender:
     """
     from recbole_rlmrec.recommend.recommender import Recommender
 
-    options["config_dict"] = arguments.settings
+    return Recommender.load(chosen(arguments), config_dict=arguments.settings, **options)
+
+
+def chosen(arguments: argparse.Namespace) -> Path:
+    """Return the checkpoint that was asked for.
+
+    Args:
+        arguments: which :func:`require_one_model` accepts.
+
+    Raises:
+        CheckpointError: there is none of this model and dataset.
+    """
+    from recbole_rlmrec.training.checkpoint import newest_checkpoint
+
     if arguments.checkpoint is not None:
-        return Recommender.load(arguments.checkpoint, **options)
-    newest = Recommender.newest(arguments.model, arguments.dataset, arguments.checkpoint_dir, **options)
-    print(f"checkpoint: {newest.checkpoint}", file=sys.stderr)  # another training may have written it than one thinks
+        return Path(arguments.checkpoint)
+    newest = newest_checkpoint(arguments.model, arguments.dataset, arguments.checkpoint_dir)
+    print(f"checkpoint: {newest}", file=sys.stderr)  # another training may have written it than one thinks
     return newest

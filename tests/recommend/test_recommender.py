@@ -133,6 +133,37 @@ def ranked(scores: pd.DataFrame, user: str, without: set[str]) -> list[str]:
     return [item for item in scores.loc[user].sort_values(ascending=False, kind="stable").index if item not in without]
 
 
+def test_the_history_is_what_lists_leave_out(tiny: Any) -> None:
+    recommender, dataset, _, have = tiny
+    frame = recommender.history("u7")
+    assert set(frame["item"]) == have["u7"] and len(frame) == len(have["u7"])
+    rows = [dataset.field2token_id[dataset.iid_field][item] for item in frame["item"]]
+    assert rows == sorted(rows) and frame["title"].isna().all()
+    with pytest.raises(DataError, match="no user 'u99'"):
+        recommender.history("u99")
+
+
+def test_neighbours_in_text_are_by_the_semantic_embeddings(tiny: Any, world: World) -> None:
+    recommender = tiny[0]
+    table = {item: vector / np.linalg.norm(vector) for item, vector in world.semantic[1].items()}
+    expected = sorted(table.keys() - {"i3"}, key=lambda item: -float(table[item] @ table["i3"]))
+    frame = recommender.similar_items("i3", 5, space="text")
+    assert frame["item"].tolist() == expected[:5] and frame["rank"].tolist() == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose(frame["cosine"], [table[item] @ table["i3"] for item in expected[:5]], rtol=1e-5)
+    assert recommender.similar_items("i3", 99, space="text")["item"].tolist() == expected
+
+
+def test_an_item_without_a_text_has_no_neighbours_there(world: World) -> None:
+    del world.semantic[1]["i3"]
+    world.write()
+    config = world.config("LightGCN")
+    dataset, train_data, *_ = world.loaders(config)
+    recommender = Recommender(config.model_class(config, train_data._dataset), dataset)
+    with pytest.raises(SettingError, match="'tiny' has no semantic embedding of the item 'i3'"):
+        recommender.similar_items("i3", space="text")
+    assert "i3" not in set(recommender.similar_items("i4", 99, space="text")["item"])
+
+
 def test_seen_items_are_those_of_training_and_validation(tiny: Any, world: World) -> None:
     recommender, _, scores, have = tiny
     tested, held_out = world.test[0]
