@@ -5,7 +5,6 @@ What a user has in the training or validation data is left out, as in the test. 
 
 Example:
     recbole-rlmrec recommend --model=LightGCN_RLMRecCon --dataset=ml-100k --users=196,22 --k=5
-    recbole-rlmrec recommend --model=LightGCN_RLMRecCon --dataset=ml-100k --users=196 --query="space battles and aliens"
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = parser.add_argument_group("a sentence, alone or mixed with the users")
     text.add_argument("--query", metavar="TEXT", help="what is looked for, such as 'space battles and aliens'")
     text.add_argument(
-        "--query-weight", type=float, metavar="W", help="of the sentence beside a user, from 0 to 1 (0.4)"
+        "--query-weight", type=float, metavar="W", help="of the sentence beside a user, from 0 to 1 (0.3)"
     )
     items = parser.add_argument_group("items")
     items.add_argument("--k", type=int, default=10, metavar="N", help="items of each user (%(default)s)")
