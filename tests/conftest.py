@@ -25,6 +25,7 @@ QUICK = (
     "data",
     "encoder/test_lsa.py",
     "encoder/test_sentence_transformer.py",
+    "encoder/test_text_space.py",
     "model/test_golden.py",
     "model/test_layers.py",
     "model/test_registry.py",

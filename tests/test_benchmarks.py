@@ -23,6 +23,7 @@ from trainings import train
 
 from recbole_rlmrec import Recommender
 from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
+from recbole_rlmrec.encoder.encode import encode_texts as encode_texts_of
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.quick_start import load_model, run
@@ -34,6 +35,7 @@ cold_items = importlib.import_module("cold_items")
 compiled = importlib.import_module("compiled")
 encode_texts = importlib.import_module("encode_texts")
 epochs = importlib.import_module("epochs")
+free_text = importlib.import_module("free_text")
 growth = importlib.import_module("growth")
 large_table = importlib.import_module("large_table")
 limits = importlib.import_module("limits")
@@ -450,6 +452,38 @@ def test_popularity_is_that_of_the_slow_way(world: World, capsys: Any) -> None:
     [*_, row] = rows_of(capsys.readouterr().out)
     means = [np.mean(values) for values in (recalls, popular_recalls, shares)]
     assert row == f"| LightGCN | {means[0]:.4f} | {means[1]:.4f} | {means[2]:.1%} |"
+
+
+def test_free_text_measures_what_queries_find(
+    world: World, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free_text, "K", 3)
+    genres = dict(zip(world.semantic[1], [*free_text.SENTENCES] * 2))
+    lines = [json.dumps({"item_id": item, "attributes": {"class": [genre]}}) for item, genre in genres.items()]
+    (world.folder / "items.jsonl").write_text("\n".join(lines) + "\n")
+    texts = {"item": {item: free_text.SENTENCES[genre] for item, genre in genres.items()}}
+    texts["user"] = dict(zip(world.semantic[0], free_text.SENTENCES.values()))
+    encoder = make_encoder("lsa", EncoderSettings(dimension=6))
+    encode_texts_of(world.folder, world.name, texts, encoder, overwrite=True, progress=False)
+    settings = {"data_path": str(world.root), "benchmark_filename": ["train", "valid", "test"], "state": "ERROR"}
+    result = run("LightGCN", world.name, config_dict={**settings, "epochs": 1, "show_progress": False})
+    recommender = Recommender.load(result.checkpoint, device="cpu")
+    shares, recalls = {}, []
+    for genre, sentence in free_text.SENTENCES.items():
+        found = recommender.query(sentence, 3)["item"]
+        shares[genre] = np.mean([genres[item] == genre for item in found])
+        wanted: dict[str, set[str]] = {}
+        for user, item in world.test:
+            if genres[item] == genre:
+                wanted.setdefault(user, set()).add(item)
+        for user, items in wanted.items():
+            recalls.append(len(items & {*recommender.query(sentence, 3, user=user)["item"]}) / len(items))
+    assert free_text.main([str(result.checkpoint), "--choosing", f"--output={tmp_path / 'found'}"]) == 0
+    [recorded] = json.loads((tmp_path / "found" / "results.json").read_text())["results"]
+    assert recorded["share"]["ours"] == pytest.approx(shares)
+    assert recorded["recall"]["mixed"] == pytest.approx(np.mean(recalls))
+    printed = capsys.readouterr().out
+    assert f"| mean | {np.mean([*shares.values()]):.3f} |" in printed and str(tmp_path) not in printed
 
 
 def test_paired_compares_the_users_of_two_runs(world: World, capsys: Any) -> None:

@@ -13,7 +13,6 @@ from recbole_rlmrec.errors import ContractError, ServiceError, SettingError
 from recbole_rlmrec.openai_client import shown_address
 from recbole_rlmrec.parts import Registry, checked_class, failures_named
 
-
 #: Settings of :class:`EncoderSettings` that change no vector: where and how fast they are made.
 _OF_ONE_RUN = ("device", "batch_size", "concurrency", "timeout", "max_retries")
 

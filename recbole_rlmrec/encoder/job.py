@@ -204,16 +204,17 @@ class Job:
         rows = {side: len(tables[side].tokens) for side in tables}
         if not differences:
             self._complete_digests(tables)
-            if metadata is not None and metadata.get("encoder_settings") is None:  # a version before wrote none
+            added = self._encoder_settings.keys() - (metadata or {}).keys()
+            if metadata is not None and added:  # a version before wrote none
                 with suppress(OSError):
-                    self._write_metadata(tables["user"].dimension)
+                    self._write_metadata({**metadata, **self._encoder_settings})
             zero = {side: self._not_in(side, tables[side].tokens) for side in SIDES}
             return self._summary(tables["user"].dimension, rows, zero, up_to_date=True)
         self._kept = self._unchanged(tables)
         if self._kept and all(self._kept[side].is_whole(self.sides[side].tokens) for side in SIDES):
             dimension = tables["user"].dimension
             with self._written(0):
-                self._write_metadata(dimension)
+                self._write_metadata(self._described(dimension))
             return self._summary(dimension, rows, dict.fromkeys(SIDES, ()), taken=sum(rows.values()))
         if overwrite or (self._kept and all(len(self._kept[side].rows) == rows[side] for side in SIDES)):
             return None
@@ -586,7 +587,7 @@ class Job:
                     if self.part(side, suffix).exists():  # else it was renamed before a crash
                         os.replace(self.part(side, suffix), target)
             self._replace_learned()
-            self._write_metadata(state.dimension)
+            self._write_metadata(self._described(state.dimension))
             sync(self.metadata_path)
         self._clear_caches()
         for side in SIDES:
@@ -603,12 +604,18 @@ class Job:
             if name != known_as:
                 learned_path(self.folder, self.dataset, name).unlink(missing_ok=True)
 
-    def _write_metadata(self, dimension: int | None) -> None:
-        """Write how the vectors were made."""
-        metadata = {**self.description, "dimension": dimension}
-        if hasattr(self.encoder, "known_as"):  # else it cannot be asked for by name
-            settings = {"known_as": self.encoder.known_as, **self.encoder.recorded_settings()}
-            metadata["encoder_settings"] = settings
+    @property
+    def _encoder_settings(self) -> dict[str, Any]:
+        """By what the encoder can be made again, as a key of the metadata; none where it has no name to ask for."""
+        if not hasattr(self.encoder, "known_as"):
+            return {}
+        return {"encoder_settings": {"known_as": self.encoder.known_as, **self.encoder.recorded_settings()}}
+
+    def _described(self, dimension: int | None) -> dict[str, Any]:
+        """Return how the vectors were made."""
+        return {**self.description, "dimension": dimension, **self._encoder_settings}
+
+    def _write_metadata(self, metadata: Mapping[str, Any]) -> None:
         with atomic_path(self.metadata_path) as temporary:
             temporary.write_text(json.dumps(metadata, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
@@ -37,7 +38,7 @@ def write_learned(path: Path, arrays: Mapping[str, np.ndarray], *, encoder: str,
     """
     made_by = {"encoder": np.array(encoder), "profiles_sha256": np.array(profiles_sha256)}
     with atomic_path(path) as temporary:
-        np.savez(temporary, **{**arrays, **made_by})
+        np.savez(temporary, **dict[str, Any]({**arrays, **made_by}))
         sync(temporary)
 
 
@@ -59,7 +60,7 @@ def restore_learned(encoder: Encoder, path: Path, profiles_sha256: str | None) -
             if found is None or found.shape or str(found) != expected:
                 raise ValueError(f"it is of other embeddings than those beside it: its {name} is {str(found)[:80]!r}")
         encoder.restore(arrays)
-    # Of a damaged archive NumPy and zipfile raise nearly anything: BadZipFile, ValueError, KeyError, OSError, zlib.error.
+    # Of a damaged archive NumPy and zipfile raise nearly anything: BadZipFile, ValueError, KeyError, OSError, EOFError.
     except Exception as error:
         raise DataError(
             f"'{path}' is not what the encoder {encoder.name} learned from the profiles ({error}). Make it again with "

@@ -104,6 +104,11 @@ class TextSpace:
             prepare=prepare if encoder.learns_from_texts else None,
         )
 
+    @property
+    def encoder_name(self) -> str:
+        """What made the embeddings."""
+        return self._unprepared.name
+
     @cached_property
     def _encoder(self) -> Encoder:
         if self._prepare is not None:

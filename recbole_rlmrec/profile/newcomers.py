@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,6 @@ from typing import Any
 
 from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
 from recbole_rlmrec.encoder.text_space import Texts, TextSpace
-from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.profile.encode_profiles import profiles_sha256
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings
@@ -98,7 +97,7 @@ def item_profiles_of(config: Any, items: Iterable[Item], writer: Writer | None =
 def _rule_of(config: Any) -> RuleWriter:
     """Return the rule by which the dataset's profiles were written, or the template in the place of who is asked."""
     recorded = (read_metadata(config.data_folders, str(config["dataset"])) or {}).get("writer") or ""
-    kind = WRITERS[recorded] if recorded in WRITERS else None
+    kind = WRITERS.get(recorded)
     if kind is not None and issubclass(kind, RuleWriter):
         return kind(completed(kind.settings_class, config))
     _logger.warning(

@@ -16,9 +16,11 @@ from torch.nn.functional import normalize
 
 from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.data.loader import ItemLists
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.model.arrays import ids_of, score_table, tables_of, tokens_of
+from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.model.scores import (
     ProductScorer,
     Scorer,
@@ -33,6 +35,7 @@ from recbole_rlmrec.profile.prompt import known_title
 from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.recommend.explain import EXPLAINING, N_NEAREST, Explainer, Explanation
 from recbole_rlmrec.recommend.export import ExportFormat, export_tables
+from recbole_rlmrec.recommend.free_text import WEIGHT, FreeText, require_weight, standardized
 from recbole_rlmrec.recommend.item_index import IndexKind
 from recbole_rlmrec.recommend.new_items import (
     NewItems,
@@ -205,13 +208,17 @@ class Recommender:
         rows = np.arange(1, self.dataset.user_num) if users is None else ids_of(self.dataset, "user", users)
         require_k(k)
         choice = self._choice(only_items, without_items)
+        self._warn_of_chance(rows)
+        return map(self._frame, self._ranked(rows, k, choice, None if include_seen else self._seen))
+
+    def _warn_of_chance(self, rows: np.ndarray) -> None:
+        """Warn of users, ids ``[n]``, of whom the model has learned nothing."""
         cold = rows[self._training.lengths()[rows] == 0]
         if len(cold):
             some = examples(self._tokens["user"][np.unique(cold)])
             _logger.warning(
                 f"{count(len(cold), 'user')} without a training interaction, such as {some}: these lists are chance."
             )
-        return map(self._frame, self._ranked(rows, k, choice, None if include_seen else self._seen))
 
     def _ranked(self, rows: np.ndarray, k: int, items: Tensor | None, without: ItemLists | None) -> Iterator[Ranked]:
         with evaluating(self.model):
@@ -312,6 +319,7 @@ class Recommender:
         ids = np.flatnonzero(~is_trained & joined.covered)
         if len(ids):
             self._by_text = torch.from_numpy(ids), text_map.items(joined.take(ids))
+            self._forget_items()
         return [str(token) for token in self._tokens["item"][ids]]
 
     def recommend_newcomers(
@@ -411,7 +419,7 @@ class Recommender:
         return users, items
 
     def _forget_items(self) -> None:
-        for name in ("_tokens", "titles", "_new_rows", "_explainer"):
+        for name in ("_tokens", "titles", "_new_rows", "_explainer", "_free_text"):
             self.__dict__.pop(name, None)
 
     def _require_products(self) -> None:
@@ -459,10 +467,14 @@ class Recommender:
         rows = ids_of(self.dataset, "user", users)
         columns = np.arange(1, len(self._tokens["item"])) if items is None else self.item_ids(items)
         ascending, place = np.unique(columns, return_inverse=True)
-        with evaluating(self.model):
-            scorer = self._scorer(torch.from_numpy(ascending))
-            values = score_table(scorer, rows, self._memory * 10**6 / scorer.bytes_per_score)
+        values = self._scores_of(rows, ascending)
         return pd.DataFrame(values[:, place], self._tokens["user"][rows], self._tokens["item"][columns])
+
+    def _scores_of(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return scores, float32 ``[n, m]``, of users, ids ``[n]``, by items, ascending ids ``[m]``."""
+        with evaluating(self.model):
+            scorer = self._scorer(torch.from_numpy(items))
+            return score_table(scorer, users, self._memory * 10**6 / scorer.bytes_per_score)
 
     def similar_items(self, item: str, k: int = K) -> pd.DataFrame:
         """Return the items whose representations are nearest to that of an item.
@@ -539,6 +551,81 @@ class Recommender:
         rows, columns = ids_of(self.dataset, "user", users), self.item_ids(items)
         with evaluating(self.model):
             return self._explainer.explanations(rows, columns, k)
+
+    # ------------------------------------------------------------------ for a sentence
+
+    def query(
+        self,
+        text: str,
+        k: int = K,
+        *,
+        user: str | None = None,
+        weight: float = WEIGHT,
+        include_seen: bool = False,
+        only_items: Iterable[str] | None = None,
+        without_items: Iterable[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return the best items for a sentence, or for a user who types it.
+
+        See :class:`~recbole_rlmrec.recommend.free_text.FreeText` for the score of a sentence. With a user, both scores
+        are standardised over the items to choose from, and the mixed one is ``(1 - weight) * user + weight * text``.
+        Items without a semantic embedding are left out. Of equal scores the item that comes first in the data is first.
+
+        Args:
+            text: such as "slow historical novels with a family secret".
+            k: items at most, at least 1.
+            user: id of a user.
+            weight: from 0, the user alone, to 1, the text alone; without a user it changes nothing.
+            include_seen: see :meth:`recommend`; without a user it changes nothing.
+            only_items: see there.
+            without_items: see there.
+
+        Returns:
+            The columns ``rank`` (from 1), ``item``, ``title`` (missing where unknown) and ``score``.
+
+        Raises:
+            DataError: the text is empty, too long, or holds no word that the encoder knows; the dataset has no semantic
+                embeddings, or nothing says which encoder they are by; there is no such user or item.
+            ServiceError: the encoder's server cannot be reached.
+            SettingError: ``k`` or ``weight`` is out of range, no item is left to choose from, or the encoder's package
+                is not installed.
+            TrainingError: the model's scores are no numbers.
+        """
+        require_k(k)
+        require_weight(weight)
+        is_left = self._free_text.covered.copy()
+        choice = self._choice(only_items, without_items)
+        if choice is not None:
+            is_chosen = np.zeros_like(is_left)
+            is_chosen[choice] = True
+            is_left &= is_chosen
+        rows = None if user is None else ids_of(self.dataset, "user", [user])
+        if rows is not None and not include_seen:
+            is_left[self._seen.of(torch.from_numpy(rows))[1]] = False
+        ids = np.flatnonzero(is_left)
+        scores = self._free_text.scores(text)[ids]
+        if rows is not None and len(ids):
+            self._warn_of_chance(rows)
+            scores = (1 - weight) * standardized(self._scores_of(rows, ids)[0]) + weight * standardized(scores)
+        order = np.argsort(-scores, kind="stable")[:k]
+        ids = ids[order]
+        found = {"item": self._tokens["item"][ids], "title": self.titles[ids]}
+        return _ranks({**found, "score": scores[order].astype(np.float32)})
+
+    @cached_property
+    def _free_text(self) -> FreeText:
+        if not isinstance(self.dataset, RLMRecDataset):
+            raise SettingError(
+                f"'{self.dataset.dataset_name}' was not read by this package, so it has no semantic embeddings, which "
+                "a text is compared with. Give the dataset that load_model returns."
+            )
+        space = open_text_space(self.dataset.config)
+        table = None
+        if isinstance(self.model, Backbone):
+            with evaluating(self.model):
+                table = self._tables()[1].float().cpu().numpy()
+        added = None if self._new is None else self._new.vectors
+        return FreeText(space, self.dataset.semantic_embedding("item"), table, added)
 
     # ------------------------------------------------------------------ for other programs
 

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help='users without training, JSON lines: {"token": "a", "items": ["50"]} or {"token": "b", "text": "..."}',
     )
+    text = parser.add_argument_group("a sentence, alone or mixed with the users")
+    text.add_argument("--query", metavar="TEXT", help="what is looked for, such as 'space battles and aliens'")
+    text.add_argument(
+        "--query-weight", type=float, metavar="W", help="of the sentence beside a user, from 0 to 1 (0.3)"
+    )
     items = parser.add_argument_group("items")
     items.add_argument("--k", type=int, default=10, metavar="N", help="items of each user (%(default)s)")
     items.add_argument("--include-seen", action="store_true", help="also items that the user has already")
@@ -113,17 +118,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _require_one_of_each(arguments: argparse.Namespace) -> None:
-    """Check that one model and one kind of users are asked for.
+    """Check that one model and one kind of users, or a query without users, are asked for.
 
     Raises:
-        SettingError: none is, or several are.
+        SettingError: none is, or several are; or an option needs users or a query.
     """
     require_one_model(arguments)
     given = (arguments.users, arguments.users_file, arguments.new_users)
-    if sum(each is not None for each in given) + arguments.all_users != 1:
-        raise SettingError("Give one of --users=ID,ID, --users-file=FILE, --all-users and --new-users=FILE.")
-    if arguments.explain and arguments.new_users is not None:
-        raise SettingError("--explain is by training items, and new users have none. Leave one of them out.")
+    n_users = sum(each is not None for each in given) + arguments.all_users
+    if n_users > 1 or (n_users == 0 and arguments.query is None):
+        raise SettingError(
+            "Give one of --users=ID,ID, --users-file=FILE, --all-users and --new-users=FILE; or --query=TEXT without "
+            "any."
+        )
+    if arguments.query is not None and arguments.new_users is not None:
+        raise SettingError("--query is mixed with users who were trained: leave out --new-users.")
+    if arguments.query_weight is not None and (arguments.query is None or n_users == 0):
+        raise SettingError(
+            "--query-weight says how a query is mixed with users: give --query=TEXT and --users=ID, too."
+        )
+    if arguments.explain and (n_users == 0 or arguments.new_users is not None):
+        raise SettingError("--explain shows users' training items: give --users=ID, or leave it out.")
 
 
 def _typed_users(text: str | None) -> list[str] | None:
@@ -172,14 +187,18 @@ def _lists(
     listed = {name: ids for name, (ids, _) in files.items()}
     users = listed.get("users_file", users)
     options: dict[str, Any] = {
+        "k": arguments.k,
         "include_seen": arguments.include_seen,
         "only_items": listed.get("only_items"),
         "without_items": listed.get("without_items"),
     }
     if new_users is not None:
-        yield recommender.recommend_newcomers(new_users, arguments.k, **options)
+        yield recommender.recommend_newcomers(new_users, **options)
         return
-    frames = recommender.recommend_blocks(users, arguments.k, **options)
+    if arguments.query is None:
+        frames = recommender.recommend_blocks(users, **options)
+    else:
+        frames = _answers(recommender, arguments, users, options)
     is_watched = arguments.output is not None and sys.stderr is not None and sys.stderr.isatty()
     n_users = dataset.user_num - 1 if users is None else len(users)
     with tqdm(total=n_users, unit="user", disable=not is_watched, dynamic_ncols=True) as bar:
@@ -190,3 +209,30 @@ def _lists(
             else:
                 yield frame
             bar.update(int((frame["rank"] == 1).sum()))
+
+
+def _answers(
+    recommender: Recommender, arguments: argparse.Namespace, users: list[str] | None, options: Mapping[str, Any]
+) -> Iterator[pd.DataFrame]:
+    """Yield the list of each user for the query, or one list for the query alone.
+
+    Args:
+        recommender: of the model.
+        arguments: the parsed command line.
+        users: ids; None for all, or without users.
+        options: further ones of :meth:`~recbole_rlmrec.recommend.recommender.Recommender.query`.
+    """
+    from recbole_rlmrec.model.arrays import ids_of, tokens_of
+
+    if users is None and not arguments.all_users:
+        yield recommender.query(arguments.query, **options)
+        return
+    if arguments.query_weight is not None:
+        options = {**options, "weight": arguments.query_weight}
+    if users is None:
+        users = tokens_of(recommender.dataset, "user").tolist()
+    ids_of(recommender.dataset, "user", users)  # one that is not known is named before the first list
+    for user in users:
+        frame = recommender.query(arguments.query, user=user, **options)
+        frame.insert(0, "user", user)
+        yield frame

@@ -147,6 +147,7 @@ def test_description_agrees_with_the_profiles_that_are_written_now(
         "profiles_sha256": now["profiles_sha256"],
         "train_sha256": pairs_sha256(train["user_id"], train["item_id"]),
         "options": ["--encoder=lsa", "--float16"],
+        "encoder_settings": now["encoder_settings"],
     }
 
 

@@ -94,6 +94,7 @@ def test_new_items_by_their_text(world: World, tmp_path: Path) -> None:
     assert main(["recommend", *given, f"--new-users={tmp_path / 'users.jsonl'}"]) == 0
     lines = [json.loads(line) for line in out.open()]
     assert {line["user"] for line in lines} == {"x"} and len(lines) == 32
+    assert recommender.query("space alien robot", 3)["item"].tolist().count("n1") == 1
     for title in ("", "zzz"):
         with pytest.raises(DataError, match="No text says anything of 'n3', 1 of 1"):
             recommender.add_items([Item("n3", title)])
