@@ -26,6 +26,7 @@ from recbole_rlmrec import load_model
 from recbole_rlmrec.data.provenance import versions
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.arrays import tables_of
+from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.scores import evaluating
 from recbole_rlmrec.recommend.new_items import as_new
 from recbole_rlmrec.recommend.text_map import known_nodes, text_map_of
@@ -166,10 +167,9 @@ def measured(checkpoints: list[Path], data_path: str, cache: Path) -> dict[str, 
             users, items = (table.float().clone() for table in tables_of(model))
 
         put = partial(by_products, ways, users, data)
-        if model.scores_semantic_embeddings:
+        if flags_of(type(model)).scores_semantic_embeddings:
             put(f"{name}, as it is", items[new[0]])
             bias[f"{name}, as it is"] = share_of_lists(users, items, data)
-            continue
         pairs = torch.as_tensor(loaded.dataset.parts[0].inter_feat[dataset.iid_field]).long()
         if not cache.is_file():
             ids, vectors = as_new(dataset.config, dataset, known_nodes(dataset, "item", pairs)[0])
@@ -191,7 +191,8 @@ def measured(checkpoints: list[Path], data_path: str, cache: Path) -> dict[str, 
                 put(f"{name}, projection", normalize(model.text_projector(new[1])))
                 shift = (data.vectors[found[0]] - normalize(torch.from_numpy(found[1]))).mean(dim=0)
                 put(f"{name}, projection of shifted texts", normalize(model.text_projector(normalize(new[1] + shift))))
-        put(f"{name}, untrained vectors", items[new[0]])
+        if f"{name}, as it is" not in ways:
+            put(f"{name}, untrained vectors", items[new[0]])
     return {"ways": ways, "bias": bias, "factor": chosen}
 
 

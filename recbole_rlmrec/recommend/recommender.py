@@ -21,7 +21,7 @@ from recbole_rlmrec.data.loader import ItemLists
 from recbole_rlmrec.encoder.text_space import TextSpace
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.model.arrays import ids_of, score_table, tables_of, tokens_of
-from recbole_rlmrec.model.backbone.contract import Backbone, flags_of
+from recbole_rlmrec.model.backbone.contract import Backbone
 from recbole_rlmrec.model.scores import (
     ProductScorer,
     Scorer,
@@ -308,19 +308,13 @@ class Recommender:
     def represent_cold_items(self) -> list[str]:
         """Have the dataset's items without a training interaction represented by their text; return their ids.
 
-        Their trained representations are as they were initialised, and their ranks chance. Those without a semantic
-        embedding stay as they are.
+        Their trained representations are as they were initialised, and their ranks chance; a model that computes items
+        from texts, such as AlphaRec, gives them too few places. Those without a semantic embedding stay as they are.
 
         Raises:
-            SettingError: the model computes its items from their texts already; or see :meth:`add_items`.
+            SettingError: see :meth:`add_items`.
             DataError: the dataset has no embeddings.
         """
-        name = type(self.model).__name__
-        if flags_of(type(self.model)).scores_semantic_embeddings:
-            raise SettingError(
-                f"{name} computes its items from their texts, so that those without a training interaction need no "
-                "stand-in. Leave out --cold-items=text, in Python represent_cold_items()."
-            )
         text_map = self._map_of_new_texts
         joined = self.dataset.semantic_embedding("item")
         is_trained = np.zeros(self.dataset.item_num, dtype=bool)

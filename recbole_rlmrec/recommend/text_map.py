@@ -46,8 +46,9 @@ class TextMap:
     """Represents users and items by their texts, so that they are scored together with those that were trained.
 
     A ridge regression from the embeddings of texts to representations is fitted on each side's known nodes. It is used
-    for models with a projector, too: that of the contrastive alignment has seen the texts of all known nodes, and maps
-    others worse (``results/cold-items``). A model that computes its items from texts says itself what represents them.
+    as well for models that have a map of their own from texts, a contrastive alignment's projector or AlphaRec's
+    perceptron: these have seen the texts of all known nodes, and nothing is propagated to a new one, so that others are
+    mapped worse and get too few places (``results/cold-items``).
 
     Representations of items are multiplied by a factor that brings the scores to one scale: known items that are held
     out from the regression get the share of the first 20 places that their interactions would give
@@ -79,11 +80,7 @@ class TextMap:
             DataError: the vectors have another length than the dataset's embeddings, or too few items are known.
         """
         given = self._given(vectors)
-        with evaluating(self._model):
-            found = self._model.items_of_texts(given)
-            if found is None:
-                found = self._map("item").map(normalize(given)) * self.factor
-        return found * given.any(dim=1, keepdim=True)
+        return self._map("item").map(normalize(given)) * self.factor * given.any(dim=1, keepdim=True)
 
     def users(self, vectors: np.ndarray | Tensor) -> Tensor:
         """Return the representations of users; see :meth:`items`."""

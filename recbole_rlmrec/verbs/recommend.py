@@ -132,7 +132,7 @@ def _require_one_of_each(arguments: argparse.Namespace) -> None:
             "any."
         )
     if arguments.query is not None and arguments.new_users is not None:
-        raise SettingError("--query is mixed with known users: give --users=ID, or leave --new-users out.")
+        raise SettingError("--query is mixed with users who were trained: leave out --new-users.")
     if arguments.query_weight is not None and (arguments.query is None or n_users == 0):
         raise SettingError(
             "--query-weight says how a query is mixed with users: give --query=TEXT and --users=ID, too."

@@ -95,8 +95,11 @@ def test_users_and_items_from_files(trained: str) -> None:
 
 WRONG = {
     "--users=u1 --k=0": r"k=0: expected a whole number from 1",
-    "": r"Give one of --users=ID,ID, --users-file=FILE, --all-users and --new-users=FILE; or --query=TEXT",
+    "": r"Give one of --users=ID,ID, --users-file=FILE, --all-users and --new-users=FILE; or --query=TEXT without any",
     "--users=u1 --all-users": r"Give one of --users=ID,ID",
+    "--users=u1 --new-users=new.jsonl": r"Give one of --users=ID,ID",
+    "--new-users=new.jsonl --explain": r"--explain shows users' training items",
+    "--new-users=new.jsonl --query=war": r"--query is mixed with users who were trained",
     "--users=u1 --model=LightGCN": r"Give --checkpoint=FILE, or both --model and --dataset",
     "--users=,": r"--users=',': expected ids, separated by commas",
     "--users=u1,nobody": r"no user 'nobody'",

@@ -10,7 +10,6 @@ import torch
 from conftest import World
 
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.model.scores import evaluating
 from recbole_rlmrec.recommend.scale import Fold, factor_of_places, share_of_places
 from recbole_rlmrec.recommend.text_map import TextMap, text_map_of
 
@@ -49,15 +48,6 @@ def test_the_length_of_a_text_s_vector_does_not_matter(world: World) -> None:
     found, _, _ = mapped(world)
     texts = np.random.default_rng(1).normal(size=(3, 12)).astype(np.float32)
     torch.testing.assert_close(found.items(texts), found.items(7 * texts))
-
-
-def test_a_model_that_computes_its_items_from_texts_says_what_they_are(world: World) -> None:
-    """AlphaRec's item without interactions is what its perceptron makes of the text."""
-    found, model, _ = mapped(world, "AlphaRec")
-    texts = np.random.default_rng(1).normal(size=(3, 12)).astype(np.float32)
-    with evaluating(model):
-        hidden = model.last_layer(torch.nn.functional.leaky_relu(model.first_layer(torch.from_numpy(texts)), 0.01))
-    torch.testing.assert_close(found.items(texts), torch.nn.functional.normalize(hidden))
 
 
 def test_nothing_that_is_untrained_is_known(world: World) -> None:

@@ -139,17 +139,6 @@ class Backbone(ModelFlags):
         """Return the representations of all users ``[U, output_dim]`` and all items ``[I, output_dim]``."""
         raise ContractError(self._lacks("representation() -> (users [U, output_dim], items [I, output_dim])"))
 
-    def items_of_texts(self, vectors: Tensor) -> Tensor | None:
-        """Return what represents items without interactions by their texts, ``[n, output_dim]``.
-
-        None where the model has no such computation, as those whose items have trained embeddings; then a map is fitted
-        to the known items, see :class:`~recbole_rlmrec.recommend.text_map.TextMap`.
-
-        Args:
-            vectors: semantic embeddings, ``[n, D]``.
-        """
-        return None
-
     def step(
         self, interaction: Any, mask: Callable[[Tensor], Tensor] | None = None, share: float | None = None
     ) -> tuple[dict[str, Tensor], Representation]:

@@ -14,7 +14,7 @@ import torch
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, normalize
+from torch.nn.functional import normalize
 
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.base import GraphBackbone, L2Scope, Terms
@@ -116,11 +116,6 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         first, first_bias, last, last_bias = (part.unsqueeze(0) for layer in layers for part in layer.parameters())
         ego = perceptron_mixture(rows, None, first, first_bias, last, last_bias, _NEGATIVE_SLOPE)
         return join_rows(ego, len(self.language)) if self.training else ego
-
-    def items_of_texts(self, vectors: Tensor) -> Tensor:
-        """Return the perceptron's directions, ``[n, d]``: nothing is propagated to an item without interactions."""
-        hidden = leaky_relu(self.first_layer(vectors), _NEGATIVE_SLOPE)
-        return normalize(self.last_layer(hidden), dim=1)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return the representations of users ``[U, d]`` and items ``[I, d]``, of length 1: scores are cosines."""
