@@ -37,6 +37,7 @@ class SplitRecipe:
         seed: of the random order.
         without: parts that were added to training, ``valid`` and ``test``.
         source: name of the split file that it was taken from; empty if it was drawn.
+        added: interactions that came later and were put to the parts at random, with the parts' shares.
     """
 
     split: Mapping[str, Any]
@@ -45,6 +46,7 @@ class SplitRecipe:
     seed: int
     without: tuple[str, ...] = ()
     source: str = ""
+    added: int = 0
 
     @classmethod
     def of(cls, eval_args: Mapping[str, Any], seed: int, without: Sequence[str] = ()) -> SplitRecipe:
@@ -79,7 +81,10 @@ class SplitRecipe:
 
     def record(self) -> dict[str, Any]:
         """Return what the packed file holds of it."""
-        return {**asdict(self), "without": list(self.without)}
+        recorded = {**asdict(self), "without": list(self.without)}
+        if not self.added:
+            del recorded["added"]
+        return recorded
 
     def agrees_with(self, asked: Mapping[str, Any]) -> bool:
         """Return whether ``eval_args`` that were given ask for this split; the seed does not matter.
@@ -130,7 +135,8 @@ class SplitRecipe:
                 text = f"{mode} {value}, {self.order}"
         if self.order == "RO":
             text += f", seed {self.seed}"
-        return text + "".join(f", no {_PART_WORDS[name]}" for name in self.without)
+        text += "".join(f", no {_PART_WORDS[name]}" for name in self.without)
+        return text + (f", {self.added:,} interactions added since" if self.added else "")
 
 
 def _plain(key: str, value: Any) -> Any:

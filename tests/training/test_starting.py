@@ -167,7 +167,7 @@ def test_other_data_and_missing_files_are_said(world: World, tmp_path: Path) -> 
     model, train_data = world.model("LightGCN")
     with pytest.raises(CheckpointError, match="shares no user and no item with 'tiny', whose items are such as 'xi"):
         start_from(str(path), model, train_data._dataset)
-    with pytest.raises(CheckpointError, match="There is no checkpoint 'none.pth'"):
+    with pytest.raises(CheckpointError, match=r"There is no checkpoint 'none.pth'"):
         start_from("none.pth", model, train_data._dataset)
     model, train_data = world.model("Pop")
     with pytest.raises(SettingError, match="Pop has no tables of users and items that could start from texts"):

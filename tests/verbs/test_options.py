@@ -267,7 +267,9 @@ def configured(**settings: Any) -> RLMRecConfig:
     return RLMRecConfig("LightGCN", "x", command_line=settings)
 
 
-@pytest.mark.parametrize("name", ["data_path", "checkpoint_dir", "result_file", "resume_from", "split_file"])
+@pytest.mark.parametrize(
+    "name", ["data_path", "checkpoint_dir", "result_file", "resume_from", "init_from", "split_file"]
+)
 def test_home_is_expanded_in_settings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     config = configured(**{name: "~/there"})
