@@ -40,12 +40,15 @@ class Growth:
         parts: how many of them are for training, validation and test.
         n_known: how many were there already, or twice in the file, and were skipped.
         new: users and items that the dataset did not have.
+        touched: users and items of the file's interactions, also of those that were skipped, and items whose texts it
+            was given: nobody else's training interactions or texts are others than before.
     """
 
     source: Path
     parts: tuple[int, int, int]
     n_known: int
     new: Mapping[Side, tuple[str, ...]]
+    touched: Mapping[Side, frozenset[str]]
 
     @property
     def n_added(self) -> int:
@@ -131,6 +134,8 @@ def grow(
     is_new = _are_new(old, new, fields, times, tables=(old_table, table))
     added = new[is_new]
     found = {side: tuple(_unknown(old[field], added[field])) for side, field in zip(SIDES, fields)}
+    if not is_repair:
+        freeze_present_split(config)
     split = _split_of(config, present, old_table)
     if split is None:
         field = config["split_field"]
@@ -146,10 +151,13 @@ def grow(
         known = read_split(split, old[fields[0]].to_numpy(), old[fields[1]].to_numpy())
         codes = further_split(users, items_of, known, config["seed"] if recipe is None else recipe.seed)
     sizes = np.bincount(codes.astype(np.int64), minlength=len(SPLIT_NAMES)).tolist()
-    growth = Growth(interactions, (sizes[0], sizes[1], sizes[2]), int((~is_new).sum()), found)
+    given = {} if items is None else read_items(items)
+    touched = {side: frozenset(new[field]) for side, field in zip(SIDES, fields)}
+    touched["item"] |= given.keys()
+    growth = Growth(interactions, (sizes[0], sizes[1], sizes[2]), int((~is_new).sum()), found, touched)
     if not growth.n_added:
         return growth
-    merged = None if items is None else _merged_items(present, items, texts or config)
+    merged = {**_known_items(present, texts or config), **given} if given else None
     others = present.others()
     names = [
         f"{name}.inter",
@@ -306,11 +314,10 @@ def _split_of(config: Any, present: _Present, table: Table) -> Path | None:
     return present.path(name)
 
 
-def _merged_items(present: _Present, path: Path, config: Any) -> dict[str, Item]:
-    """Return what is known of all items by token, with what a file of new ones says."""
+def _known_items(present: _Present, config: Any) -> dict[str, Item]:
+    """Return what is known of items by token."""
     current = present.find(ITEMS_FILE)
-    known = read_item_columns(config) if current is None else read_items(current)
-    return {**known, **read_items(path)}
+    return read_item_columns(config) if current is None else read_items(current)
 
 
 def _append(source: Path, target: Path, table: Table, rows: pd.DataFrame, encoding: str) -> None:

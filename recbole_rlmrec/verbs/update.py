@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.arguments import path, take_settings
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.sides import Side
 
 #: How a training goes on: it is near its end already, so few epochs do, and patience is short.
 _SCHEDULE: Mapping[str, Any] = {
@@ -58,14 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec import quick_start
     from recbole_rlmrec.config import RLMRecConfig
     from recbole_rlmrec.sides import SIDES
-    from recbole_rlmrec.sources.growth import freeze_present_split, grow
+    from recbole_rlmrec.sources.growth import grow
     from recbole_rlmrec.training.checkpoint import load_checkpoint, unpacked_ids
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     settings = _settings(checkpoint, arguments)
     model, dataset = checkpoint["model"], checkpoint["dataset"]
     config = RLMRecConfig(model, dataset, config_dict=settings)
-    freeze_present_split(config)
     known_ids = {side: unpacked_ids(checkpoint, side) for side in SIDES} if checkpoint.get("ids") else None
     words = _words_to_build(config)
     items = None if arguments.items is None else Path(arguments.items)
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(growth, flush=True)
     if not growth.n_added:
         _require_unfinished(checkpoint, config, arguments.checkpoint)
-    status = 0 if words is None else _build(words)
+    status = 0 if words is None else _build(words, growth.touched)
     if status:
         print("The model is not updated. When profiles and embeddings are complete, run the same command again.")
         return status
@@ -168,8 +168,10 @@ def _build_arguments(words: list[str]) -> Any:
     return dataset_config(known)
 
 
-def _build(words: list[str]) -> int:
-    """Bring profiles and embeddings up to date."""
+def _build(words: list[str], changed: Mapping[Side, Collection[str]]) -> int:
+    """Bring profiles and embeddings up to date, of those who changed and of those who have none."""
     from recbole_rlmrec.verbs._command import run as run_verb
 
-    return run_verb(_parser(), words)
+    parser = _parser()
+    parser.set_defaults(changed=changed)
+    return run_verb(parser, words)

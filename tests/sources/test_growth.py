@@ -114,7 +114,6 @@ def test_a_stopped_call_is_finished_by_the_same_one(shop: Shop, monkeypatch: pyt
     with pytest.raises(DataError, match=r"Run the same `recbole-rlmrec update --checkpoint=FILE"):
         RLMRecDataset(shop.config)
     monkeypatch.undo()
-    freeze_present_split(shop.config)
     assert grow(shop.config, shop.new).n_added == 4
     assert shop.lines() == [*OLD, *NEW[1:3], *NEW[4:]]
     assert len(shop.codes()) == len(OLD) + 4
