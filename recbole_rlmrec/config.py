@@ -99,7 +99,7 @@ _NOT_TO_GO_ON = frozenset(
     {"model", "dataset", "config_files", "result_file", "checkpoint_dir", "show_progress", "state"}
 )
 #: Settings that name a file or a folder; ``~`` is the home folder there.
-_PATHS = ("data_path", "checkpoint_dir", "result_file", "resume_from", "split_file")
+_PATHS = ("data_path", "checkpoint_dir", "result_file", "resume_from", "init_from", "split_file")
 
 #: Settings of RecBole's that are lists although their defaults may be nothing.
 _LISTS = frozenset({"metrics", "topk", "benchmark_filename", "additional_feat_suffix", "numerical_features"})

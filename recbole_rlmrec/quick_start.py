@@ -49,6 +49,7 @@ from recbole_rlmrec.training.folders import begin_log, check_folders, checkpoint
 from recbole_rlmrec.training.launch import Processes, end_if_imported, run_in_processes
 from recbole_rlmrec.training.machine import LESS_MEMORY, let_logs_fail, machine_faults_named, peak_memory
 from recbole_rlmrec.training.screen import end_screen, start_screen
+from recbole_rlmrec.training.starting import start_from
 from recbole_rlmrec.training.stopping import Validation
 from recbole_rlmrec.training.trainer import trainer_class
 from recbole_rlmrec.wording import ON_SCREEN
@@ -84,6 +85,7 @@ class Result:
         kept: ``model``, or ``base`` where the base that was trained first validates at least as well: then ``best_*``,
             ``test_result`` and ``stopped`` are the base's, and the checkpoint is one of ``model`` with its weights.
         popularity: ``valid`` and ``test``, all metrics of the popularity ranking; None if they are not to be had.
+        start: the same of the model before its first step, where ``init_from`` says what it starts from; else None.
         base: what is known of an aligned model's base, None if nothing is: ``source``, ``model``, ``seed``, ``valid``
             and ``test``. The source is ``trained``, where the base was trained first, with all of an
             :class:`~recbole_rlmrec.training.comparison.Outcome`; or the path of a result of the base beside this one.
@@ -114,6 +116,7 @@ class Result:
     stopped: str | None = None
     kept: str = "model"
     popularity: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
     base: dict[str, Any] | None = None
     aligned: dict[str, Any] | None = None
     data: dict[str, str] | None = None
@@ -287,6 +290,7 @@ def _run_configured(
         stopped=kept.stopped,
         kept="model" if kept is trained.outcome else "base",
         popularity=trained.popularity,
+        start=trained.start,
         base=known,
         aligned=trained.outcome.record() if base is not None else None,
         data=trained.data,
@@ -367,6 +371,7 @@ class _Trained:
         outcome: of the training.
         kept: the same, or that of the base where it validates at least as well, with a checkpoint of this model.
         popularity: ``valid`` and ``test``, all metrics of the popularity ranking; None if they are not to be had.
+        start: the same of the model before its first step; None without ``init_from``.
         data: hashes of ids, interactions and embeddings.
         has_record: whether a record of it lies beside its checkpoint.
     """
@@ -374,6 +379,7 @@ class _Trained:
     outcome: Outcome
     kept: Outcome
     popularity: dict[str, Any] | None
+    start: dict[str, Any] | None
     data: dict[str, str]
     has_record: bool
 
@@ -406,6 +412,9 @@ def _train(
     init_seed(config["seed"], config["reproducibility"])
     train_data, valid_data, test_data = data.loaders
     recommender = _built(config, dataset_of(train_data)).to(config["device"])
+    starts_from = None if resume_from else config["init_from"]
+    if starts_from:
+        start_from(starts_from, recommender, dataset_of(train_data))
     _logger.info(recommender)
     # Bars are lines without end in a file.
     progress = config["show_progress"] and sys.stderr is not None and sys.stderr.isatty()
@@ -418,6 +427,10 @@ def _train(
     try:
         if resume_from:
             trainer.resume_checkpoint(resume_from, train_data)
+        start = None
+        if starts_from:
+            parts = {"valid": valid_data, "test": test_data}
+            start = {name: trainer.result_at_start(train_data, part) for name, part in parts.items()}
         started = perf_counter()
         with _failures_said(config):
             _, valid_result = trainer.fit(
@@ -460,6 +473,7 @@ def _train(
         outcome,
         kept,
         popularity if all(popularity.values()) else None,
+        start,
         {**data.hashes, **trainer.fingerprint},
         has_record,
     )
@@ -577,6 +591,8 @@ def _last_screen(config: RLMRecConfig, trained: _Trained, result: Result, record
     if base is not None:
         of_seed = "" if base["seed"] == config["seed"] else f", seed {base['seed']}"
         rows.append((f"{base['model']} (base{of_seed})", _both(base["valid"], base["test"])))
+    if trained.start is not None:
+        rows.append((f"{config['model']} at its start", _both(**trained.start)))
     rows.append((config["model"], _both(aligned.valid, aligned.test)))
     commands = [*_use_command(config, trained.kept.checkpoint, training), _next_command(config, trained)]
     text = end_screen(result, table=table(rows), record=record, commands=commands)

@@ -95,6 +95,13 @@ class RunSettings(Settings):
         None, TEXT, "where to write the run's settings and results as JSON", "result.json"
     )
     resume_from: str | None = setting(None, TEXT, "checkpoint whose training goes on", "saved/X.pth")
+    init_from: str | None = setting(
+        None,
+        TEXT,
+        "where the tables of users and items start from: a checkpoint, joined by id, or text, their semantic "
+        "embeddings; resume_from goes before it",
+        "saved/X.pth",
+    )
     base_first: bool = setting(
         True,
         FLAG,

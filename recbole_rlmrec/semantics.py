@@ -18,7 +18,7 @@ from recbole_rlmrec.profile.llm import LLMSettings
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings
 from recbole_rlmrec.profile.record import Profile
 from recbole_rlmrec.profile.trial import show_prompts
-from recbole_rlmrec.profile.writer import WRITERS, Task, Writer
+from recbole_rlmrec.profile.writer import WRITERS, Changed, Task, Writer
 from recbole_rlmrec.settings import Settings, completed
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.text.load import load_corpus
@@ -43,6 +43,8 @@ class BuildSettings:
         dry_run: say what would be asked and what it would cost, and do nothing.
         show_prompts: show the prompts of so many items and users, and do nothing.
         rewrite_older: write profiles again that are by an older prompt or template; they are kept otherwise.
+        changed: whose training interactions or texts changed, by side: recorded profiles of others stay as they are;
+            None for nobody knows, and profiles that would be others now are written again.
         float16: store half precision.
         normalize: scale each vector to length 1.
         overwrite: replace embeddings of other profiles or another encoder.
@@ -57,6 +59,7 @@ class BuildSettings:
     dry_run: bool = False
     show_prompts: int | None = None
     rewrite_older: bool = False
+    changed: Changed | None = None
     float16: bool = False
     normalize: bool = True
     overwrite: bool = False
@@ -114,7 +117,11 @@ def build_semantics(
             failures_named("encoder", encoder)(encoder.encode)(["A text to try the encoder with."])
 
     folder = Path(config.data_folders[0])
-    task = Task(corpus, folder, prompt_settings, prompts, show, try_encoder, progress, settings.rewrite_older)
+    task = Task(
+        *(corpus, folder, prompt_settings, prompts, show, try_encoder, progress),
+        rewrite_older=settings.rewrite_older,
+        changed=settings.changed,
+    )
     if settings.show_prompts is not None:
         show_prompts(task, settings.show_prompts)
         return None

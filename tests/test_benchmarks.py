@@ -22,6 +22,7 @@ from recbole.data.interaction import Interaction
 from trainings import train
 
 from recbole_rlmrec import Recommender
+from recbole_rlmrec.cli import main
 from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_texts as encode_texts_of
 from recbole_rlmrec.model.registry import get_model
@@ -52,6 +53,7 @@ searches = importlib.import_module("searches")
 serve_load = importlib.import_module("serve_load")
 supported_models = importlib.import_module("supported_models")
 timing = importlib.import_module("timing")
+update = importlib.import_module("update")
 workload = importlib.import_module("workload")
 
 SMALL = "--users 40 --items 30 --interactions 200 --semantic_dim 12 --batch 64 --rounds 1 --no-memory"
@@ -710,3 +712,35 @@ def test_withheld_items_are_ranked_in_every_way(
     expected = np.mean([len(found[user] & items) / len(items) for user, items in wanted.items()])
     assert rows["AlphaRec, as it is"]["recall@2"] == pytest.approx(expected, abs=1e-4)
     assert "| random |" in capsys.readouterr().out
+
+
+def test_an_update_is_compared_with_a_training_from_scratch(
+    tiny_steam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tiny_steam / "inter.csv").open("a") as file:
+        file.writelines(f"{user},{120 + user % 3},train\n" for user in range(30))
+    tags = ["Fun", "Sad", "Odd"]
+    items = [{"token": str(100 + n), "title": f"Game {n}", "tags": tags[: n % 3 + 1]} for n in range(23)]
+    (tiny_steam / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    steps: list[str] = []
+
+    def in_this_process(work: Path, log: str, *words: Any) -> float:
+        monkeypatch.chdir(work)
+        assert main([str(word) for word in words]) == 0
+        steps.append(log)
+        return 1.0
+
+    monkeypatch.setattr(update, "command", in_this_process)
+    monkeypatch.setattr(update, "NEW_ITEMS", 0.05)
+    arguments = ["--steam", str(tiny_steam), "--work", str(tmp_path / "bed"), "--output", str(tmp_path / "out")]
+    settings = "--settings=--epochs=2 --embedding_size=8 --base_first=False"
+    assert update.main([*arguments, "--encoder=--encoder=lsa", settings]) == 0
+    assert steps == ["split", "build", "old-2020", "update-2020", "scratch-2020"]
+    record = json.loads((tmp_path / "out/2020.json").read_text())
+    assert record["users"] > 20 and set(record["processor_seconds"]) == {"old", "update", "scratch"}
+    assert record["difference"] == pytest.approx(record["update"] - record["scratch"])
+    assert f"| 2020 | {record['start']:.4f} | {record['update']:.4f} |" in (tmp_path / "out/README.md").read_text()
+    grown, held_back = (
+        tmp_path / "bed" / name for name in ("grown-2020/steam-update/steam-update.inter", "data/new.inter")
+    )
+    assert grown.read_text().endswith(held_back.read_text().partition("\n")[2])

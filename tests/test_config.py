@@ -248,6 +248,7 @@ COMMON = {
     "split_field": "split",
     "result_file": None,
     "resume_from": None,
+    "init_from": None,
     "layer_combination": "mean",
     "edge_keep_rate": 1.0,
     "l2_scope": "batch",

@@ -21,7 +21,7 @@ from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.wording import listed
 
 #: What writes a set: a verb, or ``SemanticEmbedding.save`` for one side.
-Kind = Literal["import-release", "import-csv", "prepare", "build-semantics", "export", "useremb", "itememb"]
+Kind = Literal["import-release", "import-csv", "prepare", "build-semantics", "export", "update", "useremb", "itememb"]
 _SAVED = ("useremb", "itememb")
 #: The option that says the folder, where it is not that of datasets.
 _OPTIONS: Mapping[Kind, str] = {"export": "--output"}
@@ -178,4 +178,6 @@ def _error(folder: Path, dataset: str, kind: Kind, names: Sequence[str] | None) 
 def _advice(folder: Path, dataset: str, kind: Kind) -> str:
     if kind in _SAVED:
         return f"Write the {kind.removesuffix('emb')} embeddings again with SemanticEmbedding.save."
+    if kind == "update":
+        return "Run the same `recbole-rlmrec update --checkpoint=FILE ...` again, which replaces them all."
     return f"Run the same `recbole-rlmrec {kind} --dataset {dataset} ...` again, which replaces them all."

@@ -38,6 +38,7 @@ class SplitRecipe:
         without: parts that were added to training, ``valid`` and ``test``.
         source: name of the split file that it was taken from; empty if it was drawn.
         cold_items: share of the items, drawn by the seed, that only the test has; 0 for none.
+        added: interactions that came later and were put to the parts at random, with the parts' shares.
     """
 
     split: Mapping[str, Any]
@@ -47,6 +48,7 @@ class SplitRecipe:
     without: tuple[str, ...] = ()
     source: str = ""
     cold_items: float = 0.0
+    added: int = 0
 
     @classmethod
     def of(
@@ -83,10 +85,9 @@ class SplitRecipe:
 
     def record(self) -> dict[str, Any]:
         """Return what the packed file holds of it."""
-        found = {**asdict(self), "without": list(self.without)}
-        if not self.cold_items:  # as splits were recorded before there was the choice
-            del found["cold_items"]
-        return found
+        recorded = {**asdict(self), "without": list(self.without)}
+        # As splits were recorded before there was the choice.
+        return {name: value for name, value in recorded.items() if value or name not in ("cold_items", "added")}
 
     def agrees_with(self, asked: Mapping[str, Any]) -> bool:
         """Return whether ``eval_args`` that were given ask for this split; the seed does not matter.
@@ -145,7 +146,8 @@ class SplitRecipe:
             text += f", {self.cold_items:.4g} of the items in the test only"
         if self._is_by_chance:
             text += f", seed {self.seed}"
-        return text + "".join(f", no {_PART_WORDS[name]}" for name in self.without)
+        text += "".join(f", no {_PART_WORDS[name]}" for name in self.without)
+        return text + (f", {self.added:,} interactions added since" if self.added else "")
 
 
 def _plain(key: str, value: Any) -> Any:

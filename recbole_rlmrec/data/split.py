@@ -283,6 +283,45 @@ def random_split(users: ArrayLike, items: ArrayLike, seed: int, shares: Sequence
     return aligned
 
 
+def further_split(users: ArrayLike, items: ArrayLike, codes: np.ndarray, seed: int) -> np.ndarray:
+    """Split interactions that came later, without a change to the parts of those that were there.
+
+    Each goes to a part at random, with the shares that the parts have; but one of a known pair goes where that pair is,
+    and each user and each item without a training interaction gets its first one. The order of the new interactions
+    does not matter, and the next call, with more known ones, draws other numbers.
+
+    Args:
+        users: ``[N + n]``, user tokens, of the known interactions first.
+        items: ``[N + n]``, item tokens.
+        codes: ``[N]``, those of the known ones: positions in ``SPLIT_NAMES``, or ``LEFT_OUT``.
+        seed: seed of the PCG64 generator.
+
+    Returns:
+        ``[n]`` int8, positions in ``SPLIT_NAMES``, or ``LEFT_OUT`` where that is the pair's.
+
+    >>> further_split(["anna", "bob", "anna", "cem"], ["i1", "i1", "i1", "i2"], np.array([1, 0]), seed=1).tolist()
+    [1, 0]
+    """
+    (user_ranks, item_ranks), n_known = [_ranks(_objects(column)) for column in (users, items)], len(codes)
+    keys = user_ranks.astype(np.int64) * (int(item_ranks.max(initial=0)) + 1) + item_ranks
+    pairs, first = np.unique(keys[:n_known], return_index=True)
+    order = np.lexsort((item_ranks[n_known:], user_ranks[n_known:])) + n_known
+    draws = np.random.Generator(np.random.PCG64([seed, n_known])).random(len(order))
+    shares = np.bincount(codes[codes != LEFT_OUT], minlength=len(SPLIT_NAMES))
+    drawn = np.searchsorted(np.cumsum(shares) / shares.sum(), draws, side="right").astype(np.int8)
+    place = np.searchsorted(pairs, keys[order]).clip(max=len(pairs) - 1)
+    is_known = pairs[place] == keys[order]
+    drawn[is_known] = codes[first[place[is_known]]]
+    training = np.concatenate([np.flatnonzero(codes == _TRAIN), order[drawn == _TRAIN]])
+    counts = [np.bincount(ranks[training], minlength=ranks.max(initial=-1) + 1) for ranks in (user_ranks, item_ranks)]
+    moved = drawn[~is_known]
+    _cover_every_node(moved, [ranks[order[~is_known]] for ranks in (user_ranks, item_ranks)], counts)
+    drawn[~is_known] = moved
+    aligned = np.empty_like(drawn)
+    aligned[order - n_known] = drawn
+    return aligned
+
+
 def time_split(times: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     """Split interactions by time, as RecBole does: the earliest are for training, the latest for the test.
 

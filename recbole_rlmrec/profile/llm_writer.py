@@ -69,7 +69,7 @@ class PromptedWriter(Writer):
         task.report_without(side, without)
         task.report(f"{side}s:")
         with ProfileLog(task.profiles_path(side)) as log:
-            kept = self._older(task, prompts, log)
+            kept = self._older(task, side, prompts, log)
             for profile in kept.values():
                 log.make_last(profile)
         task.report_older(side, kept.values())
@@ -95,11 +95,11 @@ class PromptedWriter(Writer):
             found = {prompt.token: log.find(*self._key(prompt)) for prompt in prompts}
         return {token: profile for token, profile in found.items() if profile is not None}
 
-    def _older(self, task: Task, prompts: Sequence[Prompt], log: ProfileLog) -> dict[str, Profile]:
-        """Return token -> profile by an older prompt that stays, so that nobody is asked."""
+    def _older(self, task: Task, side: Side, prompts: Sequence[Prompt], log: ProfileLog) -> dict[str, Profile]:
+        """Return token -> profile that stays though the prompt is another now, so that nobody is asked."""
         train_sha256 = task.corpus.train_sha256
         found = {
-            prompt.token: task.kept(log, recorded_profile(prompt, self._left.writer, train_sha256))
+            prompt.token: task.kept(log, recorded_profile(prompt, self._left.writer, train_sha256), side)
             for prompt in prompts
         }
         return {token: profile for token, profile in found.items() if profile is not None}
@@ -138,7 +138,7 @@ class PromptedWriter(Writer):
         prompts, _ = task.prompts.of_users(item_profiles)
         failures = read_failures(task.failures_path("user"))
         with ProfileLog(task.profiles_path("user"), read_only=True) as log:
-            older = self._older(task, prompts, log)
+            older = self._older(task, "user", prompts, log)
             to_write = [
                 prompt.token
                 for prompt in prompts
@@ -185,7 +185,7 @@ class PromptedWriter(Writer):
             prompts, without = task.prompts.of(side, shown_profiles)
             task.report_without(side, without)
             with ProfileLog(task.profiles_path(side), read_only=True) as log:
-                kept = self._older(task, prompts, log)
+                kept = self._older(task, side, prompts, log)
             task.report_older(side, kept.values())
             prompts = [prompt for prompt in prompts if prompt.token not in kept]
             if side == "item":

@@ -195,14 +195,18 @@ class ProfileLog:
 
     def older(self, token: str, writer: str, train_sha256: str) -> Profile | None:
         """Return a writer's last profile of a token if it is by an older prompt and of this training split."""
-        start = self._latest_of_writer.get(_digest(token, writer))
-        found = None if start is None else self._profile_at(start)
+        found = self.latest(token, writer)
         return found if found is not None and found.is_older and found.train_sha256 == train_sha256 else None
 
+    def latest(self, token: str, writer: str) -> Profile | None:
+        """Return a writer's last profile of a token; None if there is none."""
+        start = self._latest_of_writer.get(_digest(token, writer))
+        return None if start is None else self._profile_at(start)
+
     def make_last(self, profile: Profile) -> None:
-        """Make a recorded profile its token's last again, which is the one that counts."""
+        """Make a recorded profile its token's last again, which is the one that counts; its split may be another."""
         start = self._starts[_digest(profile.token, profile.writer, profile.prompt_sha256)]
-        if self._latest[profile.token] != start:
+        if self._latest[profile.token] != start or self._profile_at(start) != profile:
             self.append(profile, sync=False)  # if a power cut takes it, it is done again
 
     def recall(self, wanted: Profile) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,9 @@ from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.text.corpus import Corpus
 from recbole_rlmrec.wording import examples
 
+#: Ids of users and of items whose training interactions or texts are others than before.
+Changed = Mapping[Side, Collection[str]]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -39,6 +42,9 @@ class Task:
         try_encoder: to be called before anything is paid for; raises where the encoder cannot be used.
         progress: whether to show progress bars.
         rewrite_older: whether profiles by an older prompt or template are written again.
+        changed: whose training interactions or texts changed since the profiles were written, by side: the profiles of
+            all others stay, also where another would be written of them now, since what sets a node apart depends on
+            all others. None for nobody knows.
     """
 
     corpus: Corpus
@@ -49,6 +55,7 @@ class Task:
     try_encoder: Callable[[], None]
     progress: bool = True
     rewrite_older: bool = False
+    changed: Changed | None = None
 
     def profiles_path(self, side: Side) -> Path:
         """Return the file of a side's profiles."""
@@ -73,13 +80,20 @@ class Task:
             tokens = [token for token, found in without.items() if found == reason]
             self.report(f"{side}s without a profile: {number} with {reason}, e.g. {examples(tokens)}.")
 
-    def kept(self, log: ProfileLog, wanted: Profile) -> Profile | None:
-        """Return the profile by an older prompt or template that stays in a wanted one's place, if there is one.
+    def kept(self, log: ProfileLog, wanted: Profile, side: Side) -> Profile | None:
+        """Return the recorded profile that stays in a wanted one's place, if there is one.
+
+        It is one of somebody who has not changed, or one by an older prompt or template.
 
         Args:
             log: the side's profiles.
             wanted: its token, writer, prompt_sha256 and train_sha256 are looked for.
+            side: whose profiles.
         """
+        if self.changed is not None and wanted.token not in self.changed[side]:
+            found = log.latest(wanted.token, wanted.writer)
+            if found is not None:  # what it was written from is for training still
+                return replace(found, train_sha256=wanted.train_sha256)
         is_recorded = (wanted.token, wanted.writer, wanted.prompt_sha256) in log
         if self.rewrite_older or is_recorded:
             return None
@@ -212,7 +226,7 @@ class RuleWriter(Writer):
         with ProfileLog(task.profiles_path(side)) as log:
             current = log.current()
             for profile in profiles:
-                older = task.kept(log, profile)
+                older = task.kept(log, profile, side)
                 if older is not None:
                     log.make_last(older)
                 elif current.get(profile.token) != profile:

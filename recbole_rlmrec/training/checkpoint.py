@@ -17,11 +17,13 @@ import torch
 
 from recbole_rlmrec.errors import CheckpointError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.model.arrays import tokens_of
 from recbole_rlmrec.reading.documents import Format
 from recbole_rlmrec.reading.pickle_scan import scan_archive
 from recbole_rlmrec.reading.regular import open_regular
 from recbole_rlmrec.reading.shape import AtLeast, Count, MaybeInfinite, Metric, MisfitError, PlainValue, record_of
 from recbole_rlmrec.reading.tree import check_tree, plain_parts
+from recbole_rlmrec.sides import Side
 from recbole_rlmrec.training.comparison import Outcome
 from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.training.stopping import Margin, Progress
@@ -43,7 +45,7 @@ class _Settings:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """What a checkpoint holds; those of version 0.1 lack the last four."""
+    """What a checkpoint holds; those of version 0.1 lack the last five."""
 
     format: Literal[1]
     model: str
@@ -61,6 +63,7 @@ class _Checkpoint:
     margin: Margin | None = None
     base: Outcome | None = None
     aligned: str | None = None
+    ids: dict[str, torch.Tensor] | None = None
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -73,7 +76,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     Returns:
         ``format``, ``model``, ``dataset``, ``settings``, ``data`` (hashes of the ids and of the training split),
         ``epoch``, ``cur_step``, ``best_valid_score``, ``best_valid_result``, ``state_dict``, ``other_parameter``,
-        ``optimizer``.
+        ``optimizer``; and ``ids``, for :func:`unpacked_ids`.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is no checkpoint of this package.
@@ -170,6 +173,34 @@ def _sizes(value: Any) -> Iterator[int]:
     elif isinstance(value, (list, tuple)):
         for entry in value:
             yield from _sizes(entry)
+
+
+def packed_ids(training: Any) -> dict[str, torch.Tensor]:
+    """Return the original ids of a training's users and items for a checkpoint: bytes, far fewer than their rows are.
+
+    Args:
+        training: the dataset of a training data loader.
+    """
+    fields: dict[Side, str | None] = {"user": training.uid_field, "item": training.iid_field}
+    known = {side: tokens_of(training, side) for side, field in fields.items() if field is not None}
+    return {
+        side: torch.from_numpy(np.frombuffer("\n".join(map(str, tokens)).encode(), dtype=np.uint8).copy())
+        for side, tokens in known.items()
+    }
+
+
+def unpacked_ids(checkpoint: Mapping[str, Any], side: Side) -> list[str]:
+    """Return the original ids of the rows 1, 2, ... of one side, as :func:`packed_ids` took them.
+
+    Raises:
+        CheckpointError: they are no text.
+    """
+    try:
+        return bytes(checkpoint["ids"][side].numpy()).decode().split("\n")
+    except (ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"The checkpoint's ids of {side}s cannot be read ({error}). Train the model again."
+        ) from error
 
 
 def check_data(checkpoint: dict[str, Any], fingerprint: dict[str, str], path: str | Path) -> None:

@@ -40,6 +40,7 @@ from recbole_rlmrec.training.checkpoint import (
     load_optimizer,
     load_weights,
     pack,
+    packed_ids,
     unpack,
     write_checkpoint,
 )
@@ -54,7 +55,8 @@ from recbole_rlmrec.wording import ON_SCREEN
 
 #: What may differ between a training and its continuation; everything else shapes the model, its data or its score.
 _RESUME_FREE = frozenset(
-    {"epochs", "early_stopping", "stopping_step", "patience_steps", "plateau_steps", "plateau_epochs", "resume_from"}
+    {"epochs", "early_stopping", "stopping_step", "patience_steps", "plateau_steps", "plateau_epochs"}
+    | {"resume_from", "init_from"}
     | {"result_file", "show_progress", "checkpoint_dir", "data_path", "state"}
     | {"gpu_id", "use_gpu", "worker", "eval_batch_size", "log_wandb", "wandb_project", "cold_nodes", "clip_grad_norm"}
     | {"semantic_storage", "base_first", "defaults"}
@@ -123,6 +125,7 @@ class SafeTrainerMixin:
         # RecBole's trainer of Pop, ItemKNN, ... sets the only epoch after this, and would validate in none.
         self.eval_step = min(self.eval_step, self.epochs)
         self.fingerprint: dict[str, str] = {}
+        self._ids: dict[str, Tensor] = {}
         self._latest_valid_result: dict[str, float] | None = None
         self._written_epoch = -1
         self._written_result: dict[str, float] | None = None
@@ -149,6 +152,7 @@ class SafeTrainerMixin:
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does; remember the best epoch; say how to go on when interrupted."""
         self.fingerprint = fingerprint(dataset_of(train_data), with_embeddings=self.config.reads_semantic_embeddings)
+        self._ids = packed_ids(dataset_of(train_data))
         self._require_an_end(valid_data)
         self._begin_watching(train_data, valid_data)
         ended = []
@@ -249,13 +253,30 @@ class SafeTrainerMixin:
         if self._popularity is None or not eval_data:
             return None
         trained, self.model = self.model, self._popularity
-        # RecBole's evaluation reports to Weights & Biases, whose summary would end with this ranking's metrics.
+        try:
+            return self._unreported(eval_data)
+        finally:
+            self.model = trained
+
+    def result_at_start(self, train_data: Any, eval_data: Any) -> dict[str, float] | None:
+        """Return the metrics of the model before its first step; None where there is nothing to evaluate.
+
+        Args:
+            train_data: the training data loader, which some metrics look at.
+            eval_data: of validation or test.
+        """
+        if not eval_data:
+            return None
+        self.eval_collector.data_collect(train_data)
+        return self._unreported(eval_data)
+
+    def _unreported(self, eval_data: Any) -> dict[str, float]:
+        """Evaluate the model as it is, and report nothing to Weights & Biases, whose summary would end with it."""
         board, self.wandblogger = self.wandblogger, SimpleNamespace(log_eval_metrics=lambda *_, **__: None)
         try:
-            result = self.evaluate(eval_data, load_best_model=False)
+            return dict(self.evaluate(eval_data, load_best_model=False))
         finally:
-            self.model, self.wandblogger = trained, board
-        return dict(result)
+            self.wandblogger = board
 
     def _scores_by_user(self) -> np.ndarray | None:
         """Return the ``valid_metric`` of each user of the latest evaluation, ``[users]``."""
@@ -385,6 +406,7 @@ class SafeTrainerMixin:
             "stopping": self._stopping.state() if self._stopping is not None else None,
             "margin": asdict(self._margin) if self._margin is not None else None,
             "base": self.base_record,
+            "ids": self._ids,
         }
         write_checkpoint(state, path)
         self._written_epoch, self._written_result = epoch, self._latest_valid_result

@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from recbole_rlmrec.profile.writer import WRITERS
 
     add_dataset_arguments(parser)
+    parser.set_defaults(changed=None)  # which update knows
     parser.add_argument(
         "--writer", choices=tuple(WRITERS), default="template", help="who writes the profiles (%(default)s)"
     )
@@ -164,6 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
         dry_run=arguments.dry_run,
         show_prompts=arguments.show_prompt,
         rewrite_older=arguments.rewrite_older,
+        changed=arguments.changed,
         float16=arguments.float16,
         normalize=not arguments.no_normalize,
         overwrite=arguments.overwrite,

@@ -184,7 +184,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
         ("trian", " Did you mean 'train'?"),
         ("build_semantic", " Did you mean 'build-semantics'?"),
         ("--model=BPR", "The verb comes first: recbole-rlmrec train "),
-        ("qqqq", "split, train."),
+        ("qqqq", "train, update."),
         ("train --model=BPR --dataset=x --nprocs=2", "'nprocs' (from the command line). Did you mean '--nproc'?"),
         ("train --model=BPR --dataset=x --lr 1", "'lr' (from the command line). Did you mean 'learning_rate'?"),
         ("train --model=BPR --dataset=x --wrker 1", "'wrker' (from the command line). Did you mean 'worker'?"),
@@ -267,7 +267,9 @@ def configured(**settings: Any) -> RLMRecConfig:
     return RLMRecConfig("LightGCN", "x", command_line=settings)
 
 
-@pytest.mark.parametrize("name", ["data_path", "checkpoint_dir", "result_file", "resume_from", "split_file"])
+@pytest.mark.parametrize(
+    "name", ["data_path", "checkpoint_dir", "result_file", "resume_from", "init_from", "split_file"]
+)
 def test_home_is_expanded_in_settings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     config = configured(**{name: "~/there"})
