@@ -288,8 +288,8 @@ def report(record: Mapping[str, Any]) -> str:
             "",
             "## What rule and weight were chosen by: other sentences, validation items",
             "",
-            "`projection` is the cosine between the projected sentence and the items' representations, alone or added to "
-            "the cosine of the texts, both standardised.",
+            "`projection` is the cosine between the projected sentence and the items' representations, alone or added "
+            "to the cosine of the texts, both standardised.",
             "",
             f"| case | {' | '.join(f'share: {method}' for method in methods)} |",
             "|---|" + "---:|" * len(methods),
