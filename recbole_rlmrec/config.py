@@ -96,7 +96,7 @@ OUTPUT_SETTINGS = frozenset(
 _OF_DATA = {*dataset_arguments, *defaults_of(DataSettings), "eval_args", "data_path"} - {"leakage", "cold_nodes"}
 #: What a training that goes on needs not be given again: where its output goes, and what it finds by its checkpoint.
 _NOT_TO_GO_ON = frozenset(
-    {"model", "dataset", "config_files", "result_file", "checkpoint_dir", "show_progress", "state"}
+    {"model", "dataset", "config_files", "result_file", "checkpoint_dir", "show_progress", "state", "init_from"}
 )
 #: Settings that name a file or a folder; ``~`` is the home folder there.
 _PATHS = ("data_path", "checkpoint_dir", "result_file", "resume_from", "init_from", "split_file")

@@ -40,8 +40,8 @@ class Growth:
         parts: how many of them are for training, validation and test.
         n_known: how many were there already, or twice in the file, and were skipped.
         new: users and items that the dataset did not have.
-        touched: users and items of the file's interactions, also of those that were skipped, and items whose texts it
-            was given: nobody else's training interactions or texts are others than before.
+        touched: users and items of those for training, and of those that were skipped, which an update that was stopped
+            may have added; and items whose texts were given. Nobody else's training interactions or texts are others.
     """
 
     source: Path
@@ -152,7 +152,9 @@ def grow(
         codes = further_split(users, items_of, known, config["seed"] if recipe is None else recipe.seed)
     sizes = np.bincount(codes.astype(np.int64), minlength=len(SPLIT_NAMES)).tolist()
     given = {} if items is None else read_items(items)
-    touched = {side: frozenset(new[field]) for side, field in zip(SIDES, fields)}
+    matters = ~is_new
+    matters[is_new] = codes == SPLIT_NAMES.index("train")
+    touched = {side: frozenset(new.loc[matters, field]) for side, field in zip(SIDES, fields)}
     touched["item"] |= given.keys()
     growth = Growth(interactions, (sizes[0], sizes[1], sizes[2]), int((~is_new).sum()), found, touched)
     if not growth.n_added:

@@ -63,6 +63,9 @@ def test_what_is_new_is_appended_and_counted(shop: Shop) -> None:
     assert growth.new == {"user": ("new",), "item": ("new",)}
     assert "4 new interactions" in str(growth) and "there already: 2" in str(growth)
     assert "4 interactions added since" in str(SplitRecipe.of_file(shop.folder / "shop.split.json"))
+    parts = dict(zip(shop.lines()[len(OLD) :], codes[len(OLD) :]))
+    trained = {line.split("\t")[0] for line, part in parts.items() if part == 0}
+    assert growth.touched["user"] == trained | {"u0", "new"}
     again = grow(shop.config, shop.new)
     assert (again.n_added, again.n_known) == (0, 6)
     training = RLMRecDataset(shop.config).build()[0]
