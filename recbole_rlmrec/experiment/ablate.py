@@ -118,7 +118,7 @@ def ablate(
                 settings={**(settings or {}), **asked},
                 quick=quick,
                 report=report,
-                added=sorted(_results_of(main, set(models) - set(aligned))) if sweep.of_texts else (),
+                added=sorted(_results_of(main, set(models) - set(aligned), seeds)) if sweep.of_texts else (),
                 checkpoints=main.folder / "saved",
                 **options,
             )
@@ -159,9 +159,10 @@ def _reads_texts(model: str) -> bool:
     return bool(getattr(get_model(model), "reads_semantic_embeddings", False))
 
 
-def _results_of(main: Comparison, models: set[str]) -> list[Path]:
-    """Return the results of some models' cells in a comparison."""
-    return [path for path in (main.folder / "cells").glob("*.json") if path.stem.rpartition("-")[0] in models]
+def _results_of(main: Comparison, models: set[str], seeds: Sequence[int]) -> list[Path]:
+    """Return the results of some models' cells in a comparison, those that came to their end."""
+    paths = [main.folder / "cells" / f"{model}-{seed}.json" for model in models for seed in seeds]
+    return [path for path in paths if path.is_file()]
 
 
 def _table(models: Sequence[str], found: Mapping[str, Sequence[Row]]) -> str:

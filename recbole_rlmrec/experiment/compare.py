@@ -38,6 +38,7 @@ from recbole_rlmrec.experiment.table import (
 from recbole_rlmrec.files import atomic_path, try_lock
 from recbole_rlmrec.model.registry import base_of, get_model
 from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.regular import file_sha256
 from recbole_rlmrec.wording import count
 
 _logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Conditions:
         quick: whether it is only to see that all works.
         tune: trials of each model's search before; 0 for none.
         versions: of this package and of what it computes with.
+        config_hashes: SHA-256 of each YAML file.
         data: hashes of the data, as a result has them; known when the first cell is done.
     """
 
@@ -80,6 +82,7 @@ class Conditions:
     quick: bool = False
     tune: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    config_hashes: list[str] = field(default_factory=list)
     data: dict[str, str] | None = None
 
 
@@ -154,16 +157,21 @@ def compare(
         seeds = seeds[:QUICK_SEEDS]
     for model in models:
         get_model(model)
-        RLMRecConfig(model, dataset, list(config_files), command_line=given)  # a wrong setting is said before hours
-    conditions = Conditions(dataset, list(config_files), given, quick, tune, versions())
+        # A wrong setting is said before hours.
+        _require_full_ranking(RLMRecConfig(model, dataset, list(config_files), command_line=given))
+    hashes = [file_sha256(file) for file in config_files]
+    conditions = Conditions(dataset, list(config_files), given, quick, tune, versions(), hashes)
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         conditions = _kept_conditions(folder, conditions)
-        foreign = _join_added(folder, added, conditions)
+        for path in added:
+            _read_added(path, conditions)  # what is wrong with them is said before hours
         tuned = _tuned(folder, models, conditions, tune, jobs, report) if tune else {}
         cells = _planned(folder, models, seeds, conditions, tuned, checkpoints or folder / "saved")
+        _drop_damaged(folder, cells, report)
         failed = _run_all(folder, cells, jobs, report)
-        finished = [_finished(cell, folder) for cell in cells if cell.result_path.is_file()]
+        foreign = _join_added(folder, added, conditions)  # now that it is known of which data the cells are
+        finished = [_finished(cell) for cell in cells if cell.result_path.is_file()]
         finished += [each for each in foreign if (each.model, each.seed) not in {(f.model, f.seed) for f in finished}]
         if not finished:
             raise TrainingError(f"No cell came to its end. {next(iter(failed.values()), '')}")
@@ -171,6 +179,20 @@ def compare(
         rows = rows_of(names, _base_name, finished, failed)
         _write(folder, conditions, seeds, rows, finished, tuned)
     return Comparison(rows, folder, len(failed))
+
+
+def _require_full_ranking(config: Any) -> None:
+    """Check that the test ranks all items, as lists of them do.
+
+    Raises:
+        SettingError: it ranks some, or none.
+    """
+    mode = config["eval_args"]["mode"]
+    of_test = mode["test"] if isinstance(mode, Mapping) else mode
+    if of_test != "full":
+        raise SettingError(
+            f"The test's mode is '{of_test}' (eval_args): models are compared by lists of all items. Expected 'full'."
+        )
 
 
 def _base_name(model: str) -> str | None:
@@ -210,7 +232,7 @@ def _kept_conditions(folder: Path, conditions: Conditions) -> Conditions:
     path = folder / "conditions.json"
     if path.is_file():
         stored = _CONDITIONS.read(path, Conditions)
-        names = ("dataset", "config_files", "settings", "quick", "tune", "versions")
+        names = ("dataset", "config_files", "config_hashes", "settings", "quick", "tune", "versions")
         differing = [
             f"{name}: {getattr(stored, name)} there, {getattr(conditions, name)} here"
             for name in names
@@ -321,11 +343,14 @@ def _run_all(
     failed: dict[tuple[str, int], str] = {}
     running: set[subprocess.Popen[str]] = set()
     pending: dict[tuple[str, int], Future[None]] = {}
+    is_stopped = threading.Event()
 
     def work(cell: Cell) -> None:
         base = pending.get((_base_name(cell.model) or "", cell.seed))
         if base is not None:
             base.result()
+        if is_stopped.is_set():  # a base that was ended does not let the next one begin
+            return
         begun = monotonic()
         reason = _run(cell, jobs, running)
         if reason is None:
@@ -346,6 +371,7 @@ def _run_all(
             for future in pending.values():
                 future.result()
         except BaseException:
+            is_stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(running):
                 process.kill()
@@ -423,32 +449,69 @@ def _headline(result: Mapping[str, Any]) -> str:
     return f"test {name} {value:.4f}{kept}"
 
 
-def _finished(cell: Cell, folder: Path) -> Finished:
+def _finished(cell: Cell) -> Finished:
     lists = RankedLists.read(cell.lists_path) if cell.lists_path.is_file() else None
     return Finished(cell.model, cell.seed, _read_result(cell.result_path), lists)
+
+
+def _drop_damaged(folder: Path, cells: Sequence[Cell], report: Callable[[str], None]) -> None:
+    """Remove the results of cells whose files are damaged, so that these run again.
+
+    Raises:
+        DataError: a result is of other data.
+    """
+    for cell in cells:
+        if not cell.result_path.is_file():
+            continue
+        try:
+            result = _finished(cell).result
+        except DataError as error:
+            report(f"{cell.name} runs again: {error}")
+            cell.result_path.unlink()
+            cell.lists_path.unlink(missing_ok=True)
+            continue
+        _require_same_data(folder, result["data"], f"'{cell.result_path}'")
+
+
+def _read_added(path: str | Path, conditions: Conditions) -> dict[str, Any]:
+    """Read a result made elsewhere.
+
+    Raises:
+        DataError: it is none, or of another dataset.
+    """
+    result = _read_result(Path(path))
+    if result["dataset"] != conditions.dataset:
+        raise DataError(
+            f"'{path}' is a result on '{result['dataset']}', expected one on '{conditions.dataset}'. Results of "
+            "different data are not compared."
+        )
+    return result
 
 
 def _join_added(folder: Path, added: Sequence[str | Path], conditions: Conditions) -> list[Finished]:
     """Return results made elsewhere, with their lists where the checkpoint is there.
 
     Raises:
-        DataError: one is no result, or of other data.
+        DataError: one is no result, or of other data; or two are of one model and seed.
     """
-    found = []
+    found: dict[tuple[str, int], Finished] = {}
     for path in map(Path, added):
-        result = _read_result(path)
+        result = _read_added(path, conditions)
+        model, seed = result["model"], result["seed"]
+        if (model, seed) in found:
+            raise DataError(f"'{path}' is the second result of {model} with seed {seed} that --add names. Give one.")
         _require_same_data(folder, result["data"], f"'{path}'")
-        cell = Cell(result["model"], conditions.dataset, result["seed"], [], {}, str(folder / "cells" / "added"))
-        cell.lists_path.parent.mkdir(exist_ok=True)
+        lists_path = folder / "cells" / "added" / f"{file_sha256(path)}.npz"  # another result has other lists
+        lists_path.parent.mkdir(exist_ok=True)
         checkpoint = result.get("checkpoint") or ""
-        if not cell.lists_path.is_file() and Path(checkpoint).is_file():
+        if not lists_path.is_file() and Path(checkpoint).is_file():
             try:
-                write_lists(checkpoint, cell.lists_path)
+                write_lists(checkpoint, lists_path)
             except CheckpointError as error:
                 _logger.warning(f"'{path}' is compared by its averages alone, and not tested: {error}")
-        lists = RankedLists.read(cell.lists_path) if cell.lists_path.is_file() else None
-        found.append(Finished(cell.model, cell.seed, result, lists))
-    return found
+        lists = RankedLists.read(lists_path) if lists_path.is_file() else None
+        found[model, seed] = Finished(model, seed, result, lists)
+    return list(found.values())
 
 
 # ---------------------------------------------------------------------- searches before

@@ -13,6 +13,7 @@ import torch
 from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.model.scores import CalledScorer
 from recbole_rlmrec.reading.regular import open_regular
 from recbole_rlmrec.training.evaluation import ScoreCheck
 from recbole_rlmrec.training.popularity import PopularityRanking
@@ -65,10 +66,11 @@ class RankedLists:
         try:
             with open_regular(path) as file, np.load(file, allow_pickle=False) as tables:
                 found = {each.name: tables[each.name] for each in fields(cls)}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        # A damaged archive makes NumPy raise nearly anything: BadZipFile, zlib.error, ValueError, KeyError, EOFError.
+        except Exception as error:
             raise DataError(
-                f"'{path}' does not hold a model's lists ({error}). Remove it and the result beside it: the "
-                "cell runs again."
+                f"'{path}' does not hold a model's lists ({type(error).__name__}: {error}). Remove it: it is made "
+                "again."
             ) from error
         return cls(**found)
 
@@ -90,12 +92,13 @@ def lists_of(model: Any, train_data: Any, test_data: Any, k: int) -> RankedLists
     popularity = PopularityRanking(training.iid_field, training.inter_feat[training.iid_field], training.item_num)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("users", "lists", "popular", "rows", "items")}
     n_users = 0
+    scorer = CalledScorer(model, training, None)  # which also scores pairs, for models that know no other way
     with torch.no_grad():
         for asked, history, rows, sought in test_data:
             n = len(asked)
-            own = model.full_sort_predict(asked.to(model.device)).view(n, training.item_num)
+            scores = scorer.block(asked[training.uid_field], 0, scorer.n_columns)
             parts["users"].append(asked[training.uid_field].numpy())
-            parts["lists"].append(ranked_items(own, history, k))
+            parts["lists"].append(ranked_items(torch.nn.functional.pad(scores, (1, 0)), history, k))
             parts["popular"].append(ranked_items(popularity.scores.repeat(n, 1), history, k))
             parts["rows"].append(np.asarray(rows) + n_users)
             parts["items"].append(np.asarray(sought))

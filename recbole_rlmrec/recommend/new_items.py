@@ -18,8 +18,8 @@ from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.model.arrays import tokens_of
 from recbole_rlmrec.profile.newcomers import item_profiles_of, open_text_space
 from recbole_rlmrec.text.corpus import Item
-from recbole_rlmrec.text.files import item_of, read_items
-from recbole_rlmrec.text.json_lines import JsonLines, MalformedLineError, require_text
+from recbole_rlmrec.text.files import item_of, read_items, require_id
+from recbole_rlmrec.text.json_lines import JsonLines, MalformedLineError
 from recbole_rlmrec.text.load import load_items
 from recbole_rlmrec.wording import count, examples
 
@@ -235,4 +235,4 @@ def user_of(record: Mapping[str, Any]) -> NewUser:
         raise MalformedLineError("has neither a 'text' nor 'items'")
     if not all(isinstance(each, str) and each for each in items):
         raise MalformedLineError("has 'items' that are no ids: expected text, such as [\"50\"]")
-    return NewUser(require_text(record, "token"), text, tuple(dict.fromkeys(items)))
+    return NewUser(require_id(record, "token"), text, tuple(dict.fromkeys(items)))

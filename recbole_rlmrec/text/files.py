@@ -176,7 +176,7 @@ def item_of(record: Mapping[str, Any]) -> Item:
         raise MalformedLineError(f"has attributes of type {type(attributes).__name__}, expected an object")
     values = {name: _values(name, value) for name, value in attributes.items()}
     return Item(
-        _id(record, "item_id"),
+        require_id(record, "item_id"),
         without_half_pairs(_optional_text(record, "title")),
         without_half_pairs(_optional_text(record, "description")),
         {name: texts for name, texts in values.items() if texts},
@@ -185,15 +185,20 @@ def item_of(record: Mapping[str, Any]) -> Item:
 
 def _review_of(record: Mapping[str, Any]) -> Review:
     return Review(
-        _id(record, "user_id"),
-        _id(record, "item_id"),
+        require_id(record, "user_id"),
+        require_id(record, "item_id"),
         _optional_text(record, "text"),
         optional_number(record, "rating"),
         optional_number(record, "timestamp"),
     )
 
 
-def _id(record: Mapping[str, Any], key: str) -> str:
+def require_id(record: Mapping[str, Any], key: str) -> str:
+    """Return a value that is an id.
+
+    Raises:
+        MalformedLineError: it is missing, or RecBole's files cannot hold it.
+    """
     token = require_text(record, key)
     fault = id_fault(token)
     if fault:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
-from dataclasses import replace
+import sys
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from recbole_rlmrec.experiment import compare as comparing
 from recbole_rlmrec.experiment.cell import Cell
 from recbole_rlmrec.experiment.compare import Comparison, compare
 from recbole_rlmrec.experiment.groups import groups_of, recall_by_group, shape_of
-from recbole_rlmrec.experiment.lists import BY_USER, RankedLists
+from recbole_rlmrec.experiment.lists import BY_USER, RankedLists, recall_by_user
 from recbole_rlmrec.experiment.table import Finished, cells_of, groups_table, lists_table, notes_of, rows_of
+from recbole_rlmrec.quick_start import run
 
 MODELS = ["LightGCN", "LightGCN_RLMRecCon"]
 
@@ -89,6 +93,50 @@ def test_a_cell_that_fails_is_in_the_table_and_tried_again(
     assert compared(world).failed == 0 and cells_here.count("LightGCN-1") == 1
 
 
+@pytest.mark.parametrize("file", ["LightGCN-1.json", "LightGCN-1.npz"])
+def test_a_damaged_cell_runs_again(world: World, cells_here: list[str], file: str) -> None:
+    found = compared(world, ["LightGCN"])
+    path = world.root / "out/cells" / file
+    path.write_bytes(path.read_bytes()[:-300])
+    cells_here.clear()
+    said: list[str] = []
+    assert compared(world, ["LightGCN"], report=said.append).rows[0].values == found.rows[0].values
+    assert cells_here == ["LightGCN-1"] and said[0].startswith("LightGCN-1 runs again: ") and file in said[0]
+
+
+def test_a_cell_of_other_data_is_refused(world: World, cells_here: list[str]) -> None:
+    compared(world, ["LightGCN"])
+    path = world.root / "out/cells/LightGCN-2.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "data": {**result["data"], "training interactions": "0"}}))
+    with pytest.raises(DataError, match=r"LightGCN-2.json' is of other data .*: training interactions differs"):
+        compared(world, ["LightGCN"])
+
+
+def test_nothing_begins_after_an_interruption(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the cell that was ended does not begin instead of it."""
+    begun: list[str] = []
+
+    def interrupted(cell: Cell, jobs: int, running: Any) -> str:
+        begun.append(cell.name)
+        signal.raise_signal(signal.SIGINT)  # the main thread waits for this one
+        time.sleep(0.2)
+        return "ended"
+
+    monkeypatch.setattr(comparing, "_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compared(world, seeds=(1,), jobs=2)
+    assert begun == ["LightGCN-1"]
+
+
+def test_a_model_that_scores_pairs_only(world: World, cells_here: list[str]) -> None:
+    settings = {"mf_embedding_size": 4, "mlp_embedding_size": 4, "mlp_hidden_size": [4]}
+    compared(world, ["NeuMF"], (1,), settings=small_settings(world, metric_decimal_place=8, **settings))
+    result = json.loads((world.root / "out/cells/NeuMF-1.json").read_text())
+    lists = RankedLists.read(world.root / "out/cells/NeuMF-1.npz")
+    assert recall_by_user(lists).mean() == pytest.approx(result["test_result"]["recall@5"], abs=1e-7)
+
+
 def test_nothing_that_comes_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "_run", lambda *_: "no luck")
     with pytest.raises(TrainingError, match=r"No cell came to its end\. no luck"):
@@ -108,10 +156,26 @@ def test_a_result_made_elsewhere_joins(world: World, cells_here: list[str], tmp_
     made.write_text(json.dumps({**result, "model": "Theirs", "checkpoint": ""}))
     rows = compared(world, seeds=(1,), added=[made]).rows
     assert rows[2].model == "Theirs" and rows[2].values == rows[1].values and not rows[2].tests
+    with pytest.raises(DataError, match="is the second result of Theirs with seed 1"):
+        compared(world, seeds=(1,), added=[made, made])
     other = {**result["data"], "training interactions": "0"}
     made.write_text(json.dumps({**result, "data": other}))
     with pytest.raises(DataError, match=r"made.json' is of other data .*: training interactions differs"):
         compared(world, seeds=(1,), added=[made])
+    made.write_text(json.dumps({**result, "dataset": "theirs"}))
+    with pytest.raises(DataError, match=f"is a result on 'theirs', expected one on '{world.name}'"):
+        compared(world, seeds=(1,), added=[made])
+
+
+def test_results_made_elsewhere_are_tested_by_their_lists(world: World, cells_here: list[str], tmp_path: Path) -> None:
+    """Not by those of another result of the same model and seed, which was added before."""
+    settings, made = small_settings(world, metric_decimal_place=8), tmp_path / "made.json"
+    for rate in (0.001, 0.1):
+        given = {**settings, "seed": 1, "learning_rate": rate, "checkpoint_dir": str(tmp_path)}
+        run("LightGCN_RLMRecCon", world.name, command_line=given).write(made)
+        base, own = compared(world, ["LightGCN"], (1,), settings=settings, added=[made]).rows
+        gain = own.values["recall@5"][0] / base.values["recall@5"][0] - 1
+        assert own.tests["recall@5"].gain == pytest.approx(gain, abs=1e-6)
 
 
 def test_quick_is_stamped(world: World, cells_here: list[str]) -> None:
@@ -131,6 +195,7 @@ def test_quick_is_stamped(world: World, cells_here: list[str]) -> None:
         ({"jobs": 0}, "jobs=0, expected 1 or more"),
         ({"tune": -1}, "tune=-1, expected 0 or more"),
         ({"settings": {"learning_rat": 1}}, "learning_rat"),
+        ({"settings": {"eval_args": {"mode": "uni100"}}}, r"mode is 'uni100' .*lists of all items"),
     ],
 )
 def test_bad_arguments(world: World, cells_here: list[str], arguments: dict[str, Any], message: str) -> None:
@@ -145,9 +210,31 @@ def test_a_folder_holds_one_comparison(world: World, cells_here: list[str]) -> N
         compared(world, ["LightGCN"], (1,), settings=small_settings(world, epochs=1))
     with comparing._locked(world.root / "out"), pytest.raises(DataError, match="Another comparison works in"):
         compared(world, ["LightGCN"], (1,))
+    file = world.root / "more.yaml"
+    file.write_text("learning_rate: 0.1")
+    conditions = json.loads((world.root / "out/conditions.json").read_text())
+    stored = {**conditions, "config_files": [str(file)], "config_hashes": ["another"]}
+    (world.root / "out/conditions.json").write_text(json.dumps(stored))
+    with pytest.raises(DataError, match=r"config_hashes: \['another'\] there"):
+        compared(world, ["LightGCN"], (1,), config_files=[str(file)])
     (world.root / "out/conditions.json").unlink()
     with pytest.raises(DataError, match="results of unknown conditions"):
         compared(world, ["LightGCN"], (1,))
+
+
+def test_a_cell_ends_with_its_comparison(tmp_path: Path) -> None:
+    """What starts a cell and is killed leaves no process that goes on."""
+    cell = (
+        "from recbole_rlmrec.experiment import cell; import os, time;"
+        "cell.run_cell = lambda _: (print(os.getpid(), flush=True), time.sleep(60)); cell.main(['{}'])"
+    ).replace("'{}'", repr(json.dumps(asdict(Cell("LightGCN", "any", 1, [], {}, str(tmp_path))))))
+    starter = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {cell!r}])"
+    with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline().strip().isdecimal()
+        process.kill()
+        begun = time.monotonic()
+        assert process.stdout.read() == ""  # ends when nobody can write to it any more
+    assert time.monotonic() - begun < 30
 
 
 def test_a_search_before(world: World, cells_here: list[str]) -> None:

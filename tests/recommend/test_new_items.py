@@ -176,6 +176,7 @@ def test_models_and_datasets_without_new_items(world: World) -> None:
     [
         ({"token": "a"}, "User 1 of those given has neither a 'text' nor 'items'"),
         ({"items": ["i3"]}, "User 1 of those given has no 'token'"),
+        ({"token": "a\tb", "items": ["i3"]}, r"User 1 of those given has 'token' = 'a\\tb', which holds a tab"),
         ({"token": "a", "items": "i3"}, "'items' that are no list"),
         ({"token": "a", "items": [3]}, "has 'items' that are no ids"),
         ({"token": "a", "items": ["i33"]}, "have no item 'i33'"),
