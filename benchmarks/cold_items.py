@@ -28,6 +28,7 @@ from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.arrays import tables_of
 from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.scores import evaluating
+from recbole_rlmrec.profile.newcomers import open_text_space
 from recbole_rlmrec.recommend.new_items import as_new
 from recbole_rlmrec.recommend.text_map import known_nodes, text_map_of
 from recbole_rlmrec.text.load import known_items
@@ -172,7 +173,8 @@ def measured(checkpoints: list[Path], data_path: str, cache: Path) -> dict[str, 
             bias[f"{name}, as it is"] = share_of_lists(users, items, data)
         pairs = torch.as_tensor(loaded.dataset.parts[0].inter_feat[dataset.iid_field]).long()
         if not cache.is_file():
-            ids, vectors = as_new(dataset.config, dataset, known_nodes(dataset, "item", pairs)[0])
+            space, known = open_text_space(dataset.config), known_nodes(dataset, "item", pairs)[0]
+            ids, vectors = as_new(space, dataset.config, dataset, known)
             np.savez(cache, ids=ids, vectors=vectors)
         with np.load(cache) as kept:
             found = kept["ids"], kept["vectors"]

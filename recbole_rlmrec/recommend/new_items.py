@@ -14,9 +14,10 @@ from torch import Tensor
 from recbole_rlmrec.data.atomic_file import id_fault
 from recbole_rlmrec.data.embedding_files import read_tokens, read_vectors
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.encoder.text_space import TextSpace
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.model.arrays import tokens_of
-from recbole_rlmrec.profile.newcomers import item_profiles_of, open_text_space
+from recbole_rlmrec.profile.newcomers import item_profiles_of
 from recbole_rlmrec.text.corpus import Item
 from recbole_rlmrec.text.files import item_of, read_items, require_id
 from recbole_rlmrec.text.json_lines import JsonLines, MalformedLineError
@@ -115,14 +116,13 @@ def checked_users(users: Iterable[NewUser | Mapping[str, Any]]) -> list[NewUser]
     return list(found.values())
 
 
-def vectors_of(config: Any, items: Sequence[Item]) -> tuple[np.ndarray, dict[str, str]]:
+def vectors_of(space: TextSpace, config: Any, items: Sequence[Item]) -> tuple[np.ndarray, dict[str, str]]:
     """Return the semantic embeddings of new items' profiles, float32 ``[n, D]``, and the profiles by token.
 
     Raises:
-        DataError: nothing is known of an item; or see :func:`~recbole_rlmrec.profile.newcomers.open_text_space`.
-        RLMRecError: see there.
+        DataError: see :func:`~recbole_rlmrec.profile.newcomers.item_profiles_of`.
+        RLMRecError: see :meth:`~recbole_rlmrec.encoder.text_space.TextSpace.vectors`.
     """
-    space = open_text_space(config)
     profiles = item_profiles_of(config, items)
     return space.vectors([profiles.get(item.token, "") for item in items]), profiles
 
@@ -155,12 +155,13 @@ def require_texts(vectors: np.ndarray, tokens: Sequence[str]) -> None:
         )
 
 
-def as_new(config: Any, dataset: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def as_new(space: TextSpace, config: Any, dataset: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the embeddings that some known items would have if they were new.
 
     Their profiles are written without interactions and encoded; those of up to ``N_AS_NEW`` evenly chosen items.
 
     Args:
+        space: of the dataset's embeddings.
         config: of the run.
         dataset: the whole one.
         ids: internal ids, ascending, int64 ``[m]``.
@@ -169,9 +170,8 @@ def as_new(config: Any, dataset: Any, ids: np.ndarray) -> tuple[np.ndarray, np.n
         The ids of those of which something is known, and their embeddings, float32 ``[n, D]``.
 
     Raises:
-        DataError: nothing is known of any, or nothing says how to encode.
+        DataError: nothing is known of any.
     """
-    space = open_text_space(config)
     tokens = np.concatenate([[None], tokens_of(dataset, "item")])
     chosen = ids[np.unique(np.linspace(0, len(ids) - 1, min(len(ids), N_AS_NEW)).astype(np.int64))]
     items = load_items(config, [str(token) for token in tokens[chosen]])

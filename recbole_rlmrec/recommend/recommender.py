@@ -291,7 +291,7 @@ class Recommender:
         if not given:
             return []
         if vectors is None:
-            vectors, profiles = vectors_of(self.dataset.config, given)
+            vectors, profiles = vectors_of(self._text_space, self.dataset.config, given)
         vectors = np.asarray(vectors, dtype=np.float32)
         require_vectors(vectors, given)
         new = NewItems(
@@ -449,7 +449,7 @@ class Recommender:
         items = torch.as_tensor(self._parts[0].inter_feat[self.dataset.iid_field]).long()
         known, _ = known_nodes(self.dataset, "item", items)
         try:
-            found = as_new(self.dataset.config, self.dataset, known)
+            found = as_new(self._text_space, self.dataset.config, self.dataset, known)
         except DataError as error:
             _logger.warning(f"New items are compared with the known ones' profiles as they are: {error}")
             return self._text_map

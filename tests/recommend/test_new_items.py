@@ -15,6 +15,8 @@ from trainings import train
 from recbole_rlmrec import Recommender
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.errors import DataError, SettingError
+from recbole_rlmrec.profile.newcomers import open_text_space
+from recbole_rlmrec.recommend import recommender as recommending
 from recbole_rlmrec.recommend.new_items import NewUser, read_new_items, read_new_users
 from recbole_rlmrec.text.corpus import Item
 from recbole_rlmrec.text.files import write_items
@@ -69,8 +71,15 @@ def test_new_items_everywhere(world: World) -> None:
     assert recommender.add_items([]) == []
 
 
-def test_new_items_by_their_text(world: World, tmp_path: Path) -> None:
+def test_new_items_by_their_text(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With lsa; known items are compared as if they were new. By the command line, the same lists."""
+    opened: list[Any] = []
+
+    def open_once(config: Any) -> Any:
+        opened.append(config)
+        return open_text_space(config)
+
+    monkeypatch.setattr(recommending, "open_text_space", open_once)
     words = ["space", "alien", "love", "war", "robot", "crime", "song", "city", "night", "horse"]
     rng = np.random.default_rng(0)
     items = [Item(f"i{n}", " ".join(rng.choice(words, 3)), " ".join(rng.choice(words, 6))) for n in range(30)]
@@ -98,6 +107,7 @@ def test_new_items_by_their_text(world: World, tmp_path: Path) -> None:
     for title in ("", "zzz"):
         with pytest.raises(DataError, match="No text says anything of 'n3', 1 of 1"):
             recommender.add_items([Item("n3", title)])
+    assert opened.count(recommender.dataset.config) == 1  # an encoder may have to be fitted again
 
 
 def test_cold_items_of_the_dataset_by_their_text(world: World) -> None:

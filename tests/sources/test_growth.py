@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from killed import killed_at_rename
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.dataset import RLMRecDataset
@@ -120,6 +122,23 @@ def test_a_stopped_call_is_finished_by_the_same_one(shop: Shop, monkeypatch: pyt
     assert grow(shop.config, shop.new).n_added == 4
     assert shop.lines() == [*OLD, *NEW[1:3], *NEW[4:]]
     assert len(shop.codes()) == len(OLD) + 4
+
+
+def test_a_killed_call_is_finished_by_the_same_one(tmp_path: Path) -> None:
+    """At whichever rename, the files are then as if nothing had been in between."""
+    write_items(tmp_path / "more.jsonl", [Item("i1", "Newer"), Item("new", "New")])
+    whole: dict[str, bytes] = {}
+    for number in range(8):  # three copies of what was there, the marker, and three files
+        (tmp_path / str(number)).mkdir()
+        shop = Shop(tmp_path / str(number))
+        write_items(shop.folder / "items.jsonl", [Item("i1", "Old")])
+        call = partial(grow, shop.config, shop.new, tmp_path / "more.jsonl")
+        if number:
+            killed_at_rename(number, call)
+        call()
+        found = {path.name: path.read_bytes() for path in shop.folder.iterdir() if not path.name.startswith(".")}
+        whole = whole or found
+        assert found == whole
 
 
 @pytest.mark.parametrize(
