@@ -606,13 +606,17 @@ class RLMRecConfig(Config):
                 "are cut from arrays, which needs no help."
             )
 
+    def reads(self, key: str) -> bool:
+        """Return whether a run of the model reads a setting."""
+        return key in self.internal_config_dict or key in self._declared or key in _UNLISTED_KEYS
+
     def _check_external(self, model: str) -> None:
         """Refuse unknown keys and ill values; note settings that this model does not read.
 
         The ranges of model settings are ours; RecBole's models may mean something else by the same name.
         """
         for key, value in self.external_config_dict.items():
-            if key not in {*self.internal_config_dict, *self._declared, *_UNLISTED_KEYS}:
+            if not self.reads(key):
                 origin = self._origins[key]
                 if not is_setting(key):
                     raise _unknown(key, origin)

@@ -115,7 +115,8 @@ def ablate(
                 dataset,
                 seeds,
                 main.folder / "ablations" / name / level,
-                settings={**(settings or {}), **asked},
+                settings=settings,
+                where_read=asked,  # models name the weight and the temperature of their term differently
                 quick=quick,
                 report=report,
                 added=sorted(_results_of(main, set(models) - set(aligned), seeds)) if sweep.of_texts else (),

@@ -109,6 +109,7 @@ def compare(
     *,
     config_files: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
+    where_read: Mapping[str, Any] | None = None,
     jobs: int = 1,
     tune: int = 0,
     added: Sequence[str | Path] = (),
@@ -129,6 +130,7 @@ def compare(
         folder: of everything that is written; it holds one comparison.
         config_files: YAML files with settings.
         settings: for every training, over the files.
+        where_read: over these, for the models that read them.
         jobs: cells at a time, each with its share of the cores.
         tune: search each model's settings first, with so many trials; 0 for none.
         added: results made elsewhere on the same data, as ``--result_file`` writes them.
@@ -155,19 +157,24 @@ def compare(
     given = {**(settings or {}), **(QUICK if quick else {})}
     if quick:
         seeds = seeds[:QUICK_SEEDS]
+    of_model: dict[str, dict[str, Any]] = {}
     for model in models:
         get_model(model)
+        plain = RLMRecConfig(model, dataset, list(config_files))
+        of_model[model] = {**given, **{key: value for key, value in (where_read or {}).items() if plain.reads(key)}}
         # A wrong setting is said before hours.
-        _require_full_ranking(RLMRecConfig(model, dataset, list(config_files), command_line=given))
+        _require_full_ranking(RLMRecConfig(model, dataset, list(config_files), command_line=of_model[model]))
     hashes = [file_sha256(file) for file in config_files]
-    conditions = Conditions(dataset, list(config_files), given, quick, tune, versions(), hashes)
+    conditions = Conditions(
+        dataset, list(config_files), {**given, **(where_read or {})}, quick, tune, versions(), hashes
+    )
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         conditions = _kept_conditions(folder, conditions)
         for path in added:
             _read_added(path, conditions)  # what is wrong with them is said before hours
-        tuned = _tuned(folder, models, conditions, tune, jobs, report) if tune else {}
-        cells = _planned(folder, models, seeds, conditions, tuned, checkpoints or folder / "saved")
+        tuned = _tuned(folder, of_model, conditions, tune, jobs, report) if tune else {}
+        cells = _planned(folder, of_model, seeds, conditions, tuned, checkpoints or folder / "saved")
         _drop_damaged(folder, cells, report)
         failed = _run_all(folder, cells, jobs, report)
         foreign = _join_added(folder, added, conditions)  # now that it is known of which data the cells are
@@ -282,14 +289,13 @@ def _require_same_data(folder: Path, data: Mapping[str, str], where: str) -> Non
 
 def _planned(
     folder: Path,
-    models: Sequence[str],
+    models: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
     conditions: Conditions,
     tuned: Mapping[str, list[str]],
     checkpoints: Path,
 ) -> list[Cell]:
     """Return the cells, bases first: what takes a base's training over waits for it."""
-    settings = {"show_progress": False, **conditions.settings, "checkpoint_dir": str(checkpoints)}
     ordered = sorted(models, key=lambda model: _base_name(model) in models)
     return [
         Cell(
@@ -297,7 +303,7 @@ def _planned(
             conditions.dataset,
             seed,
             [*conditions.config_files, *tuned.get(model, ())],
-            settings,
+            {"show_progress": False, **models[model], "checkpoint_dir": str(checkpoints)},
             str(folder / "cells"),
         )
         for seed in seeds
@@ -519,7 +525,7 @@ def _join_added(folder: Path, added: Sequence[str | Path], conditions: Condition
 
 def _tuned(
     folder: Path,
-    models: Sequence[str],
+    models: Mapping[str, Mapping[str, Any]],
     conditions: Conditions,
     trials: int,
     jobs: int,
@@ -538,7 +544,7 @@ def _tuned(
             model,
             conditions.dataset,
             config_file_list=[*conditions.config_files, *start],
-            config_dict={**conditions.settings, "show_progress": False, "base_first": False},
+            config_dict={**models[model], "show_progress": False, "base_first": False},
             max_evals=trials,
             output=folder / "searches",
             report=report,

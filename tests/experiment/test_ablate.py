@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ def test_each_level_is_a_comparison(world: World, cells_here: list[str], small: 
     assert "±" in base and "(" not in base and "%" in aligned
     of_texts = lines[-1].strip("| ").split(" | ")
     assert of_texts[0] == "shuffled" and of_texts[1] == lines[-2].strip("| ").split(" | ")[1] and "%" in of_texts[2]
+
+
+def test_models_get_the_settings_that_they_read(world: World, cells_here: list[str], small: dict[str, Any]) -> None:
+    models = [*MODELS, "LightGCN_RLMRecGen"]
+    options = {"settings": small, "quick": True, "report": lambda text: None}
+    found = compare(models, world.name, (1,), world.root / "out", **options)
+    assert ablate(["weight"], found, models, world.name, (1,), **options)[1] == 0
+    for ending, name in (("Con", "alignment_weight"), ("Gen", "reconstruction_weight")):
+        path = world.root / f"out/ablations/weight/1/cells/LightGCN_RLMRec{ending}-1.json"
+        assert json.loads(path.read_text())["settings"][name] == 1.0
 
 
 def test_the_settings_of_all_levels_exist() -> None:
