@@ -17,7 +17,9 @@ from typing import Any
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.reading.documents import Format, parse_json
 
+_CURVES = Format("file of learning curves", "Remove it: the page is written without them.")
 _TITLES = {"recall": "Recall", "ndcg": "NDCG"}
 
 
@@ -33,7 +35,7 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
 
     Raises:
         SettingError: plotly is not installed.
-        DataError: the folder holds no comparison.
+        DataError: the folder holds no comparison, or a damaged file.
     """
     require_package("plotly", "report.html", "'recbole-rlmrec[report]'")
     from plotly.offline import get_plotlyjs
@@ -120,7 +122,11 @@ def _curves(folder: Path, found: Mapping[str, Any]) -> Iterator[str]:
             path = folder / "cells" / f"{model}-{seed}.curves.json"
             if not path.is_file():
                 continue
-            for name, points in json.loads(path.read_text(encoding="utf-8")).items():
+            try:
+                curves = parse_json(_CURVES.content(path))
+            except ValueError as error:
+                raise _CURVES.fault(path, error) from error
+            for name, points in curves.items():
                 lines = by_name.setdefault(name, [])
                 lines.append(
                     {

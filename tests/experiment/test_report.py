@@ -88,6 +88,12 @@ def test_it_is_one_file(folder: Path) -> None:
     assert "default-src 'none'" in own and not re.search(r"(src|href)=.(?!data:)", own)
 
 
+def test_damaged_curves(folder: Path) -> None:
+    next((folder / "cells").glob("*.curves.json")).write_text('{"loss')
+    with pytest.raises(DataError, match=r"curves.json' is no file of learning curves: .* JSON .*Remove it"):
+        write_report(folder)
+
+
 def test_without_a_comparison(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no comparison\.json"):
         write_report(tmp_path)
