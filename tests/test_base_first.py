@@ -26,6 +26,7 @@ from recbole_rlmrec.training.comparison import (
     record_path,
     recorded_base,
     recorded_checkpoint_of_base,
+    state_of,
     table,
     write_record,
 )
@@ -78,6 +79,16 @@ def test_a_base_that_is_kept_has_a_checkpoint_of_the_model(
     assert type(model).__name__ == "LightGCN_RLMRecCon"
     config_of_base, loaded, *_ = load_model(base.checkpoint)
     assert (all_scores(model, config) == all_scores(loaded, config_of_base)).all()
+
+
+@pytest.mark.parametrize("aligned_is_better", [True, False])
+def test_what_a_checkpoint_is(world: World, monkeypatch: pytest.MonkeyPatch, aligned_is_better: bool) -> None:
+    forced(monkeypatch, aligned_is_better)
+    result = train(world, "LightGCN_RLMRecCon")
+    assert ("these are the base's weights" in state_of(result.checkpoint)) is not aligned_is_better
+    assert result.aligned is not None and not state_of(result.aligned["checkpoint"])
+    Path(result.aligned["checkpoint"]).with_suffix(".json").unlink()
+    assert "has not ended" in state_of(result.aligned["checkpoint"])
 
 
 def test_what_is_kept_is_chosen_by_validation(world: World) -> None:

@@ -46,7 +46,7 @@ _logger = logging.getLogger(__name__)
 #: What ``quick`` makes of a comparison, and what it writes on all that comes out.
 QUICK = {"epochs": 3}
 QUICK_SEEDS = 2
-STAMP = "quick: not a result"
+STAMP = f"quick ({QUICK['epochs']} epochs, at most {QUICK_SEEDS} seeds): not a result"
 
 #: What the further tables show.
 _SAID = {
@@ -450,9 +450,10 @@ class _Result:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    name, value = next(iter(result["test_result"].items()))
+    recalls = [name for name in result["test_result"] if name.startswith("recall@")]
+    name = max(recalls or result["test_result"], key=lambda name: int(name.partition("@")[2] or 0))
     kept = ", the base was kept" if result.get("kept") == "base" else ""
-    return f"test {name} {value:.4f}{kept}"
+    return f"test {name} {result['test_result'][name]:.4f}{kept}"
 
 
 def _finished(cell: Cell) -> Finished:

@@ -15,6 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.experiment.compare import STAMP
 from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.reading.documents import Format, parse_json
@@ -53,7 +54,7 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
         ("How it was made", _how(found)),
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
-    stamp = "<p class='stamp'>quick: not a result</p>" if found["quick"] else ""
+    stamp = f"<p class='stamp'>{STAMP}</p>" if found["quick"] else ""
     page = _asset("report.html")
     parts = {
         "title": escape(found["title"]),
@@ -107,6 +108,7 @@ def _bars(found: Mapping[str, Any]) -> Iterator[str]:
             "type": "bar",
             "x": [row["model"] for row in known],
             "y": [mean(each) for each in values],
+            "marker": {"color": [_COLOURS[number % len(_COLOURS)] for number in range(len(known))]},
             "error_y": {"type": "data", "array": [_spread(each) for each in values]},
             "hovertemplate": "%{x}<br>%{y:.4f}<extra></extra>",
         }
@@ -153,12 +155,16 @@ def _gains(found: Mapping[str, Any]) -> Iterator[str]:
             cells = [found["cells"][name] for name in found["cells"] if name.rpartition("-")[0] == row["model"]]
             groups = [[group for group in cell["groups"] if group["side"] == side] for cell in cells]
             if groups:
-                labels = [f"{group['low']:,} to {group['high']:,}" for group in groups[0]]
+                labels = [_range(group["low"], group["high"]) for group in groups[0]]
                 values = [[group["recall"] for group in same if group["recall"] is not None] for same in zip(*groups)]
                 heights = [mean(each) if each else None for each in values]
                 traces.append({"type": "bar", "name": row["model"], "x": labels, "y": heights})
         if traces:
             yield _chart(traces, f"Recall by groups of {side}", f"training interactions of the {side}", "recall")
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,} to {high:,}" if low < high else f"{low:,}"
 
 
 def _ablations(folder: Path) -> Iterator[str]:
@@ -235,12 +241,16 @@ def _how(found: Mapping[str, Any]) -> str:
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999999")
 
 
+#: Axes that are no categories.
+_AXES = {"epoch": {"type": "linear", "tickformat": "d"}}
+
+
 def _chart(traces: Sequence[Mapping[str, Any]], title: str, x: str, y: str) -> str:
     """Return a place for a chart with its data, which the page's script draws."""
     layout = {
         "title": {"text": title, "font": {"size": 15}},
-        "xaxis": {"title": {"text": x}, "automargin": True, "type": "category" if x not in ("epoch",) else "linear"},
-        "yaxis": {"title": {"text": y}, "automargin": True},
+        "xaxis": {"title": {"text": x, "standoff": 12}, "automargin": True, **_AXES.get(x, {"type": "category"})},
+        "yaxis": {"title": {"text": y, "standoff": 12}, "automargin": True, "exponentformat": "e"},
         "colorway": list(_COLOURS),
         "margin": {"t": 50, "r": 10, "b": 50, "l": 60},
         "legend": {"orientation": "h", "y": -0.25},

@@ -199,23 +199,38 @@ def cells_of(rows: Sequence[Row]) -> list[list[str]]:
     """Return the table as text, its header first."""
     metrics = list(rows[0].values) if rows else []
     several = any(test.crossed for row in rows for test in row.tests.values())
-    header = ["model", "seeds"]
+    header = ["model", "seeds", "base kept"]
     for metric in metrics:
-        p_values = ["p", "p, users", "p, seeds"] if several else ["p, users"]
-        header += [_title(metric), "gain", *p_values]
-    lines = [[*header, "base kept", "best epoch", "seconds", "memory (MB)"]]
+        header += [_title(metric), "gain", *(["p", "p, users", "p, seeds"] if several else ["p, users"])]
+    lines = [[*header, "best epoch", "seconds", "memory (MB)"]]
     for row in rows:
-        n_seeds = len(row.seconds)
-        line = [row.model, str(n_seeds)]
+        line = _first_cells(row)
         for metric in metrics:
             line += [mean_std(row.values[metric]), *_test_cells(row.tests.get(metric), several=several)]
-        if row.failed:
-            line[1] += f" ({count(len(row.failed), 'seed')} failed)"
         epochs = "/".join(map(str, row.best_epochs))
         seconds = f"{statistics.mean(row.seconds):.0f}" if row.seconds else ""
         memory = " / ".join(f"{row.memory[kind] / 1e6:.0f} {kind}" for kind in ("ram", "gpu") if row.memory.get(kind))
-        lines.append([*line, f"{row.kept_base} of {n_seeds}" if row.base and n_seeds else "", epochs, seconds, memory])
+        lines.append([*line, epochs, seconds, memory])
     return lines
+
+
+def short_cells_of(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the part of the table that a terminal shows: means with standard deviations, gains and stars."""
+    metrics = list(rows[0].values) if rows else []
+    lines = [["model", "seeds", "base kept", *map(_title, metrics)]]
+    for row in rows:
+        tests = [row.tests.get(metric) for metric in metrics]
+        gains = [f" ({tested.gain:+.1%}{tested.star})" if tested else "" for tested in tests]
+        lines.append(
+            [*_first_cells(row), *(mean_std(row.values[metric]) + gain for metric, gain in zip(metrics, gains))]
+        )
+    return lines
+
+
+def _first_cells(row: Row) -> list[str]:
+    n_seeds = len(row.seconds)
+    failed = f" ({count(len(row.failed), 'seed')} failed)" if row.failed else ""
+    return [row.model, f"{n_seeds}{failed}", f"{row.kept_base} of {n_seeds}" if row.base and n_seeds else ""]
 
 
 def _title(metric: str) -> str:
@@ -291,6 +306,8 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     elif tests:
         notes.append(ONE_SEED)
     for row in rows:
+        if row.base and row.seconds and row.kept_base == len(row.seconds):
+            notes.append(f"{row.model}: the base was kept with every seed, so the row is that of {row.base}.")
         for seed, reason in row.failed.items():
             notes.append(f"{row.model}, seed {seed}: failed: {reason}")
     return notes

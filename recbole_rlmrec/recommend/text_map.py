@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -26,6 +27,12 @@ _N_FOLDS, _SEED = 5, 0
 #: Penalties of the map from texts to representations, of which the one with the least error on held-out nodes is taken.
 #: The texts' vectors have length 1.
 _PENALTIES = (0.1, 1.0, 10.0, 100.0)
+
+
+#: Known items below which the scale of new ones is hardly known.
+_FEW = 100
+
+_logger = logging.getLogger(__name__)
 
 
 class Known(NamedTuple):
@@ -187,6 +194,11 @@ def text_map_of(model: Any, dataset: Any, as_new: tuple[np.ndarray, np.ndarray] 
             raise DataError(
                 f"No {side} of '{dataset.dataset_name}' has both a semantic embedding and a training interaction, so "
                 "texts cannot be compared with any. Encode the profiles again with build-semantics."
+            )
+        if side == "item" and len(found) < _FEW:
+            _logger.warning(
+                f"Texts of new items are compared with {count(len(found), 'known item')}; of fewer than {_FEW} the "
+                "places that new items get in lists say little."
             )
         directions = normalize(torch.from_numpy(texts).to(table.device))
         rows = torch.from_numpy(found)

@@ -145,6 +145,9 @@ class _RecordOfRun:
     result: dict[str, PlainValue]
 
 
+#: End of the name of an aligned model's checkpoint with the weights of the base that was kept.
+_OF_BASE = "-base"
+
 _ANY = Format("record of a training", "", allow_others=True)
 _Found = TypeVar("_Found", _Record, _Result, _RecordOfRun)
 
@@ -155,6 +158,20 @@ def _read(path: Path, kind: type[_Found]) -> _Found | None:
         return _ANY.read(path, kind)
     except DataError:
         return None
+
+
+def state_of(checkpoint: str | Path) -> str:
+    """Return what has to be said of the training that left a checkpoint; empty where it came to its end and was kept.
+
+    Args:
+        checkpoint: of a model; its record lies beside it.
+    """
+    path = Path(checkpoint)
+    if path.stem.endswith(_OF_BASE):
+        return "the base was kept, as the aligned model validated no better: these are the base's weights"
+    if _read(record_path(path), _Record) is None:
+        return "its training has not ended, or its record is not beside it"
+    return ""
 
 
 def recorded_checkpoint_of_base(checkpoint: str | Path) -> Path | None:

@@ -61,9 +61,12 @@ def chosen(arguments: argparse.Namespace) -> Path:
         CheckpointError: there is none of this model and dataset.
     """
     from recbole_rlmrec.training.checkpoint import newest_checkpoint
+    from recbole_rlmrec.training.comparison import state_of
 
     if arguments.checkpoint is not None:
         return Path(arguments.checkpoint)
     newest = newest_checkpoint(arguments.model, arguments.dataset, arguments.checkpoint_dir)
-    print(f"checkpoint: {newest}", file=sys.stderr)  # another training may have written it than one thinks
+    state = state_of(newest)
+    # Another training may have written it than one thinks.
+    print(f"checkpoint: {newest}{f' ({state})' if state else ''}", file=sys.stderr)
     return newest

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec.experiment.ablate import ablate, require_known
     from recbole_rlmrec.experiment.compare import STAMP, compare
     from recbole_rlmrec.experiment.report import write_report
-    from recbole_rlmrec.experiment.table import cells_of, notes_of
+    from recbole_rlmrec.experiment.table import notes_of, short_cells_of
     from recbole_rlmrec.extras import is_installed
 
     if arguments.seeds < 1:
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     folder = arguments.output or f"comparisons/{arguments.dataset}"
     found = compare(models, arguments.dataset, seeds, folder, added=arguments.add, **options)
-    lines = cells_of(found.rows)
+    lines = short_cells_of(found.rows)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     print()
     for line in lines:

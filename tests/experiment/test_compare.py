@@ -21,7 +21,7 @@ from recbole_rlmrec.cli import main
 from recbole_rlmrec.errors import DataError, SettingError, TrainingError
 from recbole_rlmrec.experiment import compare as comparing
 from recbole_rlmrec.experiment.cell import Cell
-from recbole_rlmrec.experiment.compare import Comparison, compare
+from recbole_rlmrec.experiment.compare import STAMP, Comparison, compare
 from recbole_rlmrec.experiment.groups import groups_of, recall_by_group, shape_of
 from recbole_rlmrec.experiment.lists import BY_USER, RankedLists, recall_by_user
 from recbole_rlmrec.experiment.table import Finished, cells_of, groups_table, lists_table, notes_of, rows_of
@@ -45,7 +45,7 @@ def test_a_table_of_two_models(world: World, cells_here: list[str]) -> None:
     with (folder / "table.csv").open(newline="") as file:
         table = list(csv.reader(file))
     assert table == cells_of(found.rows)
-    assert table[0][:7] == ["model", "seeds", "Recall@5", "gain", "p", "p, users", "p, seeds"]
+    assert table[0][:7] == ["model", "seeds", "base kept", "Recall@5", "gain", "p", "p, users"]
     content = json.loads((folder / "comparison.json").read_text())
     assert content["rows"][1]["tests"]["recall@5"]["users"]["p_value"] == aligned.tests["recall@5"].users.p_value
     assert set(content["cells"]) == set(cells_here)
@@ -182,7 +182,7 @@ def test_quick_is_stamped(world: World, cells_here: list[str]) -> None:
     found = compared(world, ["LightGCN"], (1, 2, 3), quick=True)
     assert found.rows[0].best_epochs and len(cells_here) == 2
     for name in ("table.md", "table.csv", "table.tex"):
-        assert "quick: not a result" in (world.root / "out" / name).read_text()
+        assert STAMP in (world.root / "out" / name).read_text()
 
 
 @pytest.mark.parametrize(
@@ -304,6 +304,14 @@ def test_who_gains(seeds: tuple[int, ...]) -> None:
     assert 0 < float(lines[2][6]) <= 1
     assert lines[3][2:] == ["0", "no user", "", "", ""]
     assert [line[0] for line in lists_table(rows, cells)] == ["model", "A", "B"]
+
+
+def test_a_base_that_was_kept_with_every_seed_is_said() -> None:
+    kept = finished("B", 1, (1, 2))
+    cells = [finished("A", 1, (1, 2)), replace(kept, result={**kept.result, "kept": "base"})]
+    rows = rows_of(["A", "B"], {"A": None, "B": "A"}.get, cells, {})
+    assert [line[2] for line in cells_of(rows)] == ["base kept", "", "1 of 1"]
+    assert "B: the base was kept with every seed, so the row is that of A." in notes_of(rows)
 
 
 def test_what_lists_look_like() -> None:

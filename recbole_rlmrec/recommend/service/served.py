@@ -27,7 +27,7 @@ from recbole_rlmrec.sides import Side
 from recbole_rlmrec.text.corpus import Item
 from recbole_rlmrec.text.files import item_line, item_of
 from recbole_rlmrec.text.json_lines import parse_json
-from recbole_rlmrec.training.comparison import recorded_checkpoint_of_base
+from recbole_rlmrec.training.comparison import recorded_checkpoint_of_base, state_of
 
 _logger = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class Served:
             "base": None if self.base is None else type(self.base.model).__name__,
             "dataset": dataset.dataset_name,
             "checkpoint": None if checkpoint is None else checkpoint.name,
+            "note": "" if checkpoint is None else state_of(checkpoint),
             "users": dataset.user_num - 1,
             "items": dataset.item_num - 1 + len(self.added),
             "added_items": len(self.added),
@@ -179,11 +180,13 @@ class Served:
             users: known ids, each once.
             k: length of a list.
             include_seen: whether items that a user has already are listed as well.
-            compare: whether the base's list is returned beside, and each item's rank in it.
+            compare: whether the base's list is returned beside, None without a base, and each item's rank in it.
         """
         ours = _rows_by_user(self.recommender.recommend(users, k, include_seen=include_seen))
         found: dict[str, Row] = {user: {"user": user, "items": ours.get(user, [])} for user in users}
-        if compare and self.base is not None:
+        if compare and self.base is None:
+            found = {user: {**row, "base": None} for user, row in found.items()}
+        elif compare and self.base is not None:
             base = _rows_by_user(self.base.recommend(users, k, include_seen=include_seen))
             for user in users:
                 ranks = {row["item"]: row["rank"] for row in base.get(user, [])}

@@ -284,7 +284,7 @@ async function start() {
     model = await ask("/model");
     $("weight").value = model.query_weight;
     const count = (number, noun) => `${number.toLocaleString("en")} ${noun}`;
-    $("about").textContent = [model.model, model.dataset, count(model.users, "users"), count(model.items, "items")].join(" · ");
+    $("about").textContent = [model.model, model.dataset, count(model.users, "users"), count(model.items, "items"), model.note].filter(Boolean).join(" · ");
     const linked = new URLSearchParams(location.hash.slice(1)).get("user");
     await pickUser(linked ?? (await ask("/users", { search: "", k: 1 })).users[0]);
     document.body.dataset.ready = "yes";
