@@ -33,6 +33,7 @@ from recbole_rlmrec.model.scores import scores_pairs
 from recbole_rlmrec.ops.distributed import agreed, this_shard
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.run_settings import OF_PROFILES
+from recbole_rlmrec.settings import inert
 from recbole_rlmrec.sides import Side
 from recbole_rlmrec.training.board import run_of_board
 from recbole_rlmrec.training.checkpoint import check_data, load_checkpoint, load_weights
@@ -512,7 +513,8 @@ def _train_base_first(config: RLMRecConfig, data: _Data, *, saved: bool) -> tupl
     base_config = config.of_base(base_class)
     folder, settings = Path(config["checkpoint_dir"]), base_config.settings
     # What lies in a folder may differ between machines, and between two looks at it.
-    known = agreed(_recorded(find_record(folder, base_class.__name__, settings, data.hashes, _OF_NO_MATTER)))
+    free = _OF_NO_MATTER | inert(settings)  # a record of before there was the choice has not the setting
+    known = agreed(_recorded(find_record(folder, base_class.__name__, settings, data.hashes, free)))
     if known is not None and not resume_from:
         _logger.info(f"{base_class.__name__}, the base, was trained before: {known.checkpoint}.", extra=ON_SCREEN)
         return known, None

@@ -155,6 +155,16 @@ NAMES = OfType(list, "a list of names", optional=True)
 SETTINGS: dict[str, Setting] = {}
 
 
+#: Settings that do nothing where they are empty, 0 or False -> those that then do nothing either.
+_OFF: Mapping[str, tuple[str, ...]] = {
+    "encoder_model": (),
+    "init_from": (),
+    "noise_share": (),
+    "shuffled_profiles": (),
+    "withheld_share": ("withheld_side",),
+}
+
+
 def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
     """Return the names of settings that have no effect beside the others.
 
@@ -165,6 +175,9 @@ def inert(settings: Mapping[str, Any], free: Container[str] = ()) -> set[str]:
     without: set[str] = set()
     if settings.get("early_stopping") == "recbole":
         without |= {"early_stopping", "patience_steps", "plateau_steps", "plateau_epochs"}
+    for name, depending in _OFF.items():
+        if name not in free and not settings.get(name):
+            without |= {name, *depending}
     for bound, weights in (("ssl_share", {"ssl_weight"}), ("alignment_share", ALIGNMENT_WEIGHTS)):
         if all(name in free or settings.get(name) != "auto" for name in weights):
             without.add(bound)

@@ -115,6 +115,35 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 
 @pytest.fixture
+def cells_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run the cells of comparisons in this process, which is quick; their names, in the order in which they ran."""
+    from recbole_rlmrec.errors import RLMRecError
+    from recbole_rlmrec.experiment import compare as comparing
+    from recbole_rlmrec.experiment.cell import run_cell
+
+    names: list[str] = []
+
+    def run_here(cell: Any, jobs: int, running: Any) -> str | None:
+        names.append(cell.name)
+        try:
+            run_cell(cell)
+        except RLMRecError as error:
+            return str(error)
+        return None
+
+    monkeypatch.setattr(comparing, "_run", run_here)
+    return names
+
+
+@pytest.fixture
+def small(world: World) -> dict[str, Any]:
+    """Settings of the trainings of a comparison."""
+    from trainings import small_settings
+
+    return small_settings(world)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Results of different numbers of threads differ in their last digits."""
     threads = torch.get_num_threads()
