@@ -30,7 +30,7 @@ _PENALTIES = (0.1, 1.0, 10.0, 100.0)
 
 
 #: Known items below which the scale of new ones is hardly known.
-_FEW = 100
+FEW = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -96,8 +96,14 @@ class TextMap:
 
     @cached_property
     def factor(self) -> float:
-        """What the regression's representations of items are multiplied by."""
+        """What the regression's representations of items are multiplied by.
+
+        Of few items the first 20 places are most of them, and say nothing of a scale: the lengths do instead.
+        """
         items = self._known["item"]
+        if len(items.ids) < FEW:
+            mapped = self._map("item").held_out.norm(dim=1).mean()
+            return float(items.representations.norm(dim=1).mean() / mapped.clamp(min=1e-12))
         place = torch.full((len(self._n_held_out),), -1)
         place[items.ids] = torch.arange(len(items.ids))
         users, places = self._training[0], place[self._training[1]]
@@ -195,9 +201,9 @@ def text_map_of(model: Any, dataset: Any, as_new: tuple[np.ndarray, np.ndarray] 
                 f"No {side} of '{dataset.dataset_name}' has both a semantic embedding and a training interaction, so "
                 "texts cannot be compared with any. Encode the profiles again with build-semantics."
             )
-        if side == "item" and len(found) < _FEW:
+        if side == "item" and len(found) < FEW:
             _logger.warning(
-                f"Texts of new items are compared with {count(len(found), 'known item')}; of fewer than {_FEW} the "
+                f"Texts of new items are compared with {count(len(found), 'known item')}; of fewer than {FEW} the "
                 "places that new items get in lists say little."
             )
         directions = normalize(torch.from_numpy(texts).to(table.device))

@@ -44,6 +44,22 @@ def test_what_is_linear_is_found_again(world: World) -> None:
         assert cosines.min() > 0.99
 
 
+def test_of_few_items_new_ones_are_as_long_as_the_trained(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    found, _, _ = mapped(world)
+    known = found._known["item"]
+    lengths = found._map("item").held_out.norm(dim=1) * found.factor
+    assert lengths.mean().item() == pytest.approx(known.representations.norm(dim=1).mean().item())
+    assert "compared with 30 known items; of fewer than 100" in caplog.text
+
+
+def test_of_many_items_new_ones_get_their_places(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = mapped(world)[0].factor
+    monkeypatch.setattr("recbole_rlmrec.recommend.text_map.FEW", 10)
+    monkeypatch.setattr("recbole_rlmrec.recommend.scale.PLACES", 3)
+    factor = mapped(world)[0].factor
+    assert factor != few and 1 / 32 < factor < 32
+
+
 def test_the_length_of_a_text_s_vector_does_not_matter(world: World) -> None:
     found, _, _ = mapped(world)
     texts = np.random.default_rng(1).normal(size=(3, 12)).astype(np.float32)
