@@ -124,8 +124,12 @@ def test_nothing_begins_after_an_interruption(world: World, monkeypatch: pytest.
         return "ended"
 
     monkeypatch.setattr(comparing, "_run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        compared(world, seeds=(1,), jobs=2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            compared(world, seeds=(1,), jobs=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert begun == ["LightGCN-1"]
 
 
