@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recbole_rlmrec.errors import DataError
+
 try:
     import fcntl
 except ImportError:  # Windows, where nothing keeps two processes apart
@@ -206,3 +208,21 @@ def try_lock(descriptor: int) -> bool:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # as some network drives answer
             raise
     return True
+
+
+@contextmanager
+def only_one(path: str | Path, others: str) -> Iterator[None]:
+    """Keep other processes out while the context lasts, also where this one is killed in it.
+
+    Args:
+        path: of a file that is locked; made if missing, and left.
+        others: what to say where another process is in it.
+
+    Raises:
+        DataError: one is.
+        OSError: the file cannot be made.
+    """
+    with open(path, "ab") as lock:
+        if not try_lock(lock.fileno()):
+            raise DataError(others)
+        yield

@@ -118,7 +118,7 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 def cells_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run the cells of comparisons in this process, which is quick; their names, in the order in which they ran."""
     from recbole_rlmrec.errors import RLMRecError
-    from recbole_rlmrec.experiment import compare as comparing
+    from recbole_rlmrec.experiment import running
     from recbole_rlmrec.experiment.cell import run_cell
 
     names: list[str] = []
@@ -131,7 +131,7 @@ def cells_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return str(error)
         return None
 
-    monkeypatch.setattr(comparing, "_run", run_here)
+    monkeypatch.setattr(running, "_run", run_here)
     return names
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.experiment.compare import STAMP, Comparison, compare, write_json
+from recbole_rlmrec.experiment.compare import STAMP, Comparison, compare
+from recbole_rlmrec.experiment.folder import write_json
 from recbole_rlmrec.experiment.table import LEVEL, Row, markdown, mean_std
 from recbole_rlmrec.files import atomic_path
+from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.registry import get_model
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -157,7 +159,7 @@ def require_known(names: Sequence[str], models: Sequence[str]) -> None:
 
 
 def _reads_texts(model: str) -> bool:
-    return bool(getattr(get_model(model), "reads_semantic_embeddings", False))
+    return flags_of(get_model(model)).reads_semantic_embeddings
 
 
 def _results_of(main: Comparison, models: set[str], seeds: Sequence[int]) -> list[Path]:

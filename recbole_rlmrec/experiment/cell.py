@@ -7,19 +7,14 @@ the comparison goes on.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.errors import DataError, RLMRecError
 from recbole_rlmrec.files import atomic_path
-
-#: Seconds between two looks at the parent.
-_PERIOD = 0.5
+from recbole_rlmrec.training.launch import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Cell:
         seed: of the training.
         config_files: YAML files with settings.
         settings: over the files.
-        folder: where the result goes: ``NAME.json``, written last, and ``NAME.npz``.
+        folder: where its files go, see :meth:`path`.
     """
 
     model: str
@@ -47,25 +42,15 @@ class Cell:
         """Of the cell's files."""
         return f"{self.model}-{self.seed}"
 
-    @property
-    def result_path(self) -> Path:
-        """Of the result, as ``--result_file`` writes it; it is there when the cell is done."""
-        return Path(self.folder) / f"{self.name}.json"
+    def path(self, ending: str) -> Path:
+        """Return the path of one of the cell's files.
 
-    @property
-    def lists_path(self) -> Path:
-        """Of the lists of the test users."""
-        return Path(self.folder) / f"{self.name}.npz"
-
-    @property
-    def curves_path(self) -> Path:
-        """Of the learning curves."""
-        return Path(self.folder) / f"{self.name}.curves.json"
-
-    @property
-    def log_path(self) -> Path:
-        """Of what the process prints."""
-        return Path(self.folder) / f"{self.name}.txt"
+        Args:
+            ending: ``.json`` of the result, as ``--result_file`` writes it, which is there when the cell is done;
+                ``.npz`` of the lists of the test users; ``.curves.json`` of the learning curves; ``.txt`` of what the
+                process prints.
+        """
+        return Path(self.folder) / f"{self.name}{ending}"
 
     def command(self) -> list[str]:
         """Return what starts the process that runs this cell."""
@@ -86,10 +71,10 @@ def run_cell(cell: Cell) -> None:
     if result is None or result.test_result is None:
         raise DataError(f"{cell.dataset} has no interactions for the test, so there is nothing to compare.")
     if result.checkpoint:
-        write_lists(result.checkpoint, cell.lists_path)
-    with atomic_path(cell.curves_path) as temporary:
+        write_lists(result.checkpoint, cell.path(".npz"))
+    with atomic_path(cell.path(".curves.json")) as temporary:
         temporary.write_text(json.dumps(curves_of(result.log, "validation score")) + "\n", encoding="utf-8")
-    result.write(cell.result_path)
+    result.write(cell.path(".json"))
 
 
 def write_lists(checkpoint: str, path: Path, config_dict: dict[str, Any] | None = None) -> None:
@@ -114,19 +99,12 @@ def write_lists(checkpoint: str, path: Path, config_dict: dict[str, Any] | None 
 
 def main(arguments: list[str]) -> str | None:
     """Run the cell that an argument describes; return what went wrong, which ends the process with its status."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()  # the comparison, started again, would run the same cell beside it
     try:
         run_cell(Cell(**json.loads(arguments[0])))
     except RLMRecError as error:
         return f"error: {error}"
     return None
-
-
-def _end_with(parent: int) -> None:
-    """End this process once its parent is gone: the comparison, started again, would run the same cell beside it."""
-    while os.getppid() == parent:
-        time.sleep(_PERIOD)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -269,6 +269,19 @@ def base_of(model: type) -> type | None:
     return next((base for base in model.__mro__[1:] if _is_whole(base)), None)
 
 
+def base_name_of(name: str) -> str | None:
+    """Return the class name of the base of a model; None for one without alignment, or that is not known here.
+
+    >>> base_name_of("SGL_RLMRecGen"), base_name_of("SGL"), base_name_of("Theirs")
+    ('SGL', None, None)
+    """
+    try:
+        base = base_of(get_model(name))
+    except SettingError:
+        return None
+    return None if base is None else base.__name__
+
+
 def _is_whole(model: type) -> bool:
     """Return whether a class is a model by itself, without an alignment."""
     return issubclass(model, GeneralRecommender) and not issubclass(model, Alignment)

@@ -42,6 +42,7 @@ class Growth:
         new: users and items that the dataset did not have.
         touched: users and items of those for training, and of those that were skipped, which an update that was stopped
             may have added; and items whose texts were given. Nobody else's training interactions or texts are others.
+        n_texts: items whose texts are new, or others than before.
     """
 
     source: Path
@@ -49,6 +50,7 @@ class Growth:
     n_known: int
     new: Mapping[Side, tuple[str, ...]]
     touched: Mapping[Side, frozenset[str]]
+    n_texts: int = 0
 
     @property
     def n_added(self) -> int:
@@ -60,6 +62,8 @@ class Growth:
         lines = [f"{self.source}: {count(self.n_added, 'new interaction')} ({parts})"]
         if self.n_known:
             lines.append(f"  skipped, since they are there already: {self.n_known:,}")
+        if self.n_texts:
+            lines.append(f"  texts of items, new or others than before: {self.n_texts:,}")
         for side, tokens in self.new.items():
             if tokens:
                 lines.append(f"  new {side}s: {len(tokens):,}, such as {examples(tokens)}")
@@ -156,10 +160,13 @@ def grow(
     matters[is_new] = codes == SPLIT_NAMES.index("train")
     touched = {side: frozenset(new.loc[matters, field]) for side, field in zip(SIDES, fields)}
     touched["item"] |= given.keys()
-    growth = Growth(interactions, (sizes[0], sizes[1], sizes[2]), int((~is_new).sum()), found, touched)
-    if not growth.n_added:
+    known_texts = _known_items(present, texts or config) if given else {}
+    n_texts = sum(known_texts.get(token) != item for token, item in given.items())
+    sizes_of_parts = (sizes[0], sizes[1], sizes[2])
+    growth = Growth(interactions, sizes_of_parts, int((~is_new).sum()), found, touched, n_texts)
+    if not growth.n_added and not n_texts:
         return growth
-    merged = {**_known_items(present, texts or config), **given} if given else None
+    merged = {**known_texts, **given} if n_texts else None
     others = present.others()
     names = [
         f"{name}.inter",

@@ -26,12 +26,15 @@ import torch.multiprocessing as mp
 
 from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.settings import Range
+from recbole_rlmrec.training.machine import n_cores
 
 _logger = logging.getLogger(__name__)
 
 #: Seconds that a process has to end by itself, after an interrupt, and after another process died.
 _GRACE = 5.0
 _GRACE_AFTER_DEATH = 1.0
+#: Seconds between two looks at a parent that nothing can wait for.
+_PERIOD = 0.5
 
 #: Minutes that processes of several machines have to find each other.
 _MINUTES_TO_MEET = 10.0
@@ -288,7 +291,7 @@ def _process(
     end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         # As many threads as cores in each process would keep each other waiting.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.nproc))
+        torch.set_num_threads(max(1, n_cores() // processes.nproc))
     rank = processes.group_offset + local_rank
     if rank != 0:
         _be_quiet()
@@ -318,12 +321,13 @@ def _process(
 
 def end_with_parent() -> None:
     """End this process as soon as its parent is gone, however that ended: nobody else would."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+    parent, number = multiprocessing.parent_process(), os.getppid()
 
     def watch() -> None:
-        wait([parent.sentinel])
+        if parent is not None:
+            wait([parent.sentinel])
+        while parent is None and os.getppid() == number:  # started by subprocess, which leaves nothing to wait for
+            time.sleep(_PERIOD)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

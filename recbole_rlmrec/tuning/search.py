@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from recbole_rlmrec.errors import SettingError, TrainingError
 from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.settings import Choice, Range, inert
 from recbole_rlmrec.training.launch import end_if_imported
-from recbole_rlmrec.training.machine import machine_faults_named
+from recbole_rlmrec.training.machine import machine_faults_named, n_cores
 from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import ALGORITHMS, Algorithm, Proposals, trial_doc
 from recbole_rlmrec.tuning.pruning import is_behind
@@ -549,7 +548,7 @@ def _budget(space: Space, algorithm: Algorithm, max_evals: int | None) -> int:
 
 
 def _default_jobs(config: RLMRecConfig) -> int:
-    return torch.cuda.device_count() if config["device"].type == "cuda" else os.cpu_count() or 1
+    return torch.cuda.device_count() if config["device"].type == "cuda" else n_cores()
 
 
 def _data_of(config: RLMRecConfig) -> dict[str, str]:

@@ -174,7 +174,9 @@ def run(arguments: argparse.Namespace) -> int:
     report = build_semantics(config, settings, report=partial(print, flush=True))
     if report is None:
         return 0 if settings.writes_nothing or writer.has_reached_limit else 1
-    print(printable(str(report)))
+    text = printable(str(report))
+    # Of an update, which changes little of what is known, the last line says enough; `check` shows all of it.
+    print(text if arguments.changed is None else text.splitlines()[-1])
     return int(report.has_leak)
 
 

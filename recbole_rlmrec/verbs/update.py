@@ -56,29 +56,52 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: a file is missing, malformed or of another dataset; or there is nothing new.
         RLMRecError: see :func:`recbole_rlmrec.semantics.build_semantics` and :func:`recbole_rlmrec.quick_start.run`.
     """
-    from recbole_rlmrec import quick_start
     from recbole_rlmrec.config import RLMRecConfig
-    from recbole_rlmrec.sides import SIDES
-    from recbole_rlmrec.sources.growth import grow
-    from recbole_rlmrec.training.checkpoint import load_checkpoint, unpacked_ids
+    from recbole_rlmrec.files import only_one
+    from recbole_rlmrec.training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     settings = _settings(checkpoint, arguments)
-    model, dataset = checkpoint["model"], checkpoint["dataset"]
-    config = RLMRecConfig(model, dataset, config_dict=settings)
+    config = RLMRecConfig(checkpoint["model"], checkpoint["dataset"], config_dict=settings)
+    folder = Path(config.data_folders[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    others = (
+        f"Another process updates '{checkpoint['dataset']}' in '{folder}' now. Wait until it has ended, or end it: the "
+        "same command finishes what it began."
+    )
+    with only_one(folder / f".{checkpoint['dataset']}.update.lock", others):
+        return _update(arguments, checkpoint, settings, config)
+
+
+def _update(
+    arguments: argparse.Namespace, checkpoint: Mapping[str, Any], settings: Mapping[str, Any], config: Any
+) -> int:
+    """Do what :func:`run` says, while no other process does.
+
+    Args:
+        arguments: the parsed command line.
+        checkpoint: what it names.
+        settings: of the training that goes on.
+        config: made of them.
+    """
+    from recbole_rlmrec import quick_start
+    from recbole_rlmrec.sides import SIDES
+    from recbole_rlmrec.sources.growth import grow
+    from recbole_rlmrec.training.checkpoint import unpacked_ids
+
     known_ids = {side: unpacked_ids(checkpoint, side) for side in SIDES} if checkpoint.get("ids") else None
     words = _words_to_build(config)
     items = None if arguments.items is None else Path(arguments.items)
     texts = None if words is None else _build_arguments(words)
     growth = grow(config, Path(arguments.interactions), items, texts=texts, known_ids=known_ids)
     print(growth, flush=True)
-    if not growth.n_added:
+    if not growth.n_added and not growth.n_texts:
         _require_unfinished(checkpoint, config, arguments.checkpoint)
     status = 0 if words is None else _build(words, growth.touched)
     if status:
         print("The model is not updated. When profiles and embeddings are complete, run the same command again.")
         return status
-    result = quick_start.run(model, dataset, config_dict=settings, report=_print)
+    result = quick_start.run(checkpoint["model"], checkpoint["dataset"], config_dict=settings, report=_print)
     if result is not None and result.start is not None and result.best_valid_result is not None:
         metric = str(config["valid_metric"]).lower()
         before, after = result.start["valid"][metric], result.best_valid_result[metric]
@@ -111,22 +134,30 @@ def _settings(checkpoint: Mapping[str, Any], arguments: argparse.Namespace) -> d
 
 
 def _require_unfinished(checkpoint: Mapping[str, Any], config: Any, path: str) -> None:
-    """Check, where no interaction is new, that the checkpoint has not seen all of them: an update was stopped then.
+    """Check, where nothing is new, that the checkpoint has not seen all there is: an update was stopped then.
 
     Raises:
         DataError: it has.
     """
-    from recbole_rlmrec.data.dataset import fingerprint
     from recbole_rlmrec.data.preparation import create_dataset
 
     training = create_dataset(config).build()[0]
-    found = fingerprint(training, with_embeddings=False)
-    if all(checkpoint["data"].get(name) == value for name, value in found.items()):
+    if all(checkpoint["data"].get(name) == value for name, value in _present_data(training, config).items()):
         raise DataError(
-            f"Nothing is new: the dataset has all of these interactions already, and '{path}' was trained on it. Give "
-            "a file with later interactions."
+            f"Nothing is new: the dataset has all of these interactions and texts already, and '{path}' was trained on "
+            "it. Give a file with later interactions."
         )
     print("The dataset has them already, and the checkpoint does not know all of it: the training goes on.")
+
+
+def _present_data(training: Any, config: Any) -> dict[str, str]:
+    """Return the hashes of what a training would have; of embeddings an empty one where they are not up to date."""
+    from recbole_rlmrec.data.dataset import fingerprint
+
+    try:
+        return fingerprint(training, with_embeddings=config.reads_semantic_embeddings)
+    except DataError:
+        return {**fingerprint(training, with_embeddings=False), "user embeddings": ""}
 
 
 def _words_to_build(config: Any) -> list[str] | None:

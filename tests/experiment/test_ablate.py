@@ -11,7 +11,6 @@ from worlds import World
 
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.errors import SettingError
-from recbole_rlmrec.experiment import compare as comparing
 from recbole_rlmrec.experiment.ablate import SWEEPS, ablate, require_known
 from recbole_rlmrec.experiment.compare import STAMP, compare
 from recbole_rlmrec.settings import SETTINGS
@@ -74,4 +73,7 @@ def test_the_verb(
     asked = ["--models=LightGCN,LightGCN_RLMRecCon", f"--dataset={world.name}", f"--output={world.root}/o", "--quick"]
     assert main(["compare", *asked, "--ablate=withheld", *words]) == 0
     assert "withheld 100%" in capsys.readouterr().out and Path(f"{world.root}/o/ablations.md").is_file()
-    assert comparing.QUICK["epochs"] == 3
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ", ".join(SWEEPS) in printed

@@ -19,9 +19,10 @@ from worlds import World
 
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.errors import DataError, SettingError, TrainingError
-from recbole_rlmrec.experiment import compare as comparing
+from recbole_rlmrec.experiment import running
 from recbole_rlmrec.experiment.cell import Cell
 from recbole_rlmrec.experiment.compare import STAMP, Comparison, compare
+from recbole_rlmrec.experiment.folder import locked
 from recbole_rlmrec.experiment.groups import groups_of, recall_by_group, shape_of
 from recbole_rlmrec.experiment.lists import BY_USER, RankedLists, recall_by_user
 from recbole_rlmrec.experiment.table import Finished, cells_of, groups_table, lists_table, notes_of, rows_of
@@ -79,17 +80,17 @@ def test_finished_cells_are_kept_and_the_table_is_the_same(world: World, cells_h
 def test_a_cell_that_fails_is_in_the_table_and_tried_again(
     world: World, cells_here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_here = comparing._run
+    run_here = running._run
 
     def fail_once(cell: Cell, jobs: int, running: Any) -> str | None:
         return "no luck" if cell.name == "LightGCN_RLMRecCon-2" else run_here(cell, jobs, running)
 
-    monkeypatch.setattr(comparing, "_run", fail_once)
+    monkeypatch.setattr(running, "_run", fail_once)
     found = compared(world)
     assert found.failed == 1 and found.rows[1].failed == {2: "no luck"}
     assert cells_of(found.rows)[2][1] == "1 (1 seed failed)"
     assert "LightGCN_RLMRecCon, seed 2: failed: no luck" in notes_of(found.rows)
-    monkeypatch.setattr(comparing, "_run", run_here)
+    monkeypatch.setattr(running, "_run", run_here)
     assert compared(world).failed == 0 and cells_here.count("LightGCN-1") == 1
 
 
@@ -123,7 +124,7 @@ def test_nothing_begins_after_an_interruption(world: World, monkeypatch: pytest.
         time.sleep(0.2)
         return "ended"
 
-    monkeypatch.setattr(comparing, "_run", interrupted)
+    monkeypatch.setattr(running, "_run", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -142,7 +143,7 @@ def test_a_model_that_scores_pairs_only(world: World, cells_here: list[str]) -> 
 
 
 def test_nothing_that_comes_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparing, "_run", lambda *_: "no luck")
+    monkeypatch.setattr(running, "_run", lambda *_: "no luck")
     with pytest.raises(TrainingError, match=r"No cell came to its end\. no luck"):
         compared(world)
 
@@ -212,7 +213,7 @@ def test_a_folder_holds_one_comparison(world: World, cells_here: list[str]) -> N
     compared(world, ["LightGCN"], (1,))
     with pytest.raises(DataError, match=r"under other conditions \(settings: .*Choose another --output"):
         compared(world, ["LightGCN"], (1,), settings=small_settings(world, epochs=1))
-    with comparing._locked(world.root / "out"), pytest.raises(DataError, match="Another comparison works in"):
+    with locked(world.root / "out"), pytest.raises(DataError, match="Another comparison works in"):
         compared(world, ["LightGCN"], (1,))
     file = world.root / "more.yaml"
     file.write_text("learning_rate: 0.1")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recbole_rlmrec.cli import main
+from recbole_rlmrec.files import only_one
 from recbole_rlmrec.profile.record import read_profiles
 from recbole_rlmrec.quick_start import load_model, run
 from recbole_rlmrec.text.corpus import Item
@@ -73,6 +75,34 @@ def test_dataset_texts_and_model_are_brought_up_to_date(shop: Path, capsys: Any)
     # The old one does not: as after an update that was stopped in its training.
     assert update(checkpoint) == 0
     assert "the training goes on" in capsys.readouterr().out
+
+
+def test_texts_alone_are_brought_up_to_date(shop: Path, capsys: Any) -> None:
+    assert main(["build-semantics", "--dataset=shop", "--encoder=lsa", "--dimension=8"]) == 0
+    checkpoint = trained("LightGCN_RLMRecCon")
+    rows = (shop / "shop.inter").read_text()
+    Path("new.inter").write_text("user_id:token\titem_id:token\nu0\ti0\n")
+    write_items("more.jsonl", [replace(text_of(3), description="A loud story of green birds.")])
+    capsys.readouterr()
+    assert update(checkpoint, "--items=more.jsonl") == 0
+    output = capsys.readouterr().out
+    assert "0 new interactions" in output and "texts of items, new or others than before: 1" in output
+    assert "verdict:" in output and "nearest" not in output
+    assert "green birds" in read_profiles(shop / "shop.itemprf.jsonl")["i3"].profile
+    assert (shop / "shop.inter").read_text() == rows
+    newer = output.splitlines()[-1].rpartition(": ")[2]
+    assert update(newer, "--items=more.jsonl") == 2
+    assert "Nothing is new" in capsys.readouterr().err
+    # The old one does not know the text: as after an update that was stopped before its training.
+    assert update(checkpoint, "--items=more.jsonl") == 0
+    assert "the training goes on" in capsys.readouterr().out
+
+
+def test_two_updates_at_once(shop: Path, capsys: Any) -> None:
+    checkpoint = trained("BPR")
+    with only_one(shop / ".shop.update.lock", ""):
+        assert update(checkpoint) == 2
+    assert "Another process updates 'shop'" in capsys.readouterr().err
 
 
 def test_a_model_without_texts_is_updated(shop: Path, capsys: Any) -> None:
