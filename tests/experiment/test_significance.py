@@ -9,9 +9,11 @@ import scipy.stats
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.experiment.significance import Difference, crossed_test, holm, seeds_test, users_test
 
-#: Standard deviations of a difference in recall between LightGCN and its Con on Steam: of a user's own part, of a
-#: seed's and of the rest.
-STEAM = {"users": 17_038, "user": 0.05, "seed": 0.0008, "rest": 0.2}
+#: Recorded of LightGCN_RLMRecCon beside LightGCN on Steam (results/steam-tuned): users; the standard deviation of a
+#: user's difference in Recall@20 with one seed, from the 95 % interval of seed 2024 (+.0017 to +.0079); and that of the
+#: seeds' means, from the runs of 2023 to 2025 (+.0065, +.0048, +.0061). What part of a user's difference is the same
+#: with every seed is not recorded.
+USERS, SINGLE, SEED = 17_038, 0.206, 0.0009
 
 
 def drawn(
@@ -62,12 +64,15 @@ def test_seeds_that_differ_less_than_the_rest_leave_the_test_over_users() -> Non
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_a_true_null_is_rejected_in_one_of_twenty_cases(seeds: int) -> None:
-    """At the sizes recorded on Steam: within the 99 % binomial interval of 5 % of 400 trials."""
-    rng, sizes = np.random.default_rng(seeds), {**STEAM, "users": 1000}
-    for name in ("user", "rest"):  # fewer users, so that it is quick; their means vary as those of all do
-        sizes[name] *= (sizes["users"] / STEAM["users"]) ** 0.5
-    tables = [drawn(rng, seeds, **sizes) for _ in range(400)]
+@pytest.mark.parametrize("same", [0.05, 0.5])
+def test_a_true_null_is_rejected_in_one_of_twenty_cases(seeds: int, same: float) -> None:
+    """At the sizes recorded on Steam: within the 99 % binomial interval of 5 % of 400 trials.
+
+    ``same`` is the share of the variance of users' differences that is the same with every seed.
+    """
+    rng, users = np.random.default_rng(seeds), 1000
+    scale = SINGLE * (users / USERS) ** 0.5  # fewer users, so that it is quick; their means vary as those of all do
+    tables = [drawn(rng, seeds, users, scale * same**0.5, SEED, scale * (1 - same) ** 0.5) for _ in range(400)]
     share = np.mean([crossed_test(table).p_value < 0.05 for table in tables])
     assert 0.022 <= share <= 0.078
     # The users' test takes the trainings for granted.
@@ -75,7 +80,7 @@ def test_a_true_null_is_rejected_in_one_of_twenty_cases(seeds: int) -> None:
 
 
 def test_a_difference_is_found() -> None:
-    table = drawn(np.random.default_rng(5), 5, 17_038, 0.05, 0.0008, 0.2, mean=0.008)
+    table = drawn(np.random.default_rng(5), 5, USERS, SINGLE / 2, SEED, SINGLE, mean=0.008)
     assert crossed_test(table).p_value < 0.001
 
 

@@ -226,23 +226,34 @@ class _Service:
 
     async def users(self, asked: Annotated[_Users, Query()]) -> Response:
         """Look at a user (profile and history), or search ids by their beginning."""
-        _require_one(user=asked.user, search=asked.search)
-        if asked.user is not None:
-            user = asked.user
-            await self._require("user", user)
-            return await self._answer(lambda served: served.user(user))
-        beginning = asked.search or ""
-        return await self._answer(lambda served: {"users": served.find_users(beginning, asked.k)})
+        return await self._look("user", asked.user, asked.search, (Served.user, Served.find_users), asked.k)
 
     async def items(self, asked: Annotated[_Items, Query()]) -> Response:
         """Look at an item (title and profile), or search titles."""
-        _require_one(item=asked.item, search=asked.search)
-        if asked.item is not None:
-            item = asked.item
-            await self._require("item", item)
-            return await self._answer(lambda served: served.item(item))
-        words = asked.search or ""
-        return await self._answer(lambda served: {"items": served.find_items(words, asked.k)})
+        return await self._look("item", asked.item, asked.search, (Served.item, Served.find_items), asked.k)
+
+    async def _look(
+        self,
+        side: Side,
+        token: str | None,
+        search: str | None,
+        ways: tuple[Callable[..., Any], Callable[..., Any]],
+        k: int,
+    ) -> Response:
+        """Answer what is known of an id, or which ids are found.
+
+        Args:
+            side: whose.
+            token: the id, or None.
+            search: what is searched for, or None.
+            ways: what describes an id of the side, and what finds some.
+            k: how many at most.
+        """
+        _require_one(**{side: token, "search": search})
+        if token is None:
+            return await self._answer(lambda served: {f"{side}s": ways[1](served, search or "", k)})
+        await self._require(side, token)
+        return await self._answer(lambda served: ways[0](served, token))
 
     async def add_items(self, request: Request) -> Response:
         """Add items by their text: from then on they are ranked together with the known ones."""
