@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,16 @@ def test_a_model_in_a_folder_is_found_where_it_lies_now(tmp_path: Path) -> None:
     config["encoder_model"] = str(tmp_path / "other")
     with pytest.raises(DataError, match=r"what is opened now is sentence-transformers:other"):
         TextSpace.open(config)
+
+
+def test_an_encoder_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded(tmp_path)
+    recorded = {"known_as": "sentence-transformers", "model": "some/model"}
+    described(tmp_path, encoder="sentence-transformers:some/model", encoder_settings=recorded)
+    space = TextSpace.open(Config(tmp_path))
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(SettingError, match=r"needs the package of that name .* pip install 'recbole-rlmrec\[encode\]'"):
+        space.vectors(["a"])
 
 
 def test_an_encoder_that_answers_otherwise_is_refused() -> None:
