@@ -54,13 +54,12 @@ def restore_learned(encoder: Encoder, path: Path, profiles_sha256: str | None) -
         DataError: the file is damaged, or was not written with these embeddings.
     """
     try:
-        arrays = _arrays(path)
+        arrays = read_arrays(path)
         for name, expected in (("encoder", encoder.name), ("profiles_sha256", profiles_sha256)):
             found = arrays.pop(name, None)
             if found is None or found.shape or str(found) != expected:
                 raise ValueError(f"it is of other embeddings than those beside it: its {name} is {str(found)[:80]!r}")
         encoder.restore(arrays)
-    # Of a damaged archive NumPy and zipfile raise nearly anything: BadZipFile, ValueError, KeyError, OSError, EOFError.
     except Exception as error:
         raise DataError(
             f"'{path}' is not what the encoder {encoder.name} learned from the profiles ({error}). Make it again with "
@@ -69,11 +68,12 @@ def restore_learned(encoder: Encoder, path: Path, profiles_sha256: str | None) -
         ) from error
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of an archive that is not larger in memory than on the disk.
 
     Raises:
-        ValueError: an array is compressed.
+        ValueError: an array is compressed. Of a damaged archive NumPy and zipfile raise nearly anything: BadZipFile,
+            KeyError, OSError, EOFError.
     """
     with open_regular(path) as file:
         with ZipFile(file) as archive:

@@ -39,6 +39,7 @@ class OpenAIEncoder(Encoder):
     """A model behind ``/embeddings``: batches of texts, some under way at the same time."""
 
     known_as = "openai"
+    asks_server = True
 
     def __init__(self, settings: EncoderSettings) -> None:
         require_unset("openai", settings, "device")

@@ -109,6 +109,11 @@ class TextSpace:
         """What made the embeddings."""
         return self._unprepared.name
 
+    @property
+    def asks_server(self) -> bool:
+        """Whether texts are sent to a server, which may be paid for."""
+        return self._unprepared.asks_server
+
     @cached_property
     def _encoder(self) -> Encoder:
         if self._prepare is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ import torch
 from torch import Tensor
 
 from recbole_rlmrec.data.atomic_file import id_fault
-from recbole_rlmrec.data.embedding_files import read_tokens, read_vectors
+from recbole_rlmrec.data.embedding_files import metadata_path, read_tokens, read_vectors
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.encoder.learned_file import read_arrays
 from recbole_rlmrec.encoder.text_space import TextSpace
 from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.model.arrays import tokens_of
 from recbole_rlmrec.profile.newcomers import item_profiles_of
 from recbole_rlmrec.text.corpus import Item
@@ -23,6 +28,8 @@ from recbole_rlmrec.text.files import item_of, read_items, require_id
 from recbole_rlmrec.text.json_lines import JsonLines, MalformedLineError
 from recbole_rlmrec.text.load import load_items
 from recbole_rlmrec.wording import count, examples
+
+_logger = logging.getLogger(__name__)
 
 #: So many known items, evenly chosen, are encoded as new ones at most.
 N_AS_NEW = 2000
@@ -158,7 +165,9 @@ def require_texts(vectors: np.ndarray, tokens: Sequence[str]) -> None:
 def as_new(space: TextSpace, config: Any, dataset: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the embeddings that some known items would have if they were new.
 
-    Their profiles are written without interactions and encoded; those of up to ``N_AS_NEW`` evenly chosen items.
+    Their profiles are written without interactions and encoded; those of up to ``N_AS_NEW`` evenly chosen items. The
+    embeddings are kept in ``<dataset>.as-new.npz`` beside the dataset's, where a file can be written: with a model on
+    the processor they take a minute.
 
     Args:
         space: of the dataset's embeddings.
@@ -179,7 +188,29 @@ def as_new(space: TextSpace, config: Any, dataset: Any, ids: np.ndarray) -> tupl
     kept = np.array([each for each in chosen if tokens[each] in profiles], dtype=np.int64)
     if not len(kept):
         raise DataError(f"Nothing is known of the items of '{dataset.dataset_name}': there is no text of any.")
-    return kept, space.vectors([profiles[tokens[each]] for each in kept])
+    texts = [profiles[tokens[each]] for each in kept]
+    path = metadata_path(config.data_folders, dataset.dataset_name)
+    return kept, space.vectors(texts) if path is None else _kept_vectors(space, texts, path)
+
+
+def _kept_vectors(space: TextSpace, texts: Sequence[str], metadata: Path) -> np.ndarray:
+    """Return the embeddings of texts, from the file of an earlier call if it is of the same texts and encoder."""
+    path = metadata.with_name(metadata.name.removesuffix(".semantic.json") + ".as-new.npz")
+    made_from = sha256(json.dumps([space.encoder_name, metadata.read_text(encoding="utf-8"), *texts]).encode())
+    key = made_from.hexdigest()
+    try:
+        arrays = read_arrays(path)
+        if str(arrays["made_from"]) == key and arrays["vectors"].shape == (len(texts), space.dimension):
+            return arrays["vectors"]
+    except Exception as error:  # of a damaged archive NumPy raises nearly anything; it is only made again
+        _logger.debug(f"'{path}' is not taken: {error}")
+    vectors = space.vectors(texts)
+    try:
+        with atomic_path(path) as temporary:
+            np.savez(temporary, vectors=vectors, made_from=np.array(key))
+    except OSError as error:
+        _logger.debug(f"'{path}' is not written: {error}")
+    return vectors
 
 
 def read_new_items(path: str | Path) -> tuple[list[Item], np.ndarray | None]:

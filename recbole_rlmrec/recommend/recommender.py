@@ -436,6 +436,19 @@ class Recommender:
         tokens = [] if self._new is None else self._new.tokens.tolist()
         return {token: row for row, token in enumerate(tokens, start=self.dataset.item_num)}
 
+    def prepare_texts(self) -> None:
+        """Prepare now what the first text, or the first new item, would wait for.
+
+        Nothing happens where texts are sent to a server, or nothing says which encoder made the dataset's embeddings.
+        """
+        try:
+            if self._text_space.asks_server:
+                return
+            _ = self._free_text, self._map_of_new_texts.factor
+            self._text_space.vectors([self.dataset.dataset_name])  # which loads the model
+        except (DataError, SettingError) as error:  # who asks for it is told
+            _logger.debug(f"No text can be represented: {error}")
+
     @cached_property
     def _text_map(self) -> TextMap:
         """What represents texts like those that the dataset's embeddings were made from."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ from recbole_rlmrec.cli import main
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.profile.newcomers import open_text_space
 from recbole_rlmrec.recommend import recommender as recommending
-from recbole_rlmrec.recommend.new_items import NewUser, read_new_items, read_new_users
+from recbole_rlmrec.recommend.new_items import NewUser, _kept_vectors, read_new_items, read_new_users
+from recbole_rlmrec.recommend.text_map import known_nodes
 from recbole_rlmrec.text.corpus import Item
 from recbole_rlmrec.text.files import write_items
 
@@ -108,6 +111,45 @@ def test_new_items_by_their_text(world: World, tmp_path: Path, monkeypatch: pyte
         with pytest.raises(DataError, match="No text says anything of 'n3', 1 of 1"):
             recommender.add_items([Item("n3", title)])
     assert opened.count(recommender.dataset.config) == 1  # an encoder may have to be fitted again
+
+
+def test_what_was_encoded_as_new_is_kept(tmp_path: Path) -> None:
+    """Of the same texts only, and whatever lies in the file's place."""
+    encoded: list[list[str]] = []
+
+    def encode(texts: list[str]) -> Any:
+        encoded.append(texts)
+        return np.full((len(texts), 2), len(encoded), dtype=np.float32)
+
+    space: Any = SimpleNamespace(encoder_name="e", dimension=2, vectors=encode)
+    (tmp_path / "a.semantic.json").write_text("{}")
+    asked = partial(_kept_vectors, space, metadata=tmp_path / "a.semantic.json")
+    assert (asked(["x", "y"]) == asked(["x", "y"])).all() and len(encoded) == 1
+    assert [each.name for each in tmp_path.glob("*.npz")] == ["a.as-new.npz"]
+    assert (asked(["x", "z"]) == 2).all() and (asked(["x", "z"]) == 2).all()
+    (tmp_path / "a.semantic.json").write_text('{"encoder": "e"}')  # other embeddings
+    assert (asked(["x", "z"]) == 3).all()
+    (tmp_path / "a.as-new.npz").write_bytes(b"PK")
+    assert (asked(["x", "z"]) == 4).all() and (asked(["x", "z"]) == 4).all()
+    (tmp_path / "a.as-new.npz").unlink()
+    (tmp_path / "a.as-new.npz").mkdir()  # nothing can be written there
+    assert (asked(["x", "z"]) == 5).all() and (asked(["x", "z"]) == 6).all()
+
+
+@pytest.mark.parametrize("asks_server", [False, True])
+def test_texts_are_prepared_where_nobody_is_paid(
+    asks_server: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommender = made(world, "LightGCN_RLMRecCon")
+    encoded: list[Any] = []
+    space = SimpleNamespace(asks_server=asks_server, vectors=encoded.append)
+    monkeypatch.setattr(recommending, "open_text_space", lambda config: space)
+    monkeypatch.setattr(
+        recommending, "as_new", lambda *given: known_nodes(recommender.dataset, "item", torch.from_numpy(given[3]))
+    )
+    recommender.prepare_texts()
+    assert len(encoded) == (0 if asks_server else 1)
+    assert ("_map_of_new_texts" in vars(recommender)) is not asks_server
 
 
 def test_cold_items_of_the_dataset_by_their_text(world: World) -> None:

@@ -170,6 +170,7 @@ class Served:
         _ = self._sorted_users, self._searched_items, self._profiles
         first = str(self._sorted_users[0][1])
         self.lists([first], 1, include_seen=False, compare=True)
+        self.recommender.prepare_texts()
 
     # ------------------------------------------------------------------ what is asked
 
