@@ -1,11 +1,13 @@
 """Time how building the graph, propagating, sampling and a training step grow with the number of interactions.
 
     python benchmarks/growth.py --threads 2
+    python benchmarks/growth.py --device cuda --sizes 1e6 1e7 1e8 --only_propagation
 
 Each size is measured in a fresh process, on generated data: users and items in proportion to the interactions, user
 activity and item popularity Zipf. Data loading, sampling and the training steps go through the package's own pipeline
 from files, without stand-ins. RLMRec-Con is left out where its table of semantic embeddings would pass
-``--semantic_gib``.
+``--semantic_gib``. ``--only_propagation`` measures graph and propagation alone, at sizes of which the files take
+minutes to write and to read.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ class Load:
         batch: interactions per training step.
         threads: torch's.
         rounds: how often each is timed.
+        device: of the propagation and the training steps.
+        only_propagation: leave out what goes through files.
     """
 
     n_interactions: int
@@ -61,6 +65,8 @@ class Load:
     batch: int
     threads: int
     rounds: int
+    device: str = "cpu"
+    only_propagation: bool = False
 
     @property
     def n_users(self) -> int:
@@ -78,6 +84,7 @@ COLUMNS = {
     "graph": "graph, s",
     "graph_memory": "graph, extra peak MiB",
     "propagation": "propagation, s",
+    "propagation_memory": "propagation, peak MiB on the GPU",
     "loading": "loading files, s",
     "sampling": "batch of negatives, s",
     "LightGCN": "LightGCN step, s",
@@ -89,31 +96,36 @@ COLUMNS = {
 def measure(load: Load) -> dict[str, float]:
     """Measure one size; keys as in ``COLUMNS``, less what does not fit into memory."""
     torch.set_num_threads(load.threads)
-    users, items = workload.zipf_interactions(
-        load.n_users, load.n_items, load.n_interactions, item_exponent=ITEM_EXPONENT
-    )
+    draw = workload.many_interactions if load.only_propagation else workload.zipf_interactions
+    users, items = draw(load.n_users, load.n_items, load.n_interactions, item_exponent=ITEM_EXPONENT)
     before = timing.reset_peak_resident()
     build = partial(normalized_adjacency, users, items, load.n_users, load.n_items)
     graph = build()
     found = {"graph_memory": (timing.peak_resident() - before) / timing.MIB}
-    found["propagation"] = propagation(graph, load)
+    found.update(propagation(graph, load))
     del graph
     found["graph"] = median_seconds(build, load)
+    if load.only_propagation:
+        return {**found, "peak": timing.peak_resident() / timing.MIB}
     with workload.scratch_folder() as folder:
         found.update(through_pipeline(folder / "dataset", users, items, load))
     return {**found, "peak": timing.peak_resident() / timing.MIB}
 
 
-def propagation(graph: Adjacency, load: Load) -> float:
-    """Return the seconds of three layers, forward and backward."""
-    table = torch.randn(graph.n_nodes, load.width, requires_grad=True)
-    direction = torch.randn(graph.n_nodes, load.width)
+def propagation(graph: Adjacency, load: Load) -> dict[str, float]:
+    """Return the seconds of three layers, forward and backward, and on a GPU the peak of its memory."""
+    graph = graph.to(load.device)
+    table = torch.randn(graph.n_nodes, load.width, device=load.device, requires_grad=True)
+    direction = torch.randn(graph.n_nodes, load.width, device=load.device)
 
     def run() -> None:
         table.grad = None
         sum_of_layers(table, [graph] * 3).backward(direction)
 
-    return median_seconds(run, load)
+    found = {"propagation": median_seconds(run, load)}
+    if load.device != "cpu":
+        found["propagation_memory"] = torch.cuda.max_memory_allocated() / timing.MIB
+    return found
 
 
 def through_pipeline(data_path: Path, users: np.ndarray, items: np.ndarray, load: Load) -> dict[str, float]:
@@ -134,7 +146,7 @@ def through_pipeline(data_path: Path, users: np.ndarray, items: np.ndarray, load
         settings = {**workload.official_settings(model), "train_batch_size": load.batch, "embedding_size": load.width}
         if model.endswith("Con"):
             settings["alignment_negatives"] = "batch"
-        candidate = Candidate("ours", model, data_path, NAME, settings=settings)
+        candidate = Candidate("ours", model, data_path, NAME, load.device, settings)
         config = candidate.config()
         if train_data is None:
             started = perf_counter()
@@ -162,13 +174,14 @@ def median_seconds(run: Callable[[], object], load: Load) -> float:
 
 def growth_table(loads: Sequence[Load], found: Sequence[dict[str, float]]) -> str:
     """Return one line per size and a last one with the exponent of each column."""
+    columns = {key: header for key, header in COLUMNS.items() if any(key in values for values in found)}
     rows = []
     for load, values in zip(loads, found):
         sizes = f"{load.n_interactions:,} ({load.n_users:,} x {load.n_items:,})"
-        rows.append([sizes, *(timing.number(values[key]) if key in values else "-" for key in COLUMNS)])
+        rows.append([sizes, *(timing.number(values[key]) if key in values else "-" for key in columns)])
     if len(loads) > 1:
-        rows.append(["exponent from the smallest to the largest", *(exponent(loads, found, key) for key in COLUMNS)])
-    return timing.table(["interactions (users x items)", *COLUMNS.values()], rows)
+        rows.append(["exponent from the smallest to the largest", *(exponent(loads, found, key) for key in columns)])
+    return timing.table(["interactions (users x items)", *columns.values()], rows)
 
 
 def exponent(loads: Sequence[Load], found: Sequence[dict[str, float]], key: str) -> str:
@@ -184,6 +197,8 @@ def main(given: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_arguments(parser, rounds=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--only_propagation", action="store_true", help="leave out what goes through files")
     parser.add_argument("--sizes", nargs="+", type=float, default=[1e5, 1e6, 5e6, 2e7], help="interactions")
     parser.add_argument("--per_user", type=int, default=20, help="interactions of a user on average")
     parser.add_argument("--per_item", type=int, default=40, help="interactions of an item on average")
@@ -203,6 +218,8 @@ def main(given: Sequence[str] | None = None) -> int:
             arguments.batch,
             torch.get_num_threads(),
             arguments.rounds,
+            arguments.device,
+            arguments.only_propagation,
         )
         for size in sorted(arguments.sizes)
     ]
@@ -212,7 +229,9 @@ def main(given: Sequence[str] | None = None) -> int:
             found.append(pool.submit(measure, load).result())
         values = (f"{header} {timing.number(found[-1][key])}" for key, header in COLUMNS.items() if key in found[-1])
         print(f"{load.n_interactions:,} interactions: {'; '.join(values)}", flush=True)
-    timing.report(__file__, "Growth with the number of interactions", [growth_table(loads, found)], arguments)
+    title = "Growth with the number of interactions"
+    title += f", {arguments.device}, propagation alone" if arguments.only_propagation else ""
+    timing.report(__file__, title, [growth_table(loads, found)], arguments)
     return 0
 
 

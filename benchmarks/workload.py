@@ -67,6 +67,18 @@ def zipf_interactions(
     return rng.permutation(n_users)[users], rng.permutation(n_items)[items]
 
 
+def many_interactions(
+    n_users: int, n_items: int, n_interactions: int, item_exponent: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw pairs as :func:`zipf_interactions`, quickly: pairs drawn twice are left out, so there are somewhat fewer."""
+    rng = np.random.default_rng(0)
+    users, items = (
+        _zipf(rng, n, exponent)(n_interactions) for n, exponent in ((n_users, 0.6), (n_items, item_exponent))
+    )
+    users, items = np.divmod(np.unique(users * n_items + items), n_items)
+    return rng.permutation(n_users)[users], rng.permutation(n_items)[items]
+
+
 def _zipf(rng: np.random.Generator, n: int, exponent: float) -> Callable[[int], np.ndarray]:
     cumulated = np.cumsum(np.arange(1, n + 1) ** -exponent)
     return lambda size: np.searchsorted(cumulated, rng.random(size) * cumulated[-1])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import World, batch_of, built
@@ -44,8 +45,10 @@ operations = importlib.import_module("operations")
 paired = importlib.import_module("paired")
 groups = importlib.import_module("groups")
 own_data = importlib.import_module("own_data")
+peers = importlib.import_module("peers")
 popularity = importlib.import_module("popularity")
 prepare_dump = importlib.import_module("prepare_dump")
+profile_step = importlib.import_module("profile_step")
 recommend = importlib.import_module("recommend")
 redraw = importlib.import_module("redraw")
 reference = importlib.import_module("reference")
@@ -247,7 +250,7 @@ def test_epochs_runs(steps: str, fast_copy: None, capsys: Any) -> None:
 
 
 def test_compiled_runs(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(torch, "compile", lambda part, dynamic: part)  # it takes half a minute
+    monkeypatch.setattr(torch, "compile", lambda part, dynamic, mode: part)  # it takes half a minute
     assert compiled.main([word for word in SMALL.split() if word != "--no-memory"] + ["--steps", "1"]) == 0
     _, _, *rows = rows_of(capsys.readouterr().out)
     assert [row.split("`")[1] for row in rows] == ["noise", "projector", "calculate_loss"]
@@ -259,6 +262,42 @@ def test_growth_runs(capsys: Any) -> None:
     header, _, row = rows_of(capsys.readouterr().out)
     assert row.startswith("| 4,000 (400 x 200) |") and " - " not in row
     assert row.count("|") == header.count("|")
+
+
+def test_growth_of_the_propagation_alone(capsys: Any) -> None:
+    small = "--sizes 4000 8000 --width 4 --rounds 1 --threads 1"
+    assert growth.main([*small.split(), "--only_propagation"]) == 0
+    header, _, row, _, exponents = rows_of(capsys.readouterr().out)
+    assert "propagation, s" in header and "loading" not in header and "GPU" not in header
+    assert row.startswith("| 4,000 (200 x 100) |") and exponents.count("|") == header.count("|")
+
+
+def test_where_a_step_goes(capsys: Any) -> None:
+    small = [*SMALL.replace("--no-memory", "").split(), "--models", "LightGCN", "LightGCN_RLMRecCon", "--steps", "2"]
+    assert profile_step.main(small) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert sum(row.startswith("| LightGCN_RLMRecCon |") for row in rows) == profile_step.N_SHOWN
+    assert any("aten::" in row for row in rows)
+
+
+def test_libraries_are_timed_beside_each_other(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """And who is not installed is said."""
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    small = [*SMALL.replace("--no-memory", "").split(), "--epochs", "1", "--target", "0.01", "--most", "2"]
+    assert peers.main(small) == 0
+    said = capsys.readouterr().out
+    assert [row.split(" | ")[0] for row in rows_of(said)[2:]] == ["| recbole_rlmrec", "| RecBole"]
+    assert "Cornac is not installed. LensKit is not installed." in said
+
+
+def test_recall_of_the_peers_is_that_of_a_slow_count() -> None:
+    train = pd.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["x", "y", "z"]})
+    valid = pd.DataFrame({"user_id": ["a", "b", "b"], "item_id": ["z", "x", "y"]})
+    data = peers.Data((Path(), ""), train, valid, np.array(["a", "b"]), np.array(["x", "y", "z"]))
+    users, items = np.eye(2, dtype=np.float32), np.array([[9, 1], [8, 3], [1, 9]], dtype=np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers, "K", 1)
+        assert data.recall(users, items) == (1 + 1 / 2) / 2  # a: z, the only one left; b: y before x
 
 
 def test_a_service_stands_a_short_load(world: World, capsys: Any) -> None:
@@ -440,7 +479,7 @@ def test_growth_is_an_exponent() -> None:
     found = [{"graph": 0.001 * n, "peak": float(n**2)} for n in (1, 4, 9)]
     found[0]["LightGCN"], found[1]["LightGCN"] = 2.0, 4.0
     *_, last = rows_of(growth.growth_table(loads, found))
-    assert last.split(" | ")[1:] == ["1.00", "-", "-", "-", "-", "0.50", "-", "2.00 |"]
+    assert last.split(" | ")[1:] == ["1.00", "0.50", "2.00 |"]  # columns without a value are left out
 
 
 def test_popularity_is_that_of_the_slow_way(world: World, capsys: Any) -> None:
