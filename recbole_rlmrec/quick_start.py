@@ -709,6 +709,20 @@ def _built(config: RLMRecConfig, dataset: Any) -> Any:
         raise SettingError(missing_package(config["model"], error)) from error
 
 
+def require_start(config: RLMRecConfig, training: Any) -> None:
+    """Check that a configuration's model can begin as ``init_from`` says, without training it.
+
+    Args:
+        config: of the model.
+        training: the dataset of the training data loader.
+
+    Raises:
+        SettingError: the model cannot be built; and as :func:`~recbole_rlmrec.training.starting.start_from`.
+        CheckpointError: as there.
+    """
+    start_from(config["init_from"], _built(config, training), training)
+
+
 def _failures_said(config: RLMRecConfig) -> AbstractContextManager[None]:
     """Let what a model of others raises in training be one sentence: RecBole's fail of settings, others' of faults."""
     outermost = _outermost(config.model_class)

@@ -56,10 +56,7 @@ class DataSettings(Settings):
     review_field: str | None = setting(None, TEXT, "column of the .inter file with the users' words", "review")
     text_domain: TextDomain = setting("general", Choice.of(TextDomain), "what the items are, for the prompts", "books")
     semantic: str | None = setting(
-        None,
-        NameInFiles(),
-        "which of several tables of semantic embeddings, by the name in their files' names",
-        "minilm",
+        None, NameInFiles(), "which of several tables of semantic embeddings, by the name in its files' names", "minilm"
     )
     encoder_model: str | None = setting(
         None, TEXT, "where the model of the text encoder lies now, for texts of new items and queries", "models/minilm"
