@@ -22,7 +22,6 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.dataset import RLMRecDataset, fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.data.provenance import embeddings_used
-from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.data.split import write_packed_split
 from recbole_rlmrec.errors import DataError, SettingError
 
@@ -582,15 +581,8 @@ def test_atomic_files_together_with_recboles_settings(world: World, normalize: d
     assert pairs_of(dataset) == Counter(map(tuple, world.train.tolist()))
 
 
-def named_beside(world: World, name: str, dimension: int) -> None:
-    """Write embeddings with a name beside those that have none: their first columns."""
-    for side, table in zip(("user", "item"), world.semantic):
-        tokens, vectors = list(table), np.stack(list(table.values()))[:, :dimension].astype(np.float32)
-        SemanticEmbedding.from_arrays(tokens, vectors).save(world.folder, f"tiny.{name}", side)
-
-
 def test_one_of_several_tables(world: World) -> None:
-    named_beside(world, "minilm", 5)
+    world.write_table("minilm", 5)
     for name, dimension in ((None, 12), ("minilm", 5)):
         training = world.loaders(world.config("LightGCN_RLMRecCon", semantic=name))[1]._dataset
         assert training.semantic_embedding("item").embedding.dimension == dimension
@@ -602,7 +594,7 @@ def test_one_of_several_tables(world: World) -> None:
 
 
 def test_what_describes_the_chosen_table_is_checked(world: World) -> None:
-    named_beside(world, "minilm", 5)
+    world.write_table("minilm", 5)
     (world.folder / "tiny.minilm.semantic.json").write_text('{"train_sha256": "0"}')
     world.model("LightGCN_RLMRecCon")
     with pytest.raises(DataError, match=r"tiny\.minilm\.semantic\.json: the profiles were written from another"):
@@ -610,7 +602,7 @@ def test_what_describes_the_chosen_table_is_checked(world: World) -> None:
 
 
 def test_a_table_that_is_not_there(world: World) -> None:
-    named_beside(world, "minilm", 5)
+    world.write_table("minilm", 5)
     with pytest.raises(DataError) as caught:
         world.model("LightGCN_RLMRecCon", semantic="lsa")
     message = str(caught.value)
@@ -619,7 +611,7 @@ def test_a_table_that_is_not_there(world: World) -> None:
     world.model("LightGCN", semantic="lsa")  # which reads none
     for path in world.folder.glob("tiny.*emb.*"):
         path.unlink()
-    named_beside(world, "minilm", 5)
+    world.write_table("minilm", 5)
     assert "with a name, minilm: --semantic=minilm takes these" in missing_embeddings(world)
 
 

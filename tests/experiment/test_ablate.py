@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from trainings import train
 from worlds import World
 
 from recbole_rlmrec.cli import main
-from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.experiment import running
 from recbole_rlmrec.experiment.ablate import NAMES, SWEEPS, ablate, planned, require_possible
@@ -111,15 +109,9 @@ def test_what_cannot_be_taken(names: list[str], models: list[str], message: str)
 # ---------------------------------------------------------------------- encoders
 
 
-def named_beside(world: World, name: str, dimension: int) -> None:
-    for side, table in zip(("user", "item"), world.semantic):
-        vectors = np.stack(list(table.values()))[:, :dimension].astype(np.float32)
-        SemanticEmbedding.from_arrays(list(table), vectors).save(world.folder, f"{world.name}.{name}", side)
-
-
 def test_tables_side_by_side_are_compared(world: World, cells_here: list[str], small: dict[str, Any]) -> None:
     for name, dimension in (("large", 6), ("small", 4)):
-        named_beside(world, name, dimension)
+        world.write_table(name, dimension)
     options: dict[str, Any] = {"settings": small, "report": lambda text: None}
     found = compare(MODELS, world.name, (1,), world.root / "out", **options)
     cells_here.clear()
@@ -136,8 +128,8 @@ def test_which_tables_are_compared(world: World, small: dict[str, Any]) -> None:
         [found] = planned([asked], MODELS, world.name, settings={**small, **settings})
         return {name: each["semantic"] for name, each in found.levels.items()}
 
-    named_beside(world, "large", 6)
-    named_beside(world, "small", 4)
+    world.write_table("large", 6)
+    world.write_table("small", 4)
     assert levels("encoders") == {"large": "large", "small": "small"}
     assert levels("encoders:small") == {"small": "small"}
     assert levels("encoders", semantic="small") == {"large": "large", "unnamed": None}
