@@ -117,14 +117,15 @@ def planned(
         SettingError: a name or a level is unknown, out of range or there twice, or no model reads what is changed.
     """
     found: list[Ablation] = []
-    plain = _plain(models, dataset, config_files) if asked else {}
-    for text in asked:
+    plain = _plain(models, dataset, config_files)
+    for text in asked if models else ():  # a comparison of no model is refused by itself
         name, colon, levels = text.partition(":")
         if name not in NAMES:
             raise SettingError(f"There is no ablation {name!r}: choose among {', '.join(NAMES)}.")
         if name in [each.name for each in found]:
             raise SettingError(f"--ablate names {name} twice. Give it once, with all levels: {_example(name)}.")
-        if colon and (not levels or (name in SWEEPS and not SWEEPS[name].usual)):
+        takes_none = name in SWEEPS and not SWEEPS[name].usual
+        if (colon and (takes_none or not levels)) or (name == _PRETRAINED and not levels):
             raise SettingError(f"--ablate={text}: expected {_example(name)}.")
         if name == _ENCODERS:
             config = RLMRecConfig(models[0], dataset, list(config_files), dict(settings or {}))
@@ -327,13 +328,7 @@ def _of_encoders(config: Any, chosen: str) -> Ablation:
 
 
 def _of_checkpoint(path: str) -> Ablation:
-    """Return a start of every model from a checkpoint.
-
-    Raises:
-        SettingError: there is none.
-    """
-    if not path:
-        raise SettingError(f"--ablate={_PRETRAINED}: expected {_example(_PRETRAINED)}.")
+    """Return a start of every model from a checkpoint."""
     meaning = f"tables of users and items start from '{path}'; none: as in the comparison"
     return Ablation(_PRETRAINED, meaning, {_PRETRAINED: {"init_from": path}})
 

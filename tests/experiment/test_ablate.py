@@ -98,6 +98,7 @@ def test_levels(asked: str, levels: Any) -> None:
         (["noise:0.1", "noise:0.2"], MODELS, r"names noise twice. Give it once, with all levels"),
         (["shuffled:1"], MODELS, "--ablate=shuffled:1: expected shuffled"),
         (["pretrained"], MODELS, "--ablate=pretrained: expected pretrained:CHECKPOINT"),
+        (["pretrained:"], MODELS, "--ablate=pretrained:: expected pretrained:CHECKPOINT"),
         (["encoders"], MODELS, r"none but those that the comparison reads. Make others: `.* --semantic=NAME`"),
     ],
 )
