@@ -233,7 +233,7 @@ def ablate(
                 seeds,
                 main.folder / "ablations" / name / level,
                 config_files=config_files,
-                settings={key: value for key, value in (settings or {}).items() if _is_read(plain, concerned, key)},
+                settings=_for(concerned, plain, settings or {}),
                 where_read=changed,  # models name the weight and the temperature of their term differently
                 quick=quick,
                 report=report,
@@ -375,9 +375,14 @@ def _concerned(plain: Mapping[str, RLMRecConfig], changed: Mapping[str, Any]) ->
     return found
 
 
-def _is_read(plain: Mapping[str, RLMRecConfig], models: Sequence[str], key: str) -> bool:
-    """Return whether one of some models reads a setting."""
-    return any(plain[model].reads(key) for model in models)
+def _for(concerned: Sequence[str], plain: Mapping[str, RLMRecConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings less those that only the other models read."""
+    others = [config for model, config in plain.items() if model not in concerned]
+    return {
+        key: value
+        for key, value in settings.items()
+        if any(plain[model].reads(key) for model in concerned) or not any(config.reads(key) for config in others)
+    }
 
 
 def _results_of(main: Comparison, models: set[str], seeds: Sequence[int]) -> list[Path]:

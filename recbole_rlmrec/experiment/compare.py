@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_rlmrec.config import RLMRecConfig, is_setting
+from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.provenance import versions
 from recbole_rlmrec.errors import SettingError, TrainingError
 from recbole_rlmrec.experiment.cell import Cell
@@ -101,7 +101,7 @@ def compare(
         seeds: of the trainings.
         folder: of everything that is written; it holds one comparison.
         config_files: YAML files with settings.
-        settings: over the files, for the models that read them; each has to be read by one at least.
+        settings: over the files, for the models that read them; what none reads is treated as in a training.
         where_read: over these, for the models that read them, if any.
         jobs: cells at a time, each with its share of the cores.
         tune: search each model's settings first, with so many trials; 0 for none.
@@ -167,17 +167,16 @@ def settings_by_model(
 ) -> dict[str, dict[str, Any]]:
     """Return the settings of each model, those that it reads; arguments as of :func:`compare`.
 
+    What no model reads is given to all of them, which treat it as a training does: ours refuse it.
+
     Raises:
-        SettingError: a model is unknown, or none reads one of the settings.
+        SettingError: a model is unknown.
     """
     plain = {model: RLMRecConfig(model, dataset, list(config_files)) for model in models}
-    for key in settings:
-        if is_setting(key) and not any(config.reads(key) for config in plain.values()):
-            raise SettingError(f"No model of {', '.join(models)} reads the setting '{key}'. Leave it out.")
-    # What is no setting at all is given to the models, and refused with the nearest one that there is.
+    read = {key for key in settings if any(config.reads(key) for config in plain.values())}
     return {
         model: {
-            **{key: value for key, value in settings.items() if config.reads(key) or not is_setting(key)},
+            **{key: value for key, value in settings.items() if config.reads(key) or key not in read},
             **{key: value for key, value in where_read.items() if config.reads(key)},
         }
         for model, config in plain.items()
