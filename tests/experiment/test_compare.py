@@ -210,7 +210,7 @@ def test_settings_are_for_the_models_that_read_them(world: World, cells_here: li
     [
         (
             {"models": ["BPR", "LightGCN"], "settings": {"alignment_weight": 1}},
-            "LightGCN does not read the",
+            "LightGCN does not read the setting 'alignment_weight'",
         ),
         ({"settings": {"alignment_weight": -1}}, "alignment_weight=-1"),
         ({"models": ["LightGCM"]}, "LightGCM"),
