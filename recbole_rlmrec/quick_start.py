@@ -22,6 +22,7 @@ from recbole.utils import init_seed
 from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import OUTPUT_SETTINGS, RLMRecConfig
 from recbole_rlmrec.data.dataset import fingerprint
+from recbole_rlmrec.data.embedding_files import table_prefix
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.data.provenance import command, embeddings_used, versions
 from recbole_rlmrec.errors import CheckpointError, RLMRecError, SettingError
@@ -336,7 +337,7 @@ def _next_command(config: RLMRecConfig, trained: _Trained) -> str:
         return config.command("train", f"--model={model}", "--tune")
     if "_RLMRecCon" not in endings_of(model):
         return "recbole-rlmrec models"
-    if config.find_data_file(f"{config.dataset}.useremb.npy") is None:
+    if config.find_data_file(f"{table_prefix(config)}.useremb.npy") is None:
         return config.command("build-semantics")
     return config.command("train", f"--model={model}_RLMRecCon")
 
@@ -706,6 +707,20 @@ def _built(config: RLMRecConfig, dataset: Any) -> Any:
             return config.model_class(config, dataset)
     except ModuleNotFoundError as error:
         raise SettingError(missing_package(config["model"], error)) from error
+
+
+def require_start(config: RLMRecConfig, training: Any) -> None:
+    """Check that a configuration's model can begin as ``init_from`` says, without training it.
+
+    Args:
+        config: of the model.
+        training: the dataset of the training data loader.
+
+    Raises:
+        SettingError: the model cannot be built; and as :func:`~recbole_rlmrec.training.starting.start_from`.
+        CheckpointError: as there.
+    """
+    start_from(config["init_from"], _built(config, training), training)
 
 
 def _failures_said(config: RLMRecConfig) -> AbstractContextManager[None]:

@@ -15,6 +15,7 @@ from recbole_rlmrec.settings import (
     SHARE,
     TEXT,
     Choice,
+    NameInFiles,
     Settings,
     setting,
 )
@@ -54,6 +55,9 @@ class DataSettings(Settings):
     )
     review_field: str | None = setting(None, TEXT, "column of the .inter file with the users' words", "review")
     text_domain: TextDomain = setting("general", Choice.of(TextDomain), "what the items are, for the prompts", "books")
+    semantic: str | None = setting(
+        None, NameInFiles(), "which of several tables of semantic embeddings, by the name in its files' names", "minilm"
+    )
     encoder_model: str | None = setting(
         None, TEXT, "where the model of the text encoder lies now, for texts of new items and queries", "models/minilm"
     )
@@ -162,7 +166,7 @@ RUN_CLASSES: tuple[type[Settings], ...] = (
 )
 
 #: Settings that change what is read of texts, which a base does not.
-OF_PROFILES: frozenset[str] = frozenset({"withheld_share", "withheld_side", "shuffled_profiles"})
+OF_PROFILES: frozenset[str] = frozenset({"semantic", "withheld_share", "withheld_side", "shuffled_profiles"})
 
 #: Names of the settings of every run.
 RUN_SETTINGS: frozenset[str] = frozenset(field.name for settings in RUN_CLASSES for field in fields(settings))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.check.report import CheckReport, check_corpus
-from recbole_rlmrec.data.embedding_files import record_options
+from recbole_rlmrec.data.embedding_files import record_options, table_prefix
 from recbole_rlmrec.encoder.base import ENCODERS, Encoder, make_encoder
 from recbole_rlmrec.errors import ContractError, DataError, SettingError
 from recbole_rlmrec.parts import failures_named
@@ -132,9 +132,10 @@ def build_semantics(
     users = items and _write(writer, task, "user", {token: item.profile for token, item in items.items()})
     if not items or not users:
         return None
+    prefix = table_prefix(config)
     summary = encode_profiles(
         task.folder,
-        corpus.dataset,
+        prefix,
         encoder,
         profiles={"user": users, "item": items},
         float16=settings.float16,
@@ -142,10 +143,10 @@ def build_semantics(
         overwrite=settings.overwrite,
         progress=progress,
     )
-    record_options(task.folder, corpus.dataset, settings.options)
+    record_options(task.folder, prefix, settings.options)
     show(str(summary))
     separators = {key: config[key] for key in ("field_separator", "seq_separator")}
-    return check_corpus(corpus, config.data_folders, prompt_settings, separators, prompts)
+    return check_corpus(corpus, config.data_folders, prompt_settings, separators, prompts, prefix)
 
 
 def _writer_of(config: Any, settings: BuildSettings) -> Writer:

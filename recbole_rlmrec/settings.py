@@ -6,6 +6,7 @@ A setting is declared once, by :func:`setting`, in the settings class of what re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
@@ -124,6 +125,27 @@ class OfType:
         return f"{self.label} or nothing (~)" if self.optional else self.label
 
 
+#: What a comparison calls the embeddings that have no name.
+UNNAMED = "unnamed"
+
+
+@dataclass(frozen=True)
+class NameInFiles(OfType):
+    """A name that can stand between two dots of a file's name, or nothing.
+
+    >>> [name in NameInFiles() for name in ("minilm", "a.b", "../a", "", UNNAMED)]
+    [True, False, False, False, False]
+    """
+
+    type: type = str
+    label: str = f"a name of letters, digits, _ and -, a letter first, other than {UNNAMED},"
+    optional: bool = True
+
+    def __contains__(self, value: object) -> bool:
+        is_name = isinstance(value, str) and re.fullmatch(r"[^\W\d_][\w-]*", value) is not None
+        return value is None or (is_name and value != UNNAMED)
+
+
 Allowed = Range | AutoOr | Choice | OfType
 
 
@@ -160,6 +182,7 @@ _OFF: Mapping[str, tuple[str, ...]] = {
     "encoder_model": (),
     "init_from": (),
     "noise_share": (),
+    "semantic": (),
     "shuffled_profiles": (),
     "withheld_share": ("withheld_side",),
 }

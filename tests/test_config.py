@@ -249,6 +249,7 @@ COMMON = {
     "result_file": None,
     "resume_from": None,
     "init_from": None,
+    "semantic": None,
     "encoder_model": None,
     "noise_share": 0.0,
     "withheld_share": 0.0,

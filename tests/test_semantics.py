@@ -20,6 +20,7 @@ from recbole_rlmrec.errors import ContractError, SettingError
 from recbole_rlmrec.profile import llm_writer, prompt
 from recbole_rlmrec.profile.llm import LLMSettings
 from recbole_rlmrec.profile.llm_writer import LLMWriter
+from recbole_rlmrec.profile.newcomers import open_text_space
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings, user_prompts
 from recbole_rlmrec.profile.record import iter_profiles, read_failures, read_profiles
 from recbole_rlmrec.profile.writer import RuleWriter
@@ -110,6 +111,28 @@ def test_template_and_lsa_make_embeddings_that_a_model_trains_with(shop: Shop, c
     assert set(shop.vectors("item")) == {f"i{item}" for item in range(N_ITEMS)}
     trained = ["train", "--model=LightGCN_RLMRecCon", "--dataset=shop", f"--data_path={shop.root}", "--epochs=1"]
     assert main([*trained, "--leakage=error", "--topk=[2]", "--valid_metric=Recall@2", "--show_progress=False"]) == 0
+
+
+def test_several_tables_side_by_side(shop: Shop, capsys: pytest.CaptureFixture) -> None:
+    assert shop.build() == 0
+    before = {path.name: path.read_bytes() for path in shop.folder.iterdir()}
+    assert shop.build("--semantic=small", "--dimension=4") == 0
+    assert {name: (shop.folder / name).read_bytes() for name in before} == before
+    assert np.load(shop.path("small.useremb.npy")).shape == (N_USERS, 4)
+    assert json.loads(shop.path("small.semantic.json").read_text())["options"] == ["--dimension=4"]
+    config = RLMRecConfig("BPR", "shop", config_dict={"data_path": str(shop.root), "semantic": "small"})
+    assert open_text_space(config).vectors(["gadget"]).shape == (1, 4)  # by what lsa learned for this table
+    shop.path("small.semantic.json").write_text(json.dumps({"train_sha256": "0" * 64}))
+    where = ["--dataset=shop", f"--data_path={shop.root}"]
+    assert main(["check", *where]) == 0
+    capsys.readouterr()
+    assert main(["check", *where, "--semantic=small"]) == 1
+    printed = capsys.readouterr().out
+    assert "shop.small.useremb.npy" in printed and "LEAK" in printed
+    assert main(["check", *where, "--semantic=large"]) == 2
+    assert "leave the setting out), 'small'" in capsys.readouterr().err
+    main(["split", *where, "--split_field=~", "--overwrite"])
+    assert "shop.small.semantic.json'" in capsys.readouterr().out  # stale as well
 
 
 def test_a_second_call_finds_everything_done(shop: Shop, capsys: pytest.CaptureFixture) -> None:

@@ -10,6 +10,8 @@ from recbole.utils import init_seed
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
+from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
+from recbole_rlmrec.sides import SIDES
 
 
 def write_dataset(
@@ -62,6 +64,12 @@ class World:
 
     def write(self) -> None:
         self.folder = write_dataset(self.root, self.name, self.train, self.valid, self.test, self.semantic)
+
+    def write_table(self, name: str, dimension: int) -> None:
+        """Write embeddings with a name beside those that have none: their first columns."""
+        for side, table in zip(SIDES, self.semantic):
+            vectors = np.stack(list(table.values()))[:, :dimension].astype(np.float32)
+            SemanticEmbedding.from_arrays(list(table), vectors).save(self.folder, f"{self.name}.{name}", side)
 
     def config(self, model: Any, **settings: Any) -> RLMRecConfig:
         settings = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recbole_rlmrec.check.lines import found_line, share
-from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
+from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata, stem_of
 from recbole_rlmrec.data.semantic_embedding import BLOCK_BYTES, JoinedEmbedding, SemanticEmbedding, check_metadata
 from recbole_rlmrec.encoder.text_digests import read_digests, text_digest
 from recbole_rlmrec.errors import DataError
@@ -103,28 +103,39 @@ class Embedded:
 
 def check_embeddings(
     corpus: Corpus,
+    prefix: str,
     folders: Sequence[Path],
     tokens: Mapping[Side, Sequence[str]],
     profiles: Mapping[Side, Mapping[str, Profile]],
     settings: PromptSettings,
     separators: Mapping[str, str],
 ) -> tuple[tuple[EmbeddingReport, ...], dict[Side, Embedded], dict[Path, dict[str, Any]]]:
-    """Report on both sides; also return what they hold, and what is recorded beside them by the record's file."""
+    """Report on both sides; also return what they hold, and what is recorded beside them by the record's file.
+
+    Args:
+        corpus: the texts and the split.
+        prefix: how the files of the embeddings begin.
+        folders: where to look, in order.
+        tokens: ids of the dataset.
+        profiles: the last profile of each id.
+        settings: how prompts are built, and the seed of what is drawn.
+        separators: of atomic files.
+    """
     reports: list[EmbeddingReport] = []
     embedded: dict[Side, Embedded] = {}
     recorded: dict[Path, dict[str, Any]] = {}
     dimensions: set[int] = set()
     for side in SIDES:
-        stem = f"{corpus.dataset}.{side}emb"
+        stem = stem_of(prefix, side)
         names = (stem, f"{stem}.npy", f"{stem}.tokens")
         if not any((folder / name).is_file() for folder in folders for name in names):
             reports.append(EmbeddingReport(side, None))
             continue
         try:
-            table = SemanticEmbedding.load(folders, corpus.dataset, side, memory_map=True, **separators)
+            table = SemanticEmbedding.load(folders, prefix, side, memory_map=True, **separators)
             beside = [Path(table.source).parent]
-            metadata = read_metadata(beside, corpus.dataset) or {}
-            path = metadata_path(beside, corpus.dataset)
+            metadata = read_metadata(beside, prefix) or {}
+            path = metadata_path(beside, prefix)
             if path is not None:
                 check_metadata(metadata, table, path)
                 recorded[path] = metadata

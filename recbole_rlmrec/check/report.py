@@ -17,6 +17,7 @@ from typing import Any
 from recbole_rlmrec.check.embeddings import EmbeddingReport, check_embeddings, is_stale
 from recbole_rlmrec.check.leakage import LeakReport, check_leaks
 from recbole_rlmrec.check.profiles import ProfileReport, check_profiles
+from recbole_rlmrec.data.embedding_files import chosen_prefix
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.profile.prompt import Prompts, PromptSettings
 from recbole_rlmrec.profile.record import (
@@ -62,12 +63,14 @@ def check(config: Any, settings: PromptSettings | None = None) -> CheckReport:
         settings: how prompts are built; the configuration's domain and otherwise defaults if not given.
 
     Raises:
-        DataError: there is neither a profile nor an embedding, or a file is malformed.
+        DataError: there is neither a profile nor an embedding, or none of the name that ``semantic`` says, or a file is
+            malformed.
     """
+    prefix = chosen_prefix(config)
     corpus = load_corpus(config)
     separators = {key: config[key] for key in ("field_separator", "seq_separator")}
     settings = settings or PromptSettings(domain=config["text_domain"] or "general")
-    return check_corpus(corpus, config.data_folders, settings, separators)
+    return check_corpus(corpus, config.data_folders, settings, separators, prefix=prefix)
 
 
 def check_corpus(
@@ -76,6 +79,7 @@ def check_corpus(
     settings: PromptSettings,
     separators: Mapping[str, str] | None = None,
     prompts: Prompts | None = None,
+    prefix: str | None = None,
 ) -> CheckReport:
     """Check the profiles and embeddings in some folders against a corpus; see ``check``.
 
@@ -85,17 +89,21 @@ def check_corpus(
         settings: how prompts are built, and the seed of what is drawn.
         separators: RecBole's ``field_separator`` and ``seq_separator``, for embeddings in atomic files.
         prompts: those of this corpus and these settings, where they have been built; built if not given.
+        prefix: how the files of the embeddings begin; with the dataset's name, if not given.
     """
     paths = [Path(folder) for folder in folders]
+    prefix = prefix or corpus.dataset
     tokens: dict[Side, list[str]] = {"user": sorted(corpus.users), "item": sorted(corpus.items)}
     files = {side: _first_file([profiles_path(path, corpus.dataset, side) for path in paths]) for side in SIDES}
     profiles = {side: read_profiles(path) if path is not None else {} for side, path in files.items()}
     failed = {side: _first_file([failures_path(path, corpus.dataset, side) for path in paths]) for side in SIDES}
-    embeddings, embedded, metadata = check_embeddings(corpus, paths, tokens, profiles, settings, dict(separators or {}))
+    embeddings, embedded, metadata = check_embeddings(
+        corpus, prefix, paths, tokens, profiles, settings, dict(separators or {})
+    )
     if not any(profiles.values()) and all(report.source is None and not report.problem for report in embeddings):
         raise DataError(
             f"There is nothing to check: no profiles ({corpus.dataset}.userprf.jsonl, .itemprf.jsonl) and no "
-            f"embeddings ({corpus.dataset}.useremb.npy, .itememb.npy) in "
+            f"embeddings ({prefix}.useremb.npy, .itememb.npy) in "
             f"{' or '.join(repr(str(path)) for path in paths)}. Make them with "
             f"`recbole-rlmrec build-semantics --dataset {corpus.dataset}`."
         )

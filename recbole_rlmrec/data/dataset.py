@@ -20,7 +20,7 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.ablation import noise_pairs, without_profiles
-from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
+from recbole_rlmrec.data.embedding_files import chosen_prefix, metadata_path, read_metadata
 from recbole_rlmrec.data.file_set import require_whole
 from recbole_rlmrec.data.frozen import SplitRecipe, check_asked, described, frozen_path, other_wish, write_again
 from recbole_rlmrec.data.recbole_reader import RecBoleReader
@@ -517,7 +517,7 @@ class RLMRecDataset(Dataset):
         return weight
 
     def _load_semantic_embeddings(self) -> dict[Side, JoinedEmbedding]:
-        folders, name = list(self.config.data_folders), self.dataset_name
+        folders, name = list(self.config.data_folders), chosen_prefix(self.config)
         given = {key: self.config[key] for key in ("field_separator", "seq_separator")}
         given["command"] = self.config.command("build-semantics")
         # As a map in any case: a model that holds the table in memory fills it from the file, block by block.

@@ -49,6 +49,41 @@ class _Metadata:
     encoder_settings: dict[str, Any] | None = None
 
 
+def table_prefix(config: Any) -> str:
+    """Return how the files of the embeddings begin that a configuration chooses: ``<dataset>[.<semantic>]``.
+
+    That is what functions below and elsewhere call the dataset's name, as long as they speak of embeddings alone.
+    """
+    dataset, name = str(config["dataset"]), config["semantic"]
+    return dataset if name is None else f"{dataset}.{name}"
+
+
+def table_names(directories: Sequence[Path], dataset: str) -> list[str]:
+    """Return the names of the dataset's tables, the unnamed one apart, sorted."""
+    pattern = re.compile(rf"{re.escape(dataset)}\.([^.]+)\.(?:{'|'.join(SIDES)})emb(?:\.npy|\.tokens)?")
+    names = [path.name for folder in map(Path, directories) if folder.is_dir() for path in folder.iterdir()]
+    return sorted({found[1] for found in map(pattern.fullmatch, names) if found})
+
+
+def chosen_prefix(config: Any) -> str:
+    """Return :func:`table_prefix`, whose embeddings must be there if the configuration names them.
+
+    Raises:
+        DataError: they are not; with the names of those that are.
+    """
+    prefix, dataset = table_prefix(config), str(config["dataset"])
+    if config["semantic"] is None or any(has_embeddings(folder, prefix) for folder in config.data_folders):
+        return prefix
+    names = table_names(config.data_folders, dataset)
+    has_unnamed = any(has_embeddings(folder, dataset) for folder in config.data_folders)
+    there = ["those without a name (leave the setting out)"] * has_unnamed + [repr(name) for name in names]
+    raise DataError(
+        f"semantic={config['semantic']}: '{dataset}' has no embeddings of this name. There are "
+        f"{', '.join(there) or 'none at all'}. To make them of texts: `{config.command('build-semantics')}`, with the "
+        "encoder that they are to be of."
+    )
+
+
 def metadata_path(directories: Sequence[Path], dataset: str) -> Path | None:
     """Path of the first ``<dataset>.semantic.json`` in the directories, or None if none has one."""
     candidates = (Path(directory) / f"{dataset}.semantic.json" for directory in directories)
@@ -282,6 +317,9 @@ def missing_message(folders: list[Path], dataset: str, side: Side, command: str 
     for folder in folders:
         lines.append(f"  {folder}" + ("" if folder.is_dir() else " (no such folder)"))
         lines += [f"    {hint}" for hint in _near_misses(folder, dataset, side)]
+    names = table_names(folders, dataset)
+    if names:
+        lines.append(f"There are embeddings with a name, {listed(names)}: --semantic={names[0]} takes these.")
     if not folders:
         lines.append("  no folder at all: none was given")
     lines.append(
@@ -304,8 +342,10 @@ def _near_misses(folder: Path, dataset: str, side: Side) -> list[str]:
     names = sorted(path.name for path in folder.glob("[!.]*") if path.is_file()) if folder.is_dir() else []
     expected = {stem, f"{stem}.npy", f"{stem}.tokens"}
     of_others = re.compile(rf".+\.{side}emb(\.npy|\.tokens)?")
-    other = [name for name in names if name not in expected and of_others.fullmatch(name)]
-    alike = [name for name in names if name not in expected and name not in other and _looks_like(name, side)]
+    tables = [name for name in names if name not in expected and of_others.fullmatch(name)]
+    own = dataset.rpartition(".")[0] or dataset  # further tables of the dataset are none of another one
+    other = [name for name in tables if not name.startswith(f"{own}.")]
+    alike = [name for name in names if name not in expected and name not in tables and _looks_like(name, side)]
     found = (
         (
             other,

@@ -180,4 +180,7 @@ def _advice(folder: Path, dataset: str, kind: Kind) -> str:
         return f"Write the {kind.removesuffix('emb')} embeddings again with SemanticEmbedding.save."
     if kind == "update":
         return "Run the same `recbole-rlmrec update --checkpoint=FILE ...` again, which replaces them all."
-    return f"Run the same `recbole-rlmrec {kind} --dataset {dataset} ...` again, which replaces them all."
+    # The folder has the dataset's name, which that of some embeddings may follow.
+    name = dataset.removeprefix(f"{folder.name}.")
+    of_dataset = dataset if name == dataset else f"{folder.name} --semantic={name}"
+    return f"Run the same `recbole-rlmrec {kind} --dataset {of_dataset} ...` again, which replaces them all."

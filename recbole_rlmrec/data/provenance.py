@@ -13,7 +13,7 @@ import numpy as np
 import recbole
 import torch
 
-from recbole_rlmrec.data.embedding_files import read_metadata
+from recbole_rlmrec.data.embedding_files import read_metadata, table_prefix
 from recbole_rlmrec.sides import SIDES
 from recbole_rlmrec.version import __version__
 
@@ -47,7 +47,7 @@ def embeddings_used(training: Any, hashes: Mapping[str, str]) -> dict[str, Any]:
         DataError: the metadata cannot be read.
     """
     files = {side: training.semantic_embedding(side).embedding.source for side in SIDES}
-    metadata = read_metadata([Path(files["user"]).parent], training.dataset_name) or {}
+    metadata = read_metadata([Path(files["user"]).parent], table_prefix(training.config)) or {}
     return {
         "file": files,
         "sha256": {side: hashes.get(f"{side} embeddings") for side in SIDES},

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_rlmrec.data.embedding_files import has_embeddings, missing_message, read_metadata
+from recbole_rlmrec.data.embedding_files import chosen_prefix, has_embeddings, missing_message, read_metadata
 from recbole_rlmrec.data.file_set import require_whole
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.base import ENCODERS, Encoder, EncoderSettings, make_encoder, unit_rows
@@ -74,7 +74,7 @@ class TextSpace:
             DataError: there are no embeddings, nothing says how their encoder is opened, or another one is.
             SettingError: a setting is missing, or the encoder's package is not installed.
         """
-        dataset = str(config["dataset"])
+        dataset = chosen_prefix(config)
         folder = next((each for each in config.data_folders if has_embeddings(each, dataset)), None)
         if folder is None:
             command = config.command("build-semantics")

@@ -37,7 +37,7 @@ from recbole_rlmrec.experiment.table import (
     rows_of,
 )
 from recbole_rlmrec.files import atomic_path
-from recbole_rlmrec.model.registry import base_name_of, get_model
+from recbole_rlmrec.model.registry import base_name_of
 from recbole_rlmrec.reading.regular import file_sha256
 
 _logger = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ def compare(
     added: Sequence[str | Path] = (),
     quick: bool = False,
     checkpoints: Path | None = None,
+    may_fail: bool = False,
     report: Callable[[str], None] = _logger.info,
 ) -> Comparison:
     """Train each model with each seed, and write the table of their tests.
@@ -100,14 +101,15 @@ def compare(
         seeds: of the trainings.
         folder: of everything that is written; it holds one comparison.
         config_files: YAML files with settings.
-        settings: for every training, over the files.
-        where_read: over these, for the models that read them.
+        settings: over the files, for the models that read them; what none reads is treated as in a training.
+        where_read: over these, for the models that read them, if any.
         jobs: cells at a time, each with its share of the cores.
         tune: search each model's settings first, with so many trials; 0 for none.
         added: results made elsewhere on the same data, as ``--result_file`` writes them.
         quick: three epochs and at most two seeds, to see that all works.
         checkpoints: folder of the checkpoints, where bases that have been trained are found; in the folder, if not
             given.
+        may_fail: return the table also where no cell came to its end.
         report: is called with what is said on the way.
 
     Returns:
@@ -117,7 +119,7 @@ def compare(
     Raises:
         SettingError: a model or a setting is unknown, or a number cannot be used.
         DataError: the folder holds another comparison, another process works in it, or a result is of other data.
-        TrainingError: no cell came to its end.
+        TrainingError: no cell came to its end, and that is no ``may_fail``.
     """
     folder = Path(folder)
     if not models or len(set(models)) < len(models):
@@ -128,11 +130,8 @@ def compare(
     given = {**(settings or {}), **(QUICK if quick else {})}
     if quick:
         seeds = seeds[:QUICK_SEEDS]
-    of_model: dict[str, dict[str, Any]] = {}
+    of_model = settings_by_model(models, dataset, config_files, given, where_read or {})
     for model in models:
-        get_model(model)
-        plain = RLMRecConfig(model, dataset, list(config_files))
-        of_model[model] = {**given, **{key: value for key, value in (where_read or {}).items() if plain.reads(key)}}
         # A wrong setting is said before hours.
         _require_full_ranking(RLMRecConfig(model, dataset, list(config_files), command_line=of_model[model]))
     hashes = [file_sha256(file) for file in config_files]
@@ -151,12 +150,37 @@ def compare(
         foreign = join_added(folder, added, conditions)  # now that it is known of which data the cells are
         finished = [finished_of(cell) for cell in cells if cell.path(".json").is_file()]
         finished += [each for each in foreign if (each.model, each.seed) not in {(f.model, f.seed) for f in finished}]
-        if not finished:
+        if not finished and not may_fail:
             raise TrainingError(f"No cell came to its end. {next(iter(failed.values()), '')}")
         names = [*models, *dict.fromkeys(each.model for each in foreign if each.model not in models)]
         rows = rows_of(names, base_name_of, finished, failed)
         _write(folder, conditions, seeds, rows, finished, tuned)
     return Comparison(rows, folder, len(failed))
+
+
+def settings_by_model(
+    models: Sequence[str],
+    dataset: str,
+    config_files: Sequence[str],
+    settings: Mapping[str, Any],
+    where_read: Mapping[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """Return the settings of each model, those that it reads; arguments as of :func:`compare`.
+
+    What no model reads is given to all of them, which treat it as a training does: ours refuse it.
+
+    Raises:
+        SettingError: a model is unknown.
+    """
+    plain = {model: RLMRecConfig(model, dataset, list(config_files)) for model in models}
+    read = {key for key in settings if any(config.reads(key) for config in plain.values())}
+    return {
+        model: {
+            **{key: value for key, value in settings.items() if config.reads(key) or key not in read},
+            **{key: value for key, value in where_read.items() if config.reads(key)},
+        }
+        for model, config in plain.items()
+    }
 
 
 def _require_full_ranking(config: Any) -> None:

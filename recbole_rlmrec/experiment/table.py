@@ -308,9 +308,13 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.base and row.seconds and row.kept_base == len(row.seconds):
             notes.append(f"{row.model}: the base was kept with every seed, so the row is that of {row.base}.")
-        for seed, reason in row.failed.items():
-            notes.append(f"{row.model}, seed {seed}: failed: {reason}")
+        notes += failures_of(row)
     return notes
+
+
+def failures_of(row: Row) -> list[str]:
+    """Return why seeds of a model have no result, a sentence each."""
+    return [f"{row.model}, seed {seed}: failed: {reason}" for seed, reason in row.failed.items()]
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

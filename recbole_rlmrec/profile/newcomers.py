@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
+from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata, table_prefix
 from recbole_rlmrec.encoder.text_space import Texts, TextSpace
 from recbole_rlmrec.parts import failures_named
 from recbole_rlmrec.profile.encode_profiles import profiles_sha256
@@ -43,8 +43,8 @@ def open_text_space(config: Any) -> TextSpace:
 def _encoded_texts(config: Any) -> Texts | None:
     """Return the texts that a dataset's embeddings were made from; None if they are not known any more."""
     folders, dataset = config.data_folders, str(config["dataset"])
-    path = metadata_path(folders, dataset)
-    described = read_metadata(folders, dataset)
+    path = metadata_path(folders, table_prefix(config))
+    described = read_metadata(folders, table_prefix(config))
     if path is None or described is None:
         return None
     paths = {side: profiles_path(path.parent, dataset, side) for side in SIDES}
@@ -96,7 +96,7 @@ def item_profiles_of(config: Any, items: Iterable[Item], writer: Writer | None =
 
 def _rule_of(config: Any) -> RuleWriter:
     """Return the rule by which the dataset's profiles were written, or the template in the place of who is asked."""
-    recorded = (read_metadata(config.data_folders, str(config["dataset"])) or {}).get("writer") or ""
+    recorded = (read_metadata(config.data_folders, table_prefix(config)) or {}).get("writer") or ""
     kind = WRITERS.get(recorded)
     if kind is not None and issubclass(kind, RuleWriter):
         return kind(completed(kind.settings_class, config))

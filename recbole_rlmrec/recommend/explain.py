@@ -13,7 +13,7 @@ import torch
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data.dataset import RLMRecDataset
-from recbole_rlmrec.data.embedding_files import stem_of
+from recbole_rlmrec.data.embedding_files import stem_of, table_prefix
 from recbole_rlmrec.data.loader import ItemLists
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.arrays import table_of
@@ -214,7 +214,8 @@ class Explainer:
         """
         if not isinstance(self._dataset, RLMRecDataset):
             return None
-        stem, find = stem_of(self._dataset.dataset_name, "item"), self._dataset.config.find_data_file
+        config = self._dataset.config
+        stem, find = stem_of(table_prefix(config), "item"), config.find_data_file
         is_there = any(find(name) is not None for name in (f"{stem}.npy", stem))
         return self._dataset.semantic_embedding("item") if is_there else None
 

@@ -40,10 +40,11 @@ _WRITER_OPTIONS = {
 }
 _BATCH_OPTIONS = {"wait": "wait"}
 
-#: Options that say where the dataset lies, or what is done in one run alone.
+#: Options that say where the dataset lies and what the embeddings are called, or what is done in one run alone.
 _ONCE = {
     "--dataset",
     "--data_path",
+    "--semantic",
     "--dry-run",
     "--show-prompt",
     "--overwrite",

@@ -1,8 +1,8 @@
 """Compare models over several seeds: every one is trained with each, and a table says which differ.
 
 Each training runs in a process of its own and is kept, so that a comparison that was stopped goes on; settings, such as
---learning_rate=0.002, are given as --name=value and hold for all. The folder gets table.md, table.csv, table.tex,
-comparison.json and, with pip install 'recbole-rlmrec[report]', report.html: charts in one file.
+--learning_rate=0.002, are given as --name=value and hold for all that read them. The folder gets table.md, table.csv,
+table.tex, comparison.json and, with pip install 'recbole-rlmrec[report]', report.html: charts in one file.
 
 Example:
     recbole-rlmrec compare --dataset=ml-100k --models=LightGCN,LightGCN_RLMRecCon --seeds=5
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="NAMES",
         help="repeat it without something: noise, withheld, withheld-users, withheld-items, shuffled, weight, "
-        "temperature, separated by commas",
+        "temperature, encoders, pretrained:CHECKPOINT, separated by commas; levels are chosen as in noise:0.1+0.25",
     )
     parser.add_argument(
         "--quick", action="store_true", help="three epochs and two seeds, to see that all works: not a result"
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RLMRecError: see :func:`recbole_rlmrec.experiment.compare.compare`.
     """
-    from recbole_rlmrec.experiment.ablate import ablate, require_known
+    from recbole_rlmrec.experiment.ablate import ablate, require_possible
     from recbole_rlmrec.experiment.compare import STAMP, compare
     from recbole_rlmrec.experiment.report import write_report
     from recbole_rlmrec.experiment.table import notes_of, short_cells_of
@@ -72,7 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise SettingError(f"--seeds={arguments.seeds}, expected 1 or more.")
     models = _names(arguments.models)
     ablations = _names(arguments.ablate)
-    require_known(ablations, models)
     options: dict[str, Any] = {
         "config_files": arguments.config_files,
         "settings": arguments.settings,
@@ -81,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         "quick": arguments.quick,
         "report": lambda text: print(text, flush=True),
     }
+    given = {name: options[name] for name in ("config_files", "settings")}
+    require_possible(ablations, models, arguments.dataset, **given)
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     folder = arguments.output or f"comparisons/{arguments.dataset}"
     found = compare(models, arguments.dataset, seeds, folder, added=arguments.add, **options)

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole.utils import init_seed
 
     from recbole_rlmrec.data.dataset import RLMRecDataset, training_sha256_of
-    from recbole_rlmrec.data.embedding_files import read_metadata
+    from recbole_rlmrec.data.embedding_files import read_metadata, table_prefix
     from recbole_rlmrec.data.frozen import frozen_name, write_again
     from recbole_rlmrec.data.split import SPLIT_NAMES
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed is not None:
         arguments.settings = {**arguments.settings, "seed": arguments.seed}
     asked = dataset_config(arguments)
-    metadata = read_metadata(asked.data_folders, arguments.dataset) or {}
+    metadata = read_metadata(asked.data_folders, table_prefix(asked)) or {}
     remedy = write_again(asked, metadata, without=("eval_args", "split_file"))
     config = _config(arguments, asked, without)
     cold_items = _cold_items(arguments.cold_items, without)
@@ -241,7 +241,7 @@ def _time_field(config: Any, *, needed: bool) -> str | None:
 
 def _stale(config: Any, train_sha256: str) -> str:
     """Return what was made from another training split, for messages; empty if nothing was."""
-    from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata
+    from recbole_rlmrec.data.embedding_files import metadata_path, read_metadata, table_names
     from recbole_rlmrec.profile.record import profiles_path, read_profiles
     from recbole_rlmrec.sides import SIDES
 
@@ -251,10 +251,11 @@ def _stale(config: Any, train_sha256: str) -> str:
         path = profiles_path(folder, name, side)
         if path.is_file():
             made_from[path] = {profile.train_sha256 for profile in read_profiles(path).values()}
-    described = metadata_path(config.data_folders, name)
-    if described is not None:
-        recorded: Mapping[str, Any] = read_metadata(config.data_folders, name) or {}
-        made_from[described] = {str(recorded.get("train_sha256") or "")}
+    for prefix in (name, *(f"{name}.{each}" for each in table_names(config.data_folders, name))):
+        described = metadata_path(config.data_folders, prefix)
+        if described is not None:
+            recorded: Mapping[str, Any] = read_metadata(config.data_folders, prefix) or {}
+            made_from[described] = {str(recorded.get("train_sha256") or "")}
     return ", ".join(f"'{path}'" for path, splits in made_from.items() if splits - {"", train_sha256})
 
 

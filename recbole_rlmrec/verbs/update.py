@@ -164,12 +164,12 @@ def _words_to_build(config: Any) -> list[str] | None:
     """Return the arguments of ``build-semantics`` that make the dataset's embeddings again; None where it made none.
 
     Raises:
-        DataError: it made them, in a way that is not recorded.
+        DataError: it made them, in a way that is not recorded; or there are none of the name that is asked for.
     """
-    from recbole_rlmrec.data.embedding_files import read_metadata
+    from recbole_rlmrec.data.embedding_files import chosen_prefix, read_metadata
     from recbole_rlmrec.data.frozen import write_again
 
-    metadata = read_metadata(config.data_folders, config["dataset"])
+    metadata = read_metadata(config.data_folders, chosen_prefix(config))
     if metadata is None or "writer" not in metadata:
         return None
     is_usual = metadata["writer"] == "template" and str(metadata.get("encoder")).startswith("lsa:")

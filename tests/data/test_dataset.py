@@ -19,10 +19,11 @@ import torch
 from conftest import World, write_dataset
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data.dataset import RLMRecDataset
+from recbole_rlmrec.data.dataset import RLMRecDataset, fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
+from recbole_rlmrec.data.provenance import embeddings_used
 from recbole_rlmrec.data.split import write_packed_split
-from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.errors import DataError, SettingError
 
 Pairs = Counter[tuple[str, str]]
 Rows = list[tuple[str, str, float, str]]
@@ -578,6 +579,46 @@ def test_atomic_files_together_with_recboles_settings(world: World, normalize: d
         else:
             assert np.allclose(theirs, expected, atol=1e-6)
     assert pairs_of(dataset) == Counter(map(tuple, world.train.tolist()))
+
+
+def test_one_of_several_tables(world: World) -> None:
+    world.write_table("minilm", 5)
+    for name, dimension in ((None, 12), ("minilm", 5)):
+        training = world.loaders(world.config("LightGCN_RLMRecCon", semantic=name))[1]._dataset
+        assert training.semantic_embedding("item").embedding.dimension == dimension
+        (world.folder / "tiny.minilm.semantic.json").write_text('{"encoder": "small"}')
+        used = embeddings_used(training, fingerprint(training, with_embeddings=True))
+        assert used["encoder"] == (name and "small") and used["file"]["user"] == str(
+            world.folder / f"tiny.{'minilm.' if name else ''}useremb.npy"
+        )
+
+
+def test_what_describes_the_chosen_table_is_checked(world: World) -> None:
+    world.write_table("minilm", 5)
+    (world.folder / "tiny.minilm.semantic.json").write_text('{"train_sha256": "0"}')
+    world.model("LightGCN_RLMRecCon")
+    with pytest.raises(DataError, match=r"tiny\.minilm\.semantic\.json: the profiles were written from another"):
+        world.model("LightGCN_RLMRecCon", semantic="minilm")
+
+
+def test_a_table_that_is_not_there(world: World) -> None:
+    world.write_table("minilm", 5)
+    with pytest.raises(DataError) as caught:
+        world.model("LightGCN_RLMRecCon", semantic="lsa")
+    message = str(caught.value)
+    assert message.startswith("semantic=lsa: 'tiny' has no embeddings of this name. There are those without a name")
+    assert "(leave the setting out), 'minilm'." in message and " --semantic=lsa" in message
+    world.model("LightGCN", semantic="lsa")  # which reads none
+    for path in world.folder.glob("tiny.*emb.*"):
+        path.unlink()
+    world.write_table("minilm", 5)
+    assert "with a name, minilm: --semantic=minilm takes these" in missing_embeddings(world)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a.b", "..", "a\\b", "7", "unnamed", 7])
+def test_what_is_no_name_of_a_table(world: World, name: Any) -> None:
+    with pytest.raises(SettingError, match=r"semantic=.*a name of letters, digits"):
+        world.config("LightGCN_RLMRecCon", semantic=name)
 
 
 @pytest.mark.parametrize("ending", ["npy", "tokens"])

@@ -77,6 +77,16 @@ def test_a_set_takes_over_what_it_replaces_whole_and_refuses_to_replace_some_of_
     assert names(tmp_path) == ["a", "b", "c"]
 
 
+def test_how_embeddings_with_a_name_are_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    with pytest.raises(KeyboardInterrupt), FileSet(folder, "shop.minilm", "build-semantics", ("a",)).unfinished():
+        raise KeyboardInterrupt
+    require_whole(folder, "shop", ["a"])
+    with pytest.raises(DataError, match=r"build-semantics --dataset shop --semantic=minilm \.\.\.` again"):
+        require_whole(folder, "shop.minilm", ["a"])
+
+
 def test_what_may_not_lie_beside_a_set_is_gone_before_its_marker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

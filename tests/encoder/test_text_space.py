@@ -30,7 +30,7 @@ class Config(dict[str, Any]):
     """What is read of a configuration."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        super().__init__(dataset="x", encoder_model=None, **settings)
+        super().__init__({"dataset": "x", "encoder_model": None, "semantic": None, **settings})
         self.data_folders = (folder,)
 
     def command(self, verb: str) -> str:

@@ -190,9 +190,29 @@ def test_quick_is_stamped(world: World, cells_here: list[str]) -> None:
         assert STAMP in (world.root / "out" / name).read_text()
 
 
+def test_settings_are_for_the_models_that_read_them(world: World, cells_here: list[str]) -> None:
+    compared(world, [*MODELS, "BPR"], (1,), settings=small_settings(world, alignment_weight=0.25, n_layers=1))
+    cells = {name: json.loads((world.root / f"out/cells/{name}.json").read_text())["settings"] for name in cells_here}
+    assert {name: each.get("alignment_weight") for name, each in cells.items()} == {
+        "LightGCN-1": None,
+        "BPR-1": None,
+        "LightGCN_RLMRecCon-1": 0.25,
+    }
+    assert {name: each.get("n_layers") for name, each in cells.items()} == {
+        "LightGCN-1": 1,
+        "BPR-1": None,
+        "LightGCN_RLMRecCon-1": 1,
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            {"models": ["BPR", "LightGCN"], "settings": {"alignment_weight": 1}},
+            "LightGCN does not read the setting 'alignment_weight'",
+        ),
+        ({"settings": {"alignment_weight": -1}}, "alignment_weight=-1"),
         ({"models": ["LightGCM"]}, "LightGCM"),
         ({"models": ["LightGCN", "LightGCN"]}, "each named once"),
         ({"models": []}, "expected one or several"),
@@ -213,6 +233,8 @@ def test_a_folder_holds_one_comparison(world: World, cells_here: list[str]) -> N
     compared(world, ["LightGCN"], (1,))
     with pytest.raises(DataError, match=r"under other conditions \(settings: .*Choose another --output"):
         compared(world, ["LightGCN"], (1,), settings=small_settings(world, epochs=1))
+    with pytest.raises(DataError, match=r"under other conditions \(dataset: tiny there, theirs here; "):
+        compare(["LightGCN"], "theirs", (1,), world.root / "out", report=lambda text: None)
     with locked(world.root / "out"), pytest.raises(DataError, match="Another comparison works in"):
         compared(world, ["LightGCN"], (1,))
     file = world.root / "more.yaml"

@@ -153,6 +153,16 @@ def test_neighbours_in_text_are_by_the_semantic_embeddings(tiny: Any, world: Wor
     assert recommender.similar_items("i3", 99, space="text")["item"].tolist() == expected
 
 
+def test_neighbours_in_a_table_with_a_name(world: World) -> None:
+    world.write_table("minilm", 5)
+    for path in world.folder.glob("tiny.????emb.*"):
+        path.unlink()
+    config = world.config("LightGCN", semantic="minilm")
+    dataset, train_data, *_ = world.loaders(config)
+    recommender = Recommender(config.model_class(config, train_data._dataset), dataset)
+    assert len(recommender.similar_items("i3", 5, space="text")) == 5
+
+
 def test_an_item_without_a_text_has_no_neighbours_there(world: World) -> None:
     del world.semantic[1]["i3"]
     world.write()

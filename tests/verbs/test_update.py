@@ -37,8 +37,8 @@ def text_of(number: int) -> Item:
     return Item(f"i{number}", f"Film {number}", f"A {WORDS[number % 6]} and {WORDS[number % 5]} story.")
 
 
-def trained(model: str) -> str:
-    settings = {"epochs": 2, "embedding_size": 8, "base_first": False, "learning_rate": 0.01}
+def trained(model: str, **more: Any) -> str:
+    settings = {"epochs": 2, "embedding_size": 8, "base_first": False, "learning_rate": 0.01, **more}
     result = run(model, "shop", config_dict=settings, own_log=False)
     assert result is not None
     return result.checkpoint
@@ -77,9 +77,14 @@ def test_dataset_texts_and_model_are_brought_up_to_date(shop: Path, capsys: Any)
     assert "the training goes on" in capsys.readouterr().out
 
 
-def test_texts_alone_are_brought_up_to_date(shop: Path, capsys: Any) -> None:
-    assert main(["build-semantics", "--dataset=shop", "--encoder=lsa", "--dimension=8"]) == 0
-    checkpoint = trained("LightGCN_RLMRecCon")
+@pytest.mark.parametrize("name", [None, "small"])
+def test_texts_alone_are_brought_up_to_date(shop: Path, capsys: Any, name: str | None) -> None:
+    """The table that the model was trained with, whichever of several that is."""
+    for each in {None, name}:
+        words = [f"--semantic={each}"] if each else []
+        assert main(["build-semantics", "--dataset=shop", "--encoder=lsa", "--dimension=8", *words]) == 0
+    checkpoint = trained("LightGCN_RLMRecCon", semantic=name)
+    tables = {path.name: path.read_bytes() for path in shop.glob("*emb.npy")}
     rows = (shop / "shop.inter").read_text()
     Path("new.inter").write_text("user_id:token\titem_id:token\nu0\ti0\n")
     write_items("more.jsonl", [replace(text_of(3), description="A loud story of green birds.")])
@@ -90,6 +95,9 @@ def test_texts_alone_are_brought_up_to_date(shop: Path, capsys: Any) -> None:
     assert "verdict:" in output and "nearest" not in output
     assert "green birds" in read_profiles(shop / "shop.itemprf.jsonl")["i3"].profile
     assert (shop / "shop.inter").read_text() == rows
+    prefix = "shop." if name is None else f"shop.{name}."
+    changed = {file for file, content in tables.items() if (shop / file).read_bytes() != content}
+    assert changed == {f"{prefix}useremb.npy", f"{prefix}itememb.npy"}
     newer = output.splitlines()[-1].rpartition(": ")[2]
     assert update(newer, "--items=more.jsonl") == 2
     assert "Nothing is new" in capsys.readouterr().err
