@@ -13,6 +13,7 @@ from recbole_rlmrec.settings import (
     TEXT,
     WEIGHT,
     Choice,
+    OfType,
     Settings,
     known,
     setting,
@@ -31,7 +32,7 @@ class GALRecSettings(Settings):
     embedding_size: int = known("embedding_size", 64)
     language_model: str = setting(
         FROZEN,
-        TEXT,
+        OfType(str, "text"),
         "GALRec: `frozen` for the dataset's semantic embeddings, or a Hugging Face model, name or folder, to train",
     )
     external_embeddings: str | None = setting(
