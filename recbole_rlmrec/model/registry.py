@@ -31,6 +31,7 @@ from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
+from recbole_rlmrec.model.language.settings import GALRecSettings
 from recbole_rlmrec.parts import register_entry_points
 from recbole_rlmrec.run_settings import RUN_CLASSES
 from recbole_rlmrec.settings import ALIGNMENT_WEIGHTS, declare
@@ -58,6 +59,9 @@ ALIGNMENTS: dict[str, type[Alignment]] = {
 #: Further models, which are not aligned.
 BASELINES: dict[str, type] = {model.__name__: model for model in (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec)}
 
+#: Models that hold a language model, and the modules that have them, which are imported when one is asked for.
+LANGUAGE_MODELS: dict[str, str] = {"GALRec": "recbole_rlmrec.model.language.galrec"}
+
 
 def _declare_along(model: type) -> None:
     declare(*(settings for _, declared in settings_along(model) for settings in declared))
@@ -66,6 +70,7 @@ def _declare_along(model: type) -> None:
 declare(*RUN_CLASSES, of_recbole=True)
 for _known in (*ALIGNMENTS.values(), *BACKBONES.values(), *BASELINES.values()):
     _declare_along(_known)
+declare(GALRecSettings)
 ALIGNMENT_WEIGHTS.update(alignment.weight_setting for alignment in ALIGNMENTS.values())
 
 #: Packages that RecBole's models import while they are built or trained and that have another name in the index.
@@ -78,7 +83,7 @@ def names() -> list[str]:
     """Return the names of our models: each backbone alone and with each alignment, then the baselines."""
     _load_entry_points()
     aligned = [backbone + ending for backbone in BACKBONES for ending in ALIGNMENTS]
-    return [*BACKBONES, *aligned, *BASELINES]
+    return [*BACKBONES, *aligned, *BASELINES, *LANGUAGE_MODELS]
 
 
 def get_model(name: str) -> Any:
@@ -100,6 +105,8 @@ def get_model(name: str) -> Any:
     for whole in (BACKBONES, BASELINES):
         if name in whole:
             return whole[name]
+    if name in LANGUAGE_MODELS:
+        return getattr(importlib.import_module(LANGUAGE_MODELS[name]), name)
     for ending in _endings():
         if name.endswith(ending):
             return _aligned_model(name.removesuffix(ending), ending)
@@ -171,6 +178,8 @@ def is_model_part(cls: object) -> bool:
 
 def _check_name(known: dict[str, Any], name: str, cls: type) -> None:
     taken = ALIGNMENTS.get(name) if known is ALIGNMENTS else BACKBONES.get(name) or BASELINES.get(name)
+    if known is not ALIGNMENTS and name in LANGUAGE_MODELS:
+        taken = get_model(name)
     if known is ALIGNMENTS:
         taken = taken or next((model for title, model in BASELINES.items() if title.endswith(name)), None)
     elif taken is None and _recbole_files(name):
