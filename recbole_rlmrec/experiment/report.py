@@ -152,8 +152,9 @@ def _gains(found: Mapping[str, Any]) -> Iterator[str]:
     for side in ("users", "items"):
         traces = []
         for row in found["rows"]:
-            cells = [found["cells"][name] for name in found["cells"] if name.rpartition("-")[0] == row["model"]]
-            groups = [[group for group in cell["groups"] if group["side"] == side] for cell in cells]
+            cells = [cell for name, cell in found["cells"].items() if name.rpartition("-")[0] == row["model"]]
+            groups = [[group for group in cell.get("groups", ()) if group["side"] == side] for cell in cells]
+            groups = [each for each in groups if each]
             if groups:
                 labels = [_range(group["low"], group["high"]) for group in groups[0]]
                 values = [[group["recall"] for group in same if group["recall"] is not None] for same in zip(*groups)]
