@@ -43,7 +43,7 @@ def chosen_users(base: RankedLists, aligned: RankedLists) -> list[Chosen]:
     of_base, of_aligned = ndcg_by_user(base), ndcg_by_user(aligned)
     rows = np.flatnonzero((of_base > 0) | (of_aligned > 0))
     rows = rows[np.lexsort((base.users[rows], of_base[rows] - of_aligned[rows]))]
-    places = {"gains most": 0, "in the middle": len(rows) // 2, "loses most": len(rows) - 1}
+    places = {"gains most": 0, "is in the middle": len(rows) // 2, "loses most": len(rows) - 1}
     found: dict[int, Chosen] = {}
     for why, place in places.items():
         if len(rows):

@@ -47,22 +47,22 @@ def charts_of(page: str) -> dict[str, Any]:
 def test_what_it_shows_is_what_the_files_say(folder: Path) -> None:
     page = write_report(folder).read_text()
     content, charts = json.loads((folder / "comparison.json").read_text()), charts_of(page)
-    bars = charts["Test Recall@5, mean over the seeds; Recall@5"]["data"][0]
+    bars = charts["Test Recall@5, mean over the seeds; Recall@5 (0 to 1)"]["data"][0]
     values = [row["values"]["recall@5"] for row in content["rows"]]
     assert bars["y"] == [mean(each) for each in values] and bars["x"] == MODELS
     assert bars["error_y"]["array"] == [stdev(each) for each in values]
-    curve = charts["Validation score, a line a seed; validation score"]["data"]
+    curve = charts["Validation score, a line a seed; validation score (0 to 1)"]["data"]
     assert len(curve) == 4 and list(zip(curve[0]["x"], curve[0]["y"])) == POINTS
-    assert "Loss: bpr, a line a seed; loss: bpr" in charts
-    groups = charts["Recall by groups of users; recall"]["data"][0]
+    assert "Loss: bpr, a line a seed; loss: bpr (sum over an epoch's batches)" in charts
+    groups = charts["Recall by groups of users; recall (0 to 1)"]["data"][0]
     cells = [content["cells"][f"LightGCN-{seed}"]["groups"] for seed in (1, 2)]
     assert groups["y"][0] == mean(cell[0]["recall"] for cell in cells)
     sweep = json.loads((folder / "ablations.json").read_text())["noise"]["levels"]
-    [title] = [title for title in charts if title.startswith("noise") and title.endswith("test Recall@5")]
+    [title] = [title for title in charts if title.startswith("noise") and title.endswith("test Recall@5 (0 to 1)")]
     line = charts[title]["data"][1]
     assert line["x"] == ["none", "25%"] and line["y"][1] == mean(sweep["25%"][0]["values"]["recall@5"])
     for chart in charts.values():
-        assert chart["layout"]["yaxis"]["title"]["text"]
+        assert chart["layout"]["xaxis"]["title"]["text"] and chart["layout"]["yaxis"]["title"]["text"]
     assert STAMP in page and content["conditions"]["versions"]["torch"] in page
     assert all(cell in page for cell in (folder / "table.csv").read_text().splitlines()[1].split(","))
 

@@ -16,7 +16,7 @@ const charts = [...document.querySelectorAll(".chart")];
 for (const chart of charts) {
   const { data, layout } = JSON.parse(chart.querySelector("script").textContent);
   chart.replaceChildren();
-  Plotly.newPlot(chart, data, layout, { responsive: true, displaylogo: false });
+  Plotly.newPlot(chart, data, layout, { responsive: true, displayModeBar: false });
 }
 
 function recolour(isDark) {
@@ -27,3 +27,5 @@ recolour(dark.matches);
 dark.addEventListener("change", () => recolour(dark.matches));
 addEventListener("beforeprint", () => recolour(false));
 addEventListener("afterprint", () => recolour(dark.matches));
+
+document.body.dataset.ready = "yes"; // for whoever waits until all charts are drawn
