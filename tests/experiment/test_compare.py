@@ -52,6 +52,11 @@ def test_a_table_of_two_models(world: World, cells_here: list[str]) -> None:
     assert set(content["cells"]) == set(cells_here)
     text = (folder / "table.md").read_text()
     assert "two-way random effects" in text and "## Who gains" in text and "## Lists" in text
+    assert "genres (nats)" not in text  # of which nothing is known
+    efficiency = content["tables"]["Efficiency"]["lines"]
+    assert efficiency[0][1:] == ["seconds an epoch", "seconds to the best epoch", "peak memory, CPU (MB)", "parameters"]
+    parameters = content["cells"]["LightGCN-1"]["efficiency"]["parameters"]
+    assert efficiency[1][-1] == f"{parameters:,}" and "## Efficiency" in text
     assert r"\toprule" in (folder / "table.tex").read_text()
 
 
