@@ -34,8 +34,8 @@ def chart(traces: Sequence[Mapping[str, Any]], title: str, x: str, y: str, *, wi
         "xaxis": {"title": {"text": x, "standoff": 12}, "automargin": True, **_AXES.get(x, {"type": "category"})},
         "yaxis": {"title": {"text": y, "standoff": 12}, "automargin": True, "exponentformat": "e"},
         "colorway": list(COLOURS),
-        "margin": {"t": 50, "r": 10, "b": 50, "l": 60},
-        "legend": {"orientation": "h", "y": -0.25},
+        "margin": {"t": 40, "r": 10, "b": 80 if with_legend else 50, "l": 60},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
     }

@@ -153,7 +153,7 @@ def _curves(folder: Path, found: Mapping[str, Any]) -> Iterator[str]:
                     }
                 )
     for name, lines in sorted(by_name.items(), key=lambda entry: entry[0].startswith("loss")):
-        unit = "(sum over an epoch's batches)" if name.startswith("loss") else _SHARE
+        unit = "(sum of an epoch)" if name.startswith("loss") else _SHARE
         yield chart(lines, f"{name[0].upper()}{name[1:]}, a line a seed", "epoch", f"{name} {unit}")
 
 

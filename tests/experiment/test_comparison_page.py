@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, Browser
+from test_looks import write_texts
 from torch.utils.tensorboard import SummaryWriter
 from worlds import World
 
@@ -26,6 +29,7 @@ POINTS = [(0, 0.1), (1, 0.2)]
 @pytest.fixture
 def folder(world: World, cells_here: list[str], small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(world.root)
+    write_texts(world)
     # RecBole names a training's curves after the first file that is logged to, which here is pytest's.
     monkeypatch.setattr(
         "recbole_rlmrec.experiment.curves.curves_of", lambda log, metric: {metric: POINTS, "loss: bpr": POINTS}
@@ -53,7 +57,7 @@ def test_what_it_shows_is_what_the_files_say(folder: Path) -> None:
     assert bars["error_y"]["array"] == [stdev(each) for each in values]
     curve = charts["Validation score, a line a seed; validation score (0 to 1)"]["data"]
     assert len(curve) == 4 and list(zip(curve[0]["x"], curve[0]["y"])) == POINTS
-    assert "Loss: bpr, a line a seed; loss: bpr (sum over an epoch's batches)" in charts
+    assert "Loss: bpr, a line a seed; loss: bpr (sum of an epoch)" in charts
     groups = charts["Recall by groups of users; recall (0 to 1)"]["data"][0]
     cells = [content["cells"][f"LightGCN-{seed}"]["groups"] for seed in (1, 2)]
     assert groups["y"][0] == mean(cell[0]["recall"] for cell in cells)
@@ -65,6 +69,42 @@ def test_what_it_shows_is_what_the_files_say(folder: Path) -> None:
         assert chart["layout"]["xaxis"]["title"]["text"] and chart["layout"]["yaxis"]["title"]["text"]
     assert STAMP in page and content["conditions"]["versions"]["torch"] in page
     assert all(cell in page for cell in (folder / "table.csv").read_text().splitlines()[1].split(","))
+
+
+def test_maps_and_lists_are_those_of_the_looks(folder: Path) -> None:
+    page = write_report(folder).read_text()
+    look, charts = json.loads((folder / "looks/LightGCN_RLMRecCon.json").read_text()), charts_of(page)
+    part = look["map"]
+    for name, title in (("text", "By their texts"), ("base", "By LightGCN"), ("aligned", "By LightGCN_RLMRecCon")):
+        points = charts[f"{title}; t-SNE, second (no unit)"]["data"]
+        shown = {(trace["name"], *place) for trace in points for place in zip(trace["x"], trace["y"])}
+        labels = [genre or "other or unknown" for genre in part["genres"]]
+        assert shown == {(label, *place) for label, place in zip(labels, part["places"][name])}
+    assert f"LightGCN {part['agreement']['base']:.1%}" in page
+    tables = json.loads((folder / "comparison.json").read_text())["tables"]
+    for heading in ("Efficiency", "Lists"):
+        assert f"<h2>{heading}</h2>" in page and all(f">{cell}<" in page for cell in tables[heading]["lines"][1])
+    for user in look["side_by_side"]["users"]:
+        hits = [item["title"] for name in ("base", "aligned") for item in user["lists"][name] if item["hit"]]
+        assert hits and all(f"<li class='hit'>{escape(title)} ✓</li>" in page for title in hits)
+    for pair in look["case_study"]["pairs"]:
+        assert f"<td>{pair['similarity']['aligned']:.3f}</td><td>{pair['rank']['aligned']:,}</td>" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_it_opens_in_a_browser(folder: Path, tmp_path: Path) -> None:
+    """On a desktop, light and dark, and on a phone: every chart is drawn, and nothing is wider than the page."""
+    path = write_report(folder)
+    with Browser(tmp_path / "profile") as browser:
+        for width, dark in ((1280, False), (1280, True), (360, False)):
+            browser.size(width, 800, dark=dark)
+            browser.open(path.as_uri())
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            drawn = "document.querySelectorAll('.chart .main-svg .xtitle').length"
+            assert browser.evaluate(drawn) == browser.evaluate("document.querySelectorAll('.chart').length") > 8
+            ink = browser.evaluate("getComputedStyle(document.querySelector('.chart .xtitle')).fill")
+            assert ink == ("rgb(230, 233, 236)" if dark else "rgb(28, 31, 35)")
+        assert browser.faults == [] and set(browser.requests) == {path.as_uri()}
 
 
 def test_curves_are_those_of_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

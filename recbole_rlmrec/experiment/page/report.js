@@ -25,7 +25,18 @@ function recolour(isDark) {
 
 recolour(dark.matches);
 dark.addEventListener("change", () => recolour(dark.matches));
-addEventListener("beforeprint", () => recolour(false));
-addEventListener("afterprint", () => recolour(dark.matches));
+
+// A chart does not follow the paper's width by itself: this is what A4 and letter have between their margins.
+const PAPER = 660;
+addEventListener("beforeprint", () => {
+  for (const chart of charts) {
+    const width = chart.closest(".maps") ? PAPER / 2 - 10 : PAPER;
+    Plotly.relayout(chart, { ...colours(false), width, height: 300, autosize: false });
+  }
+});
+addEventListener("afterprint", () => {
+  const asBefore = { width: null, height: null, autosize: true };
+  for (const chart of charts) Plotly.relayout(chart, { ...colours(dark.matches), ...asBefore });
+});
 
 document.body.dataset.ready = "yes"; // for whoever waits until all charts are drawn
