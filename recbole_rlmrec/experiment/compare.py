@@ -161,6 +161,7 @@ def compare(
         if not finished:
             raise TrainingError(f"No cell came to its end. {next(iter(failed.values()), '')}")
         names = [*models, *dict.fromkeys(each.model for each in foreign if each.model not in models)]
+        conditions = kept_conditions(folder, conditions)  # which know the hashes of the data now
         rows = rows_of(names, base_name_of, finished, failed)
         _write(folder, conditions, seeds, rows, finished, tuned, _divergences(cells[0], finished))
     return Comparison(rows, folder, len(failed))
@@ -251,7 +252,8 @@ def _divergences(cell: Cell, finished: Sequence[Finished]) -> dict[tuple[str, in
         finished: those that are done.
     """
     settings = {**cell.settings, "seed": cell.seed}
-    known = KnownData(RLMRecConfig(cell.model, cell.dataset, cell.config_files, command_line=settings))
+    config = RLMRecConfig(cell.model, cell.dataset, cell.config_files, command_line=settings)
+    known = KnownData(config, finished[0].result["data"])
     try:
         if known.genres is None:
             return {}

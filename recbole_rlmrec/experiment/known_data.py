@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from recbole.utils import init_seed
 from scipy.sparse import csr_matrix
 
 from recbole_rlmrec.compat import dataset_of
+from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.experiment.genres import Genres, genre_field, genres_of
@@ -28,26 +30,50 @@ from recbole_rlmrec.text.load import known_items
 _logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def warned_before() -> Iterator[None]:
+    """Load data without their warnings: every training of the comparison has them in its log."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
 class KnownData:
     """The data of a comparison; each part is read when it is asked for first.
 
     Args:
         config: of one of the trainings, with its seed: an :class:`~recbole_rlmrec.config.RLMRecConfig`.
+        hashes: of the data that the comparison is of, as a result has them.
     """
 
-    def __init__(self, config: Any) -> None:
-        self._config = config
+    def __init__(self, config: Any, hashes: Mapping[str, str]) -> None:
+        self._config, self._hashes = config, hashes
 
     @cached_property
     def dataset(self) -> Any:
         """The training data.
 
         Raises:
-            RLMRecError: the data are not there any more, or damaged.
+            RLMRecError: the data are not there any more, damaged, or others than those of the comparison.
         """
-        init_seed(self._config["seed"], self._config["reproducibility"])
-        loaders = data_preparation(self._config, create_dataset(self._config))
-        return dataset_of(loaders[0])
+        with warned_before():
+            init_seed(self._config["seed"], self._config["reproducibility"])
+            loaders = data_preparation(self._config, create_dataset(self._config))
+        found = dataset_of(loaders[0])
+        differing = [
+            name
+            for name, value in fingerprint(found, with_embeddings=False).items()
+            if self._hashes.get(name, value) != value
+        ]
+        if differing:  # internal ids would be those of others
+            raise DataError(
+                f"The data of '{self._config['dataset']}' have changed since the comparison was made "
+                f"({', '.join(differing)}). Restore them, or compare again with another --output."
+            )
+        return found
 
     @cached_property
     def training(self) -> csr_matrix:

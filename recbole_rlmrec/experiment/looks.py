@@ -20,7 +20,7 @@ from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import CheckpointError, DataError, RLMRecError
 from recbole_rlmrec.experiment import case_study, side_by_side, space_map
 from recbole_rlmrec.experiment.folder import read_result, write_json
-from recbole_rlmrec.experiment.known_data import KnownData
+from recbole_rlmrec.experiment.known_data import KnownData, warned_before
 from recbole_rlmrec.experiment.lists import RankedLists
 from recbole_rlmrec.model.arrays import tables_of
 from recbole_rlmrec.model.scores import evaluating
@@ -95,7 +95,8 @@ class _Looker:
         settings = {**conditions["settings"], "seed": self._seeds[0]}
         model = found["rows"][0]["model"]
         self._known = KnownData(
-            RLMRecConfig(model, conditions["dataset"], conditions["config_files"], command_line=settings)
+            RLMRecConfig(model, conditions["dataset"], conditions["config_files"], command_line=settings),
+            conditions["data"] or {},
         )
         self._space = lru_cache(maxsize=2)(self._loaded)  # a base stays while its models come and go
         self._places: dict[tuple[str, bytes], np.ndarray] = {}
@@ -156,7 +157,8 @@ class _Looker:
         path = next((each for each in (self._folder / "saved" / recorded.name, recorded) if each.is_file()), None)
         if path is None:
             raise CheckpointError(f"The checkpoint of {model} with seed {seed} is gone ('{recorded}').")
-        loaded = load_model(path)
+        with warned_before():
+            loaded = load_model(path)
         with evaluating(loaded.model):
             users, items = (table.float().cpu().numpy() for table in tables_of(loaded.model))
         return _Space(users, items, dataset_of(loaded.train_data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from worlds import World
 
 from recbole_rlmrec.experiment import looks
 from recbole_rlmrec.experiment.compare import compare
+from recbole_rlmrec.experiment.known_data import warned_before
 from recbole_rlmrec.experiment.looks import looks_of
 from recbole_rlmrec.experiment.report_text import write_text_report
 from recbole_rlmrec.profile.record import Profile, profiles_path, write_profiles
@@ -91,6 +93,24 @@ def test_where_checkpoints_are_gone_it_is_said(folder: Path) -> None:
         )
     assert look["side_by_side"]["users"]
     assert "Not there: The checkpoint of LightGCN" in write_text_report(folder).read_text()
+
+
+def test_what_trainings_have_warned_of_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("recbole_rlmrec.data")
+    with warned_before():
+        logger.warning("Some items have no interaction.")
+    logger.warning("Something else.")
+    assert caplog.messages == ["Something else."]
+
+
+def test_other_data_than_those_of_the_comparison(folder: Path, world: World) -> None:
+    """Which would give the internal ids of the lists to other items."""
+    path = world.folder / f"{world.name}.train.inter"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:1], *lines[:0:-1]]))
+    [look] = looks_of(folder)
+    assert "have changed since the comparison was made (" in look["side_by_side"]["missing"]
+    assert all("the files it was trained on" in look[part]["missing"] for part in ("case_study", "map"))
 
 
 def test_what_has_changed_is_made_again(folder: Path, world: World) -> None:
