@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -45,6 +45,12 @@ def chart(traces: Sequence[Mapping[str, Any]], title: str, x: str, y: str, *, wi
     return (
         f"<figure class='chart' aria-label='{escape(title)}'><script type='application/json'>{data}</script></figure>"
     )
+
+
+def beside(charts: Iterable[str]) -> str:
+    """Return charts beside each other, where the page is wide enough; empty without any."""
+    found = "".join(charts)
+    return f"<div class='beside'>{found}</div>" if found else ""
 
 
 def html_table(lines: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from recbole_rlmrec.experiment.charts import COLOURS, chart, html_table
+from recbole_rlmrec.experiment.charts import COLOURS, beside, chart, html_table
 from recbole_rlmrec.experiment.compare import STAMP
 from recbole_rlmrec.experiment.looks import looks_of
 from recbole_rlmrec.experiment.report_looks import case_studies, lists_side_by_side, maps
@@ -52,10 +52,10 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
     found = comparison_of(folder)
     looks = looks_of(folder)
     sections = [
-        ("Results", "".join([_table_html(folder), *_bars(found)])),
+        ("Results", _table_html(folder) + beside(_bars(found))),
         ("Efficiency", _further_table(found, "Efficiency")),
         ("Learning curves", "".join(_curves(folder, found))),
-        ("Who gains", "".join(_gains(found))),
+        ("Who gains", beside(_gains(found))),
         ("Lists", _further_table(found, "Lists")),
         ("Ablations", "".join(_ablations(folder))),
         ("Maps of the items", "".join(maps(looks))),

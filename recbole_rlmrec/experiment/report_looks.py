@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from recbole_rlmrec.experiment import case_study, side_by_side, space_map
-from recbole_rlmrec.experiment.charts import COLOURS, chart, html_table
+from recbole_rlmrec.experiment.charts import COLOURS, beside, chart, html_table
 from recbole_rlmrec.wording import count
 
 Look = Mapping[str, Any]
@@ -61,10 +61,7 @@ def maps(looks: Sequence[Look]) -> Iterator[str]:
         legend = "".join(
             f"<li><span style='background:{colour}'></span>{escape(label)}</li>" for label, colour in colours.items()
         )
-        yield (
-            f"{begin}<p>{escape(agreement_of(look))}</p><ul class='legend'>{legend}</ul>"
-            f"<div class='maps'>{''.join(charts)}</div>"
-        )
+        yield (f"{begin}<p>{escape(agreement_of(look))}</p><ul class='legend'>{legend}</ul>{beside(charts)}")
 
 
 def _labels(genres: Sequence[str | None] | None, n_items: int) -> tuple[list[str], dict[str, str]]:

@@ -30,7 +30,7 @@ dark.addEventListener("change", () => recolour(dark.matches));
 const PAPER = 660;
 addEventListener("beforeprint", () => {
   for (const chart of charts) {
-    const width = chart.closest(".maps") ? PAPER / 2 - 10 : PAPER;
+    const width = chart.closest(".beside") ? PAPER / 2 - 10 : PAPER;
     Plotly.relayout(chart, { ...colours(false), width, height: 300, autosize: false });
   }
 });
