@@ -14,7 +14,7 @@ N_PAIRS, LEAST, HOPS = 3, 5, 3
 MOST_USERS = 20_000
 
 #: So many similarities are held at a time.
-_BLOCK = 2**24
+_BLOCK = 2**22
 
 #: How the pairs are chosen.
 RULE = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data.provenance import versions
+from recbole_rlmrec.data.provenance import command, versions
 from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.experiment.cell import Cell
 from recbole_rlmrec.experiment.efficiency import efficiency_of, efficiency_table
@@ -304,6 +304,7 @@ def _write(
         "quick": conditions.quick,
         "conditions": asdict(conditions),
         "seeds": list(seeds),
+        "command": command(),
         "rows": [asdict(row) for row in rows],
         "cells": of_cells,
         "tables": {heading: {"said": _SAID[heading], "lines": lines} for heading, lines in tables.items() if lines},

@@ -7,7 +7,6 @@ file for each aligned model. What has not changed is not computed again.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from recbole_rlmrec.compat import dataset_of
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import CheckpointError, DataError, RLMRecError
 from recbole_rlmrec.experiment import case_study, side_by_side, space_map
-from recbole_rlmrec.experiment.folder import read_result, write_json
+from recbole_rlmrec.experiment.folder import read_comparison, read_result, write_json
 from recbole_rlmrec.experiment.known_data import KnownData, warned_before
 from recbole_rlmrec.experiment.lists import RankedLists
 from recbole_rlmrec.model.arrays import tables_of
@@ -54,7 +53,7 @@ def looks_of(folder: str | Path) -> list[dict[str, Any]]:
         SettingError: its settings are not known any more.
     """
     folder = Path(folder)
-    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    found = read_comparison(folder)
     aligned = [(row["model"], row["base"]) for row in found["rows"] if row["base"]]
     if not aligned:
         return []

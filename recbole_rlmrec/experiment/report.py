@@ -16,9 +16,10 @@ from typing import Any
 
 from recbole_rlmrec.experiment.charts import COLOURS, beside, chart, html_table
 from recbole_rlmrec.experiment.compare import STAMP
+from recbole_rlmrec.experiment.folder import read_comparison
 from recbole_rlmrec.experiment.looks import looks_of
 from recbole_rlmrec.experiment.report_looks import case_studies, lists_side_by_side, maps
-from recbole_rlmrec.experiment.report_text import comparison_of, made_of
+from recbole_rlmrec.experiment.report_text import made_of
 from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.reading.documents import Format, parse_json
@@ -49,7 +50,7 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
 
     folder = Path(folder)
     path = Path(path or folder / "report.html")
-    found = comparison_of(folder)
+    found = read_comparison(folder)
     looks = looks_of(folder)
     sections = [
         ("Results", _table_html(folder) + beside(_bars(found))),

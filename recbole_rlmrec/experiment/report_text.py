@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.experiment import case_study, side_by_side, space_map
+from recbole_rlmrec.experiment.folder import read_comparison
 from recbole_rlmrec.experiment.looks import looks_of
 from recbole_rlmrec.experiment.report_looks import (
     agreement_of,
@@ -27,22 +26,11 @@ from recbole_rlmrec.wording import count
 Look = Mapping[str, Any]
 
 
-def comparison_of(folder: Path) -> dict[str, Any]:
-    """Read what a comparison found.
-
-    Raises:
-        DataError: the folder holds none.
-    """
-    if not (folder / "comparison.json").is_file():
-        raise DataError(f"'{folder}' holds no comparison.json: `recbole-rlmrec compare --output={folder}` writes one.")
-    found: dict[str, Any] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    return found
-
-
 def made_of(found: Mapping[str, Any]) -> dict[str, str]:
     """Return how a comparison was made: settings, versions and hashes by name."""
     conditions = found["conditions"]
     known = {
+        "command": found.get("command", ""),
         "dataset": conditions["dataset"],
         "seeds": ", ".join(map(str, found["seeds"])),
         "settings": ", ".join(f"{name}={value}" for name, value in conditions["settings"].items()) or "the defaults",
@@ -67,7 +55,7 @@ def write_text_report(folder: str | Path) -> Path:
         DataError: the folder holds no comparison, or a damaged file.
     """
     folder = Path(folder)
-    found, looks = comparison_of(folder), looks_of(folder)
+    found, looks = read_comparison(folder), looks_of(folder)
     parts = [(folder / "table.md").read_text(encoding="utf-8").rstrip()]
     if (folder / "ablations.md").is_file():
         # A heading of its own becomes one of this file's.

@@ -53,7 +53,7 @@ def slow_pairs(base: np.ndarray, aligned: np.ndarray, training: csr_matrix) -> l
     return pairs
 
 
-@pytest.mark.parametrize("block", [1, 2**24])
+@pytest.mark.parametrize("block", [1, 2**22])
 def test_pairs_are_those_of_the_rule(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case_study, "_BLOCK", block)
     for seed in range(3):

@@ -49,7 +49,7 @@ def test_a_table_of_two_models(world: World, cells_here: list[str]) -> None:
     assert table[0][:7] == ["model", "seeds", "base kept", "Recall@5", "gain", "p", "p, users"]
     content = json.loads((folder / "comparison.json").read_text())
     assert content["rows"][1]["tests"]["recall@5"]["users"]["p_value"] == aligned.tests["recall@5"].users.p_value
-    assert set(content["cells"]) == set(cells_here)
+    assert set(content["cells"]) == set(cells_here) and content["conditions"]["data"]["training interactions"]
     text = (folder / "table.md").read_text()
     assert "two-way random effects" in text and "## Who gains" in text and "## Lists" in text
     assert "genres (nats)" not in text  # of which nothing is known
@@ -267,6 +267,7 @@ def test_the_verb(world: World, cells_here: list[str], capsys: pytest.CaptureFix
     assert main([*arguments, *words]) == 0
     out = capsys.readouterr().out
     assert "LightGCN, seed 2020: test recall@5" in out and "BPR, seed 2021" in out and "table.md" in out
+    assert "o/report.md" in out and (world.root / "o/report.md").is_file()
     assert main(["compare", "--models=BPR", "--dataset=x", "--seeds=0"]) == 2
 
 

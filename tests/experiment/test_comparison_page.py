@@ -68,6 +68,7 @@ def test_what_it_shows_is_what_the_files_say(folder: Path) -> None:
     for chart in charts.values():
         assert chart["layout"]["xaxis"]["title"]["text"] and chart["layout"]["yaxis"]["title"]["text"]
     assert STAMP in page and content["conditions"]["versions"]["torch"] in page
+    assert f"<dt>command</dt><dd>{escape(content['command'])}</dd>" in page
     assert all(cell in page for cell in (folder / "table.csv").read_text().splitlines()[1].split(","))
 
 
@@ -136,6 +137,12 @@ def test_damaged_curves(folder: Path) -> None:
 
 def test_without_a_comparison(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no comparison\.json"):
+        write_report(tmp_path)
+
+
+def test_a_damaged_comparison(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text('{"rows": [')
+    with pytest.raises(DataError, match=r"comparison.json' is no record of a comparison: .* JSON .*Compare again"):
         write_report(tmp_path)
 
 
