@@ -102,6 +102,8 @@ class Result:
         log: the run's log; empty where logging is as the caller set it up.
         peak_memory: the most that the process, or that of rank 0, has had: bytes of ``ram`` and of ``gpu``, as far as
             they are known.
+        efficiency: ``parameters`` that are trained; ``epochs`` of this training, those after the best one included;
+            ``seconds_to_best``, when the best epoch had been validated, without it where nothing is validated.
     """
 
     model: str
@@ -128,6 +130,7 @@ class Result:
     versions: dict[str, str] | None = None
     log: str = ""
     peak_memory: dict[str, int] | None = None
+    efficiency: dict[str, float] | None = None
 
     def load(self, model: type | None = None) -> Loaded:
         """Load the model that this run keeps, and its data, from its checkpoint; see :func:`load_model`.
@@ -302,6 +305,7 @@ def _run_configured(
         versions=versions(),
         log=str(log or ""),
         peak_memory=peak_memory(config["device"]),
+        efficiency=trained.efficiency,
     )
     if is_first:
         record = _write_result(config, trained, data, result)
@@ -376,6 +380,7 @@ class _Trained:
         start: the same of the model before its first step; None without ``init_from``.
         data: hashes of ids, interactions and embeddings.
         has_record: whether a record of it lies beside its checkpoint.
+        efficiency: see :class:`Result`.
     """
 
     outcome: Outcome
@@ -384,6 +389,7 @@ class _Trained:
     start: dict[str, Any] | None
     data: dict[str, str]
     has_record: bool
+    efficiency: dict[str, float]
 
 
 def _train(
@@ -478,7 +484,17 @@ def _train(
         start,
         {**data.hashes, **trainer.fingerprint},
         has_record,
+        _efficiency(trainer),
     )
+
+
+def _efficiency(trainer: Any) -> dict[str, float]:
+    """Return what a training took beside its time and memory; see :class:`Result`."""
+    parameters = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
+    found = {"parameters": parameters, "epochs": len(trainer.train_loss_dict)}
+    if trainer.seconds_to_best is not None:
+        found["seconds_to_best"] = round(trainer.seconds_to_best, 2)
+    return found
 
 
 def _rewind(loader: Any, seed: int) -> None:

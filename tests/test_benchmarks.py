@@ -26,6 +26,7 @@ from recbole_rlmrec import Recommender
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.encoder.base import EncoderSettings, make_encoder
 from recbole_rlmrec.encoder.encode import encode_texts as encode_texts_of
+from recbole_rlmrec.experiment.lists import RankedLists
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.ops.graph import Adjacency
 from recbole_rlmrec.quick_start import load_model, run
@@ -53,6 +54,7 @@ recommend = importlib.import_module("recommend")
 redraw = importlib.import_module("redraw")
 reference = importlib.import_module("reference")
 searches = importlib.import_module("searches")
+seed_pairs = importlib.import_module("seed_pairs")
 serve_load = importlib.import_module("serve_load")
 supported_models = importlib.import_module("supported_models")
 timing = importlib.import_module("timing")
@@ -537,6 +539,22 @@ def test_free_text_measures_what_queries_find(
     assert recorded["recall"]["mixed"] == pytest.approx(np.mean(recalls))
     printed = capsys.readouterr().out
     assert f"| mean | {np.mean([*shares.values()]):.3f} |" in printed and str(tmp_path) not in printed
+
+
+def test_seed_pairs_counts_pairs_that_differ(tmp_path: Path, capsys: Any) -> None:
+    """Ten users and one item to be found: seed 3 finds it for nobody, seeds 1 and 2 for the same nine."""
+    users, nothing = np.arange(10), np.zeros(0, dtype=int)
+    (tmp_path / "cells").mkdir()
+    for seed, n_hits in ((1, 9), (2, 9), (3, 0)):
+        ranked = np.where(users < n_hits, 1, 2)[:, None]
+        lists = RankedLists(users, ranked, ranked, users, np.ones(10, dtype=int), nothing, nothing)
+        lists.write(tmp_path / f"cells/BPR-{seed}.npz")
+    content = {"rows": [{"model": "BPR"}], "seeds": [1, 2, 3]}
+    (tmp_path / "comparison.json").write_text(json.dumps(content))
+    assert seed_pairs.main([str(tmp_path)]) == 0
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [line[:4] for line in lines[2:]] == [["BPR", f"{name}@1", "3", "2 of 3"] for name in ("recall", "ndcg")]
+    assert 0 < float(lines[2][4]) < 1e-4
 
 
 def test_paired_compares_the_users_of_two_runs(world: World, capsys: Any) -> None:

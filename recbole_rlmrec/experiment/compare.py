@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from recbole_rlmrec.config import RLMRecConfig
-from recbole_rlmrec.data.provenance import versions
-from recbole_rlmrec.errors import SettingError, TrainingError
+from recbole_rlmrec.data.provenance import command, versions
+from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
 from recbole_rlmrec.experiment.cell import Cell
+from recbole_rlmrec.experiment.efficiency import efficiency_of, efficiency_table
 from recbole_rlmrec.experiment.folder import (
     Conditions,
     drop_damaged,
@@ -22,7 +23,9 @@ from recbole_rlmrec.experiment.folder import (
     read_added,
     write_json,
 )
+from recbole_rlmrec.experiment.genres import genre_divergence
 from recbole_rlmrec.experiment.groups import recall_by_group, shape_of
+from recbole_rlmrec.experiment.known_data import KnownData
 from recbole_rlmrec.experiment.running import run_all
 from recbole_rlmrec.experiment.table import (
     Finished,
@@ -53,7 +56,11 @@ _SAID = {
     "are items: a group of items counts the test interactions with these only. p is that of the star's test within the "
     "group, not corrected; with one seed, of the paired t-test over users.",
     "Lists": "Share of the places that the popularity ranking fills with the same items; share of all items in any "
-    "list; mean of -log2 of an item's share of the training interactions; Gini of how often each item is in a list.",
+    "list; mean of -log2 of an item's share of the training interactions; Gini of how often each item is in a list. "
+    "Genres, where known: the Kullback-Leibler divergence of a list's genres from those of what its user had in "
+    "training, a mean over the users (Steck 2018, alpha .01); 0 where they are the same.",
+    "Efficiency": "Wall-clock time on the machine of each training, validations included, a mean over the seeds; with "
+    "--jobs several trainings share its cores. Memory is the most that the training's process has had.",
 }
 
 
@@ -153,8 +160,9 @@ def compare(
         if not finished and not may_fail:
             raise TrainingError(f"No cell came to its end. {next(iter(failed.values()), '')}")
         names = [*models, *dict.fromkeys(each.model for each in foreign if each.model not in models)]
+        conditions = kept_conditions(folder, conditions)  # which know the hashes of the data now
         rows = rows_of(names, base_name_of, finished, failed)
-        _write(folder, conditions, seeds, rows, finished, tuned)
+        _write(folder, conditions, seeds, rows, finished, tuned, _divergences(cells[0], finished))
     return Comparison(rows, folder, len(failed))
 
 
@@ -260,6 +268,29 @@ def _tuned(
 # ---------------------------------------------------------------------- what is written
 
 
+def _divergences(cell: Cell, finished: Sequence[Finished]) -> dict[tuple[str, int], float]:
+    """Return the divergence of the lists' genres by model and seed; empty where no genres are known.
+
+    Args:
+        cell: any of the comparison, whose data are those of all.
+        finished: those that are done.
+    """
+    settings = {**cell.settings, "seed": cell.seed}
+    config = RLMRecConfig(cell.model, cell.dataset, cell.config_files, command_line=settings)
+    if not finished:
+        return {}
+    known = KnownData(config, finished[0].result["data"])
+    try:
+        if known.genres is None:
+            return {}
+        lists = {(each.model, each.seed): each.lists for each in finished if each.lists is not None}
+        found = {name: genre_divergence(each, known.training, known.genres) for name, each in lists.items()}
+    except RLMRecError as error:
+        _logger.warning(f"Genres are left out: {error}")
+        return {}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _write(
     folder: Path,
     conditions: Conditions,
@@ -267,6 +298,7 @@ def _write(
     rows: Sequence[Row],
     finished: Sequence[Finished],
     tuned: Mapping[str, list[str]],
+    divergences: Mapping[tuple[str, int], float],
 ) -> None:
     """Write the table in its forms, and all that belongs to it."""
     lines = cells_of(rows)
@@ -276,7 +308,12 @@ def _write(
     stamp = [f"**{STAMP}**"] if conditions.quick else []
     said = "\n\n".join(notes_of(rows))
     parts = [markdown(lines), said]
-    for heading, more in (("Who gains", groups_table(rows, finished)), ("Lists", lists_table(rows, finished))):
+    tables = {
+        "Efficiency": efficiency_table({row.model: row.efficiency for row in rows}),
+        "Who gains": groups_table(rows, finished),
+        "Lists": lists_table(rows, finished, divergences),
+    }
+    for heading, more in tables.items():
         parts += [f"## {heading}", _SAID[heading], markdown(more)] if more else []
     used = ", ".join(f"{name} {version}" for name, version in conditions.versions.items())
     texts = {
@@ -287,21 +324,26 @@ def _write(
     for name, text in texts.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    groups = {
-        f"{each.model}-{each.seed}": {
-            "groups": [group.record() for group in recall_by_group(each.lists)],
-            "lists": dict(shape_of(each.lists)),
-        }
-        for each in finished
-        if each.lists is not None
-    }
+    of_cells = {f"{each.model}-{each.seed}": _cell_record(each, divergences) for each in finished}
     content = {
         "title": title,
         "quick": conditions.quick,
         "conditions": asdict(conditions),
         "seeds": list(seeds),
+        "command": command(),
         "rows": [asdict(row) for row in rows],
-        "cells": groups,
+        "cells": of_cells,
+        "tables": {heading: {"said": _SAID[heading], "lines": lines} for heading, lines in tables.items() if lines},
         "tuned": dict(tuned),
     }
     write_json(folder / "comparison.json", content)
+
+
+def _cell_record(cell: Finished, divergences: Mapping[tuple[str, int], float]) -> dict[str, Any]:
+    """Return what there is to say of a cell beside its metrics, as plain values."""
+    found: dict[str, Any] = {"efficiency": efficiency_of(cell.result)}
+    if cell.lists is not None:
+        genres = divergences.get((cell.model, cell.seed))
+        shape = {**shape_of(cell.lists), **({} if genres is None else {"genres": genres})}
+        found |= {"groups": [group.record() for group in recall_by_group(cell.lists)], "lists": shape}
+    return found

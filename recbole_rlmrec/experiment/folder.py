@@ -15,12 +15,13 @@ from recbole_rlmrec.experiment.cell import Cell, write_lists
 from recbole_rlmrec.experiment.lists import RankedLists
 from recbole_rlmrec.experiment.table import Finished
 from recbole_rlmrec.files import atomic_path, only_one
-from recbole_rlmrec.reading.documents import Format
+from recbole_rlmrec.reading.documents import Format, parse_json
 from recbole_rlmrec.reading.regular import file_sha256
 
 _logger = logging.getLogger(__name__)
 
 _CONDITIONS = Format("conditions of a comparison", "Choose another folder, or remove it.", allow_others=True)
+_COMPARISON = Format("record of a comparison", "Compare again: finished cells are kept.")
 _RESULT = Format("result of a training", "Give a file that --result_file wrote.", allow_others=True)
 
 
@@ -95,6 +96,22 @@ def write_json(path: Path, content: Any) -> None:
     """Write plain values as JSON."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """Read what the comparison of a folder found.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path = folder / "comparison.json"
+    if not path.is_file():
+        raise DataError(f"'{folder}' holds no comparison.json: `recbole-rlmrec compare --output={folder}` writes one.")
+    try:
+        found: dict[str, Any] = parse_json(_COMPARISON.content(path))
+    except ValueError as error:
+        raise _COMPARISON.fault(path, error) from error
+    return found
 
 
 def require_same_data(folder: Path, data: Mapping[str, str], where: str) -> None:

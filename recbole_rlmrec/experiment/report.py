@@ -1,4 +1,4 @@
-"""A comparison as one page: table, bars, learning curves, who gains, ablations, and how it was made.
+"""A comparison as one page: tables, bars, learning curves, who gains, ablations, what alignment changes.
 
 The page is a single file and asks nothing of another host. Everything in it is read from the comparison's folder.
 """
@@ -14,14 +14,21 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from recbole_rlmrec.errors import DataError
+from recbole_rlmrec.experiment.charts import COLOURS, beside, chart, html_table
 from recbole_rlmrec.experiment.compare import STAMP
+from recbole_rlmrec.experiment.folder import read_comparison
+from recbole_rlmrec.experiment.looks import looks_of
+from recbole_rlmrec.experiment.report_looks import case_studies, lists_side_by_side, maps
+from recbole_rlmrec.experiment.report_text import made_of
 from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.reading.documents import Format, parse_json
 
 _CURVES = Format("file of learning curves", "Remove it: the page is written without them.")
 _TITLES = {"recall": "Recall", "ndcg": "NDCG"}
+
+#: Unit of metrics.
+_SHARE = "(0 to 1)"
 
 
 def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
@@ -43,14 +50,18 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
 
     folder = Path(folder)
     path = Path(path or folder / "report.html")
-    if not (folder / "comparison.json").is_file():
-        raise DataError(f"'{folder}' holds no comparison.json: `recbole-rlmrec compare --output={folder}` writes one.")
-    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    found = read_comparison(folder)
+    looks = looks_of(folder)
     sections = [
-        ("Results", "".join([_table_html(folder), *_bars(found)])),
+        ("Results", _table_html(folder) + beside(_bars(found))),
+        ("Efficiency", _further_table(found, "Efficiency")),
         ("Learning curves", "".join(_curves(folder, found))),
-        ("Who gains", "".join(_gains(found))),
+        ("Who gains", beside(_gains(found))),
+        ("Lists", _further_table(found, "Lists")),
         ("Ablations", "".join(_ablations(folder))),
+        ("Maps of the items", "".join(maps(looks))),
+        ("Case study: users whom alignment brings together", "".join(case_studies(looks))),
+        ("Lists side by side", "".join(lists_side_by_side(looks))),
         ("How it was made", _how(found)),
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
@@ -85,18 +96,13 @@ def _table_html(folder: Path) -> str:
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
         lines = [line for line in csv.reader(file) if line and not line[0].startswith("#")]
     note = STAR.replace("`*`", "*") if "p, seeds" in lines[0] else ONE_SEED if "p, users" in lines[0] else ""
-    return _html_table(lines) + (f"<p class='note'>{escape(note)}</p>" if note else "")
+    return html_table(lines) + (f"<p class='note'>{escape(note)}</p>" if note else "")
 
 
-def _html_table(lines: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in lines[0])
-    rows = "".join(
-        f"<tr><th scope='row'>{escape(line[0])}</th>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in line[1:])
-        + "</tr>"
-        for line in lines[1:]
-    )
-    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+def _further_table(found: Mapping[str, Any], heading: str) -> str:
+    """Return a further table of the comparison and what is said of it; empty where there is none."""
+    table = found.get("tables", {}).get(heading)
+    return f"<p class='note'>{escape(table['said'])}</p>{html_table(table['lines'])}" if table else ""
 
 
 def _bars(found: Mapping[str, Any]) -> Iterator[str]:
@@ -108,11 +114,15 @@ def _bars(found: Mapping[str, Any]) -> Iterator[str]:
             "type": "bar",
             "x": [row["model"] for row in known],
             "y": [mean(each) for each in values],
-            "marker": {"color": [_COLOURS[number % len(_COLOURS)] for number in range(len(known))]},
-            "error_y": {"type": "data", "array": [_spread(each) for each in values]},
+            "marker": {"color": [COLOURS[number % len(COLOURS)] for number in range(len(known))]},
+            "error_y": {
+                "type": "data",
+                "array": [_spread(each) for each in values],
+                "visible": len(found["seeds"]) > 1,
+            },
             "hovertemplate": "%{x}<br>%{y:.4f}<extra></extra>",
         }
-        yield _chart([trace], f"Test {_title(metric)}, mean over the seeds", "", _title(metric))
+        yield chart([trace], f"Test {_title(metric)}, mean over the seeds", "model", f"{_title(metric)} {_SHARE}")
 
 
 def _curves(folder: Path, found: Mapping[str, Any]) -> Iterator[str]:
@@ -139,12 +149,13 @@ def _curves(folder: Path, found: Mapping[str, Any]) -> Iterator[str]:
                         "name": model,
                         "legendgroup": model,
                         "showlegend": all(line["name"] != model for line in lines),
-                        "line": {"color": _COLOURS[number % len(_COLOURS)], "width": 1.5},
+                        "line": {"color": COLOURS[number % len(COLOURS)], "width": 1.5},
                         "hovertemplate": f"{model}, seed {seed}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
                     }
                 )
     for name, lines in sorted(by_name.items(), key=lambda entry: entry[0].startswith("loss")):
-        yield _chart(lines, f"{name[0].upper()}{name[1:]}, a line a seed", "epoch", name)
+        unit = "(sum of an epoch)" if name.startswith("loss") else _SHARE
+        yield chart(lines, f"{name[0].upper()}{name[1:]}, a line a seed", "epoch", f"{name} {unit}")
 
 
 def _gains(found: Mapping[str, Any]) -> Iterator[str]:
@@ -152,15 +163,18 @@ def _gains(found: Mapping[str, Any]) -> Iterator[str]:
     for side in ("users", "items"):
         traces = []
         for row in found["rows"]:
-            cells = [found["cells"][name] for name in found["cells"] if name.rpartition("-")[0] == row["model"]]
-            groups = [[group for group in cell["groups"] if group["side"] == side] for cell in cells]
+            cells = [cell for name, cell in found["cells"].items() if name.rpartition("-")[0] == row["model"]]
+            groups = [[group for group in cell.get("groups", ()) if group["side"] == side] for cell in cells]
+            groups = [each for each in groups if each]
             if groups:
                 labels = [_range(group["low"], group["high"]) for group in groups[0]]
                 values = [[group["recall"] for group in same if group["recall"] is not None] for same in zip(*groups)]
                 heights = [mean(each) if each else None for each in values]
                 traces.append({"type": "bar", "name": row["model"], "x": labels, "y": heights})
         if traces:
-            yield _chart(traces, f"Recall by groups of {side}", f"training interactions of the {side}", "recall")
+            yield chart(
+                traces, f"Recall by groups of {side}", f"training interactions of the {side}", f"recall {_SHARE}"
+            )
 
 
 def _range(low: int, high: int) -> str:
@@ -184,8 +198,8 @@ def _ablations(folder: Path) -> Iterator[str]:
                     for level in levels
                 ]
                 known = [(level, each) for level, each in zip(levels, values) if each]
-                traces += _band(model, known, _COLOURS[number % len(_COLOURS)])
-            yield _chart(traces, f"{name}: {found['meaning']}", name, f"test {_title(metric)}")
+                traces += _band(model, known, COLOURS[number % len(COLOURS)])
+            yield chart(traces, f"{name}: {found['meaning']}", f"{name}, level", f"test {_title(metric)} {_SHARE}")
 
 
 def _band(model: str, known: Sequence[tuple[str, list[float]]], colour: str) -> list[dict[str, Any]]:
@@ -221,47 +235,8 @@ def _band(model: str, known: Sequence[tuple[str, list[float]]], colour: str) -> 
 
 def _how(found: Mapping[str, Any]) -> str:
     """Return settings, versions and hashes as a list."""
-    conditions = found["conditions"]
-    known = {
-        "dataset": conditions["dataset"],
-        "seeds": ", ".join(map(str, found["seeds"])),
-        "settings": ", ".join(f"{name}={value}" for name, value in conditions["settings"].items()) or "the defaults",
-        "settings files": ", ".join(conditions["config_files"]),
-        "trials of each search": str(conditions["tune"] or ""),
-        "versions": ", ".join(f"{name} {version}" for name, version in conditions["versions"].items()),
-        **{f"hash of {name}": value for name, value in (conditions["data"] or {}).items()},
-    }
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in known.items() if value)
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in made_of(found).items())
     return f"<dl>{rows}</dl>"
-
-
-# ---------------------------------------------------------------------- charts
-
-#: Colours that people who see fewer can distinguish (Okabe and Ito, 2008), on light and on dark.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999999")
-
-
-#: Axes that are no categories.
-_AXES = {"epoch": {"type": "linear", "tickformat": "d"}}
-
-
-def _chart(traces: Sequence[Mapping[str, Any]], title: str, x: str, y: str) -> str:
-    """Return a place for a chart with its data, which the page's script draws."""
-    layout = {
-        "title": {"text": title, "font": {"size": 15}},
-        "xaxis": {"title": {"text": x, "standoff": 12}, "automargin": True, **_AXES.get(x, {"type": "category"})},
-        "yaxis": {"title": {"text": y, "standoff": 12}, "automargin": True, "exponentformat": "e"},
-        "colorway": list(_COLOURS),
-        "margin": {"t": 50, "r": 10, "b": 50, "l": 60},
-        "legend": {"orientation": "h", "y": -0.25},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)"},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-    }
-    data = json.dumps({"data": list(traces), "layout": layout}).replace("<", "\\u003c")
-    return (
-        f"<figure class='chart' aria-label='{escape(title)}'><script type='application/json'>{data}</script></figure>"
-    )
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_rlmrec.experiment.efficiency import mean_efficiency
 from recbole_rlmrec.experiment.groups import recall_by_group, shape_of
 from recbole_rlmrec.experiment.lists import BY_USER, RankedLists
 from recbole_rlmrec.experiment.significance import LEVEL, Difference, crossed_test, holm, seeds_test, users_test
@@ -79,7 +80,7 @@ class Row:
         kept_base: in how many seeds the base was kept, because it validates at least as well.
         best_epochs: by seed.
         seconds: of training, by seed.
-        memory: bytes of ``ram`` and ``gpu``: the most of any seed.
+        efficiency: what a training took, see :func:`~recbole_rlmrec.experiment.efficiency.mean_efficiency`.
         failed: seed -> why it has no result.
     """
 
@@ -90,7 +91,7 @@ class Row:
     kept_base: int
     best_epochs: list[int]
     seconds: list[float]
-    memory: Mapping[str, int]
+    efficiency: Mapping[str, float]
     failed: Mapping[int, str]
 
 
@@ -123,7 +124,6 @@ def rows_of(
     for model in models:
         own = [cell.result for _, cell in sorted(by_model[model].items())]
         base = base_of(model)
-        memory = [result.get("peak_memory") or {} for result in own]
         rows.append(
             Row(
                 model,
@@ -133,7 +133,7 @@ def rows_of(
                 sum(result.get("kept") == "base" for result in own),
                 [result["best_epoch"] for result in own],
                 [result["seconds"] for result in own],
-                {kind: max(each.get(kind, 0) for each in memory) for kind in ("ram", "gpu")} if memory else {},
+                mean_efficiency(own),
                 {seed: reason for (name, seed), reason in failed.items() if name == model},
             )
         )
@@ -202,15 +202,14 @@ def cells_of(rows: Sequence[Row]) -> list[list[str]]:
     header = ["model", "seeds", "base kept"]
     for metric in metrics:
         header += [_title(metric), "gain", *(["p", "p, users", "p, seeds"] if several else ["p, users"])]
-    lines = [[*header, "best epoch", "seconds", "memory (MB)"]]
+    lines = [[*header, "best epoch", "seconds"]]
     for row in rows:
         line = _first_cells(row)
         for metric in metrics:
             line += [mean_std(row.values[metric]), *_test_cells(row.tests.get(metric), several=several)]
         epochs = "/".join(map(str, row.best_epochs))
         seconds = f"{statistics.mean(row.seconds):.0f}" if row.seconds else ""
-        memory = " / ".join(f"{row.memory[kind] / 1e6:.0f} {kind}" for kind in ("ram", "gpu") if row.memory.get(kind))
-        lines.append([*line, epochs, seconds, memory])
+        lines.append([*line, epochs, seconds])
     return lines
 
 
@@ -281,16 +280,32 @@ def _group_cells(base: np.ndarray, own: np.ndarray) -> list[str]:
     return [f"{base.mean():.4f}", f"{own.mean():.4f}", gain, p_value]
 
 
-def lists_table(rows: Sequence[Row], cells: Sequence[Finished]) -> list[list[str]]:
-    """Return what the lists of each model look like, as a mean over its seeds, its header first; empty if none."""
+def lists_table(
+    rows: Sequence[Row], cells: Sequence[Finished], divergences: Mapping[tuple[str, int], float] | None = None
+) -> list[list[str]]:
+    """Return what the lists of each model look like, as a mean over its seeds, its header first; empty if none.
+
+    Args:
+        rows: of the table.
+        cells: those that are done.
+        divergences: of the lists' genres by model and seed; None where no genres are known.
+    """
     lines = []
     for row in rows:
-        shapes = [shape_of(cell.lists) for cell in cells if cell.model == row.model and cell.lists is not None]
+        own = [cell for cell in cells if cell.model == row.model and cell.lists is not None]
+        shapes = [shape_of(cell.lists) for cell in own if cell.lists is not None]
         if shapes:
             mean = {name: statistics.mean(shape[name] for shape in shapes) for name in shapes[0]}
             shares = [f"{mean['popular']:.1%}", f"{mean['coverage']:.1%}"]
-            lines.append([row.model, *shares, f"{mean['novelty']:.2f}", f"{mean['gini']:.3f}"])
-    return [["model", "as popularity", "coverage", "novelty (bits)", "Gini"], *lines] if lines else []
+            line = [row.model, *shares, f"{mean['novelty']:.2f}", f"{mean['gini']:.3f}"]
+            if divergences:
+                known = [divergences[cell.model, cell.seed] for cell in own if (cell.model, cell.seed) in divergences]
+                line.append(f"{statistics.mean(known):.3f}" if known else "")
+            lines.append(line)
+    header = ["model", "as popularity", "coverage", "novelty (bits)", "Gini"]
+    if divergences:
+        header.append("genres (nats)")
+    return [header, *lines] if lines else []
 
 
 def notes_of(rows: Sequence[Row]) -> list[str]:

@@ -75,6 +75,7 @@ class SafeTrainerMixin:
     Attributes:
         best_epoch: epoch that is tested, the one of the best validation so far, counted from 0; -1 before the first.
         fingerprint: identity of the training data, stored in checkpoints; set by :meth:`fit`.
+        seconds_to_best: from the start until that epoch was validated; None before the first validation.
         stopped: why the training ended: ``epochs``, where it had as many as it may have; ``patience``; or ``plateau``,
             where patience ended it and no validation was above the popularity ranking's by more than noise. Set by
             :meth:`fit`.
@@ -105,6 +106,7 @@ class SafeTrainerMixin:
     train_loss_dict: dict[int, Any]
     best_valid_result: dict[str, float] | None
     best_epoch: int = -1
+    seconds_to_best: float | None = None
     stopped: str | None = None
     plateau_message: str = ""
     says_plateau: bool = True
@@ -160,6 +162,7 @@ class SafeTrainerMixin:
         def remember(epoch: int, score: float) -> None:
             if self.cur_step == 0:
                 self.best_epoch, self._best_margin = epoch, self._margin
+                self.seconds_to_best = perf_counter() - self._started
             ended.append(epoch)
             self._say_progress(epoch, score)
             if callback_fn is not None:

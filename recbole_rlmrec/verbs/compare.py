@@ -2,7 +2,7 @@
 
 Each training runs in a process of its own and is kept, so that a comparison that was stopped goes on; settings, such as
 --learning_rate=0.002, are given as --name=value and hold for all that read them. The folder gets table.md, table.csv,
-table.tex, comparison.json and, with pip install 'recbole-rlmrec[report]', report.html: charts in one file.
+table.tex, comparison.json, report.md and, with pip install 'recbole-rlmrec[report]', report.html: charts in one file.
 
 Example:
     recbole-rlmrec compare --dataset=ml-100k --models=LightGCN,LightGCN_RLMRecCon --seeds=5
@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec.experiment.ablate import ablate, require_possible
     from recbole_rlmrec.experiment.compare import STAMP, compare
     from recbole_rlmrec.experiment.report import write_report
+    from recbole_rlmrec.experiment.report_text import write_text_report
     from recbole_rlmrec.experiment.table import notes_of, short_cells_of
     from recbole_rlmrec.extras import is_installed
 
@@ -101,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         path, failed = ablate(ablations, found, models, arguments.dataset, seeds, **options)
         print(f"written: {path}")
         n_failed += failed
+    print(f"written: {write_text_report(found.folder)}")
     if is_installed("plotly"):
         print(f"written: {write_report(found.folder)}")
     else:

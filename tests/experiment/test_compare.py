@@ -49,9 +49,14 @@ def test_a_table_of_two_models(world: World, cells_here: list[str]) -> None:
     assert table[0][:7] == ["model", "seeds", "base kept", "Recall@5", "gain", "p", "p, users"]
     content = json.loads((folder / "comparison.json").read_text())
     assert content["rows"][1]["tests"]["recall@5"]["users"]["p_value"] == aligned.tests["recall@5"].users.p_value
-    assert set(content["cells"]) == set(cells_here)
+    assert set(content["cells"]) == set(cells_here) and content["conditions"]["data"]["training interactions"]
     text = (folder / "table.md").read_text()
     assert "two-way random effects" in text and "## Who gains" in text and "## Lists" in text
+    assert "genres (nats)" not in text  # of which nothing is known
+    efficiency = content["tables"]["Efficiency"]["lines"]
+    assert efficiency[0][1:] == ["seconds an epoch", "seconds to the best epoch", "peak memory, CPU (MB)", "parameters"]
+    parameters = content["cells"]["LightGCN-1"]["efficiency"]["parameters"]
+    assert efficiency[1][-1] == f"{parameters:,}" and "## Efficiency" in text
     assert r"\toprule" in (folder / "table.tex").read_text()
 
 
@@ -284,6 +289,7 @@ def test_the_verb(world: World, cells_here: list[str], capsys: pytest.CaptureFix
     assert main([*arguments, *words]) == 0
     out = capsys.readouterr().out
     assert "LightGCN, seed 2020: test recall@5" in out and "BPR, seed 2021" in out and "table.md" in out
+    assert "o/report.md" in out and (world.root / "o/report.md").is_file()
     assert main(["compare", "--models=BPR", "--dataset=x", "--seeds=0"]) == 2
 
 

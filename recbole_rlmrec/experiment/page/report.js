@@ -16,7 +16,7 @@ const charts = [...document.querySelectorAll(".chart")];
 for (const chart of charts) {
   const { data, layout } = JSON.parse(chart.querySelector("script").textContent);
   chart.replaceChildren();
-  Plotly.newPlot(chart, data, layout, { responsive: true, displaylogo: false });
+  Plotly.newPlot(chart, data, layout, { responsive: true, displayModeBar: false });
 }
 
 function recolour(isDark) {
@@ -25,5 +25,18 @@ function recolour(isDark) {
 
 recolour(dark.matches);
 dark.addEventListener("change", () => recolour(dark.matches));
-addEventListener("beforeprint", () => recolour(false));
-addEventListener("afterprint", () => recolour(dark.matches));
+
+// A chart does not follow the paper's width by itself: this is what A4 and letter have between their margins.
+const PAPER = 660;
+addEventListener("beforeprint", () => {
+  for (const chart of charts) {
+    const width = chart.closest(".beside") ? PAPER / 2 - 10 : PAPER;
+    Plotly.relayout(chart, { ...colours(false), width, height: 300, autosize: false });
+  }
+});
+addEventListener("afterprint", () => {
+  const asBefore = { width: null, height: null, autosize: true };
+  for (const chart of charts) Plotly.relayout(chart, { ...colours(dark.matches), ...asBefore });
+});
+
+document.body.dataset.ready = "yes"; // for whoever waits until all charts are drawn
