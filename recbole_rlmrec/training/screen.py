@@ -82,7 +82,9 @@ def _texts(config: Any, training: Any) -> str:
     makers = [f"{name} {used[name]}" if used[name] else f"unknown {name}" for name in ("encoder", "writer")]
     joined = [(side, training.semantic_embedding(side)) for side in SIDES]
     covered = [f"{each.n_covered:,} of {count(len(each.covered) - 1, side)}" for side, each in joined]
-    return f"{', '.join(makers)}; {', '.join(covered)} covered"
+    reduced = used["reduced"]
+    kept = f"; {reduced['dimension']} dimensions keep {reduced['energy']:.2%} of them" if reduced else ""
+    return f"{', '.join(makers)}; {', '.join(covered)} covered{kept}"
 
 
 def _device(config: Any) -> str:
