@@ -82,9 +82,7 @@ def _texts(config: Any, training: Any) -> str:
     makers = [f"{name} {used[name]}" if used[name] else f"unknown {name}" for name in ("encoder", "writer")]
     joined = [(side, training.semantic_embedding(side)) for side in SIDES]
     covered = [f"{each.n_covered:,} of {count(len(each.covered) - 1, side)}" for side, each in joined]
-    reduced = used["reduced"]
-    kept = f"; {reduced['dimension']} dimensions keep {reduced['energy']:.2%} of them" if reduced else ""
-    return f"{', '.join(makers)}; {', '.join(covered)} covered{kept}"
+    return f"{', '.join(makers)}; {', '.join(covered)} covered"
 
 
 def _device(config: Any) -> str:
