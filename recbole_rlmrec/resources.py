@@ -1,7 +1,8 @@
-"""Where the files that travel with the package lie: property files and the embedded dataset."""
+"""What an installation has: property files and the embedded dataset, and cores to compute with."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,3 +29,8 @@ def class_file(model: type, folder: Path, ending: str) -> Path:
     path = getattr(module, "__file__", None)
     is_from_outside = path is not None and model.__module__.partition(".")[0] not in ("recbole_rlmrec", "recbole")
     return (Path(path).parent if is_from_outside and path else folder) / f"{model.__name__}{ending}"
+
+
+def n_cores() -> int:
+    """Return how many cores this process may use, which a container or ``taskset`` may have bounded."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

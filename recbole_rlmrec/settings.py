@@ -95,19 +95,20 @@ class Choice:
 
 @dataclass(frozen=True)
 class AutoOr:
-    """The word ``auto``, or a number of a range.
+    """The word ``auto``, or a number of a range; ``None`` where ``optional``.
 
     >>> "auto" in AutoOr(Range(0)), -1 in AutoOr(Range(0)), str(AutoOr(Range(0)))
     (True, False, 'auto or a number at least 0')
     """
 
     range: Range
+    optional: bool = False
 
     def __contains__(self, value: object) -> bool:
-        return value == "auto" or value in self.range
+        return value == "auto" or value in self.range or (self.optional and value is None)
 
     def __str__(self) -> str:
-        return f"auto or {self.range}"
+        return f"auto, {self.range} or nothing (~)" if self.optional else f"auto or {self.range}"
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ _OFF: Mapping[str, tuple[str, ...]] = {
     "init_from": (),
     "noise_share": (),
     "semantic": (),
+    "semantic_dimension": (),
     "shuffled_profiles": (),
     "withheld_share": ("withheld_side",),
 }

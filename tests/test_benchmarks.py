@@ -52,6 +52,7 @@ prepare_dump = importlib.import_module("prepare_dump")
 profile_step = importlib.import_module("profile_step")
 recommend = importlib.import_module("recommend")
 redraw = importlib.import_module("redraw")
+reduced = importlib.import_module("reduced")
 reference = importlib.import_module("reference")
 searches = importlib.import_module("searches")
 seed_pairs = importlib.import_module("seed_pairs")
@@ -360,6 +361,26 @@ def test_redraw_runs(capsys: Any) -> None:
     for row, model in ((base, "AutoCF"), (con, "AutoCF_RLMRecCon"), (gen, "AutoCF_RLMRecGen")):
         name, _, draw, choice = row.strip("| ").split(" | ")
         assert name == model and 0 < float(draw.split()[0]) < float(choice.split()[0])
+
+
+def test_reduced_runs(capsys: Any) -> None:
+    sizes = "--users 400 --items 300 --interactions 2000 --semantic_dim 48 --dimension 4 --batch 64 --rounds 1"
+    assert reduced.main(sizes.split()) == 0
+    _, _, *rows = rows_of(capsys.readouterr().out)
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [
+        f"{model}{amp}" for model in reduced.MODELS for amp in ("", ", enable_amp")
+    ]
+
+
+def test_the_products_of_reduced_rows_shrink_with_them(world: World) -> None:
+    """The work of the bare products is that of the dimension that is read; the hidden layers stay. Gen's are others."""
+    for model in reduced.MODELS.keys() - {"LightGCN_RLMRecGen"}:
+        flops = []
+        for dimension in (12, 3):
+            built, train_data = world.model(model, semantic_dimension=dimension)
+            products = reduced.products_over_profiles(built, next(iter(train_data)))
+            flops.append(sum(product.flops for product in products))
+        assert flops[0] == 4 * flops[1] > 0, model
 
 
 def test_prepare_dump_runs(capsys: Any) -> None:

@@ -343,6 +343,7 @@ VARIANT_DEFAULTS: dict[str, dict[str, Any]] = {
         "alignment_temperature": 0.2,
         "alignment_negatives": "batch",
         "semantic_storage": "memory",
+        "semantic_dimension": None,
     },
     "_RLMRecGen": {
         "reconstruction_weight": "auto",
@@ -350,6 +351,7 @@ VARIANT_DEFAULTS: dict[str, dict[str, Any]] = {
         "reconstruction_temperature": 0.2,
         "mask_ratio": 0.1,
         "semantic_storage": "memory",
+        "semantic_dimension": None,
     },
 }
 #: What `defaults: published` brings back: RecBole's numbers, and those of the original papers.

@@ -55,6 +55,7 @@ PRIVATE = {
         "_load_feat": "(self, filepath, source)",
         "_load_inter_feat": "(self, token, dataset_path)",
         "_preloaded_weight": ATTRIBUTE,
+        "_remap": "(self, remap_list)",
         "_reset_index": "(self)",
     },
     "recbole.evaluator.collector.DataStruct": {

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from recbole.model.general_recommender import BPR
@@ -52,6 +52,8 @@ def test_the_type_of_a_field_is_that_of_its_values(settings: type[Settings]) -> 
         allowed: Any = SETTINGS[name].allowed
         if isinstance(allowed, Choice):
             assert get_args(hint) == allowed.words, name
+        elif isinstance(allowed, AutoOr) and allowed.optional:
+            assert hint == (int if allowed.range.whole else float) | Literal["auto"] | None, name
         elif isinstance(allowed, AutoOr):
             assert hint in (Weight, float), name  # AutoCF, DCCF take a number only
         elif isinstance(allowed, Range):

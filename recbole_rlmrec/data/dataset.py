@@ -20,10 +20,11 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_rlmrec import compat
 from recbole_rlmrec.data.ablation import noise_pairs, without_profiles
-from recbole_rlmrec.data.embedding_files import chosen_prefix, metadata_path, read_metadata
+from recbole_rlmrec.data.embedding_files import chosen_prefix, metadata_path, read_metadata, table_prefix
 from recbole_rlmrec.data.file_set import require_whole
 from recbole_rlmrec.data.frozen import SplitRecipe, check_asked, described, frozen_path, other_wish, write_again
 from recbole_rlmrec.data.recbole_reader import RecBoleReader
+from recbole_rlmrec.data.semantic_basis import SemanticBasis, semantic_basis
 from recbole_rlmrec.data.semantic_embedding import (
     JoinedEmbedding,
     SemanticEmbedding,
@@ -95,6 +96,9 @@ class RLMRecDataset(Dataset):
     def _get_preset(self) -> None:
         super()._get_preset()
         self._semantic: dict[Side, JoinedEmbedding] = {}
+        #: What the semantic embeddings are reduced by for a model; None where no model asked for it.
+        self.basis: SemanticBasis | None = None
+        self._basis_dimension: int | str = 0
         self._is_training_split = False
         self._extra_column: str | None = None
         #: Codes of the interactions that are left after filtering, once a split was drawn; None before.
@@ -110,6 +114,21 @@ class RLMRecDataset(Dataset):
     def _from_scratch(self) -> None:
         with reading(self.config):
             super()._from_scratch()
+
+    def _remap(self, remap_list: list[Any]) -> None:
+        """Number the tokens of some columns together, as RecBole does, but without making an object for each row."""
+        if not remap_list or any(kind != FeatureType.TOKEN for _, _, kind in remap_list):
+            super()._remap(remap_list)
+            return
+        columns = [feat[field] for feat, field, _ in remap_list]
+        codes, distinct = pd.factorize(pd.concat(columns, ignore_index=True))
+        tokens = np.array(["[PAD]", *distinct.tolist()])
+        ids = {token: number for number, token in enumerate(tokens)}
+        of_columns = np.split(codes + 1, np.cumsum([len(column) for column in columns])[:-1])
+        for (feat, field, _), numbers in zip(remap_list, of_columns):
+            self.field2id_token.setdefault(field, tokens)
+            self.field2token_id.setdefault(field, ids)
+            feat[field] = numbers
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         names = [f"{token}.inter"]
@@ -427,7 +446,8 @@ class RLMRecDataset(Dataset):
         for part, name in zip(parts, SPLIT_NAMES):
             self._require_interactions(name, len(part.inter_feat))
         parts[0]._is_training_split = True
-        parts[0]._semantic = {}  # what was read before there was a split has not been checked against it
+        # What was read before there was a split has not been checked against it.
+        parts[0]._semantic, parts[0].basis = {}, None
         self._add_noise(parts[0])
         self._check_cold_nodes(parts[0])
         self.parts = tuple(parts)
@@ -508,6 +528,23 @@ class RLMRecDataset(Dataset):
         if not self._semantic:
             self._semantic = self._load_semantic_embeddings()
         return self._semantic[side]
+
+    def semantic_basis(self, dimension: int | Literal["auto"]) -> SemanticBasis:
+        """Return what reduces the semantic embeddings of both sides to some dimensions; computed once, and kept.
+
+        Args:
+            dimension: as the setting ``semantic_dimension``.
+
+        Raises:
+            SettingError: it is above the embeddings'.
+            DataError: see :meth:`semantic_embedding`.
+        """
+        sides = [self.semantic_embedding(side) for side in SIDES]
+        if self.basis is None or self._basis_dimension != dimension:
+            folder = Path(sides[0].embedding.source).parent
+            prefix = table_prefix(self.config)
+            self.basis, self._basis_dimension = semantic_basis(sides, dimension, folder, prefix), dimension
+        return self.basis
 
     def get_preload_weight(self, field: str) -> np.ndarray:
         """Return a preloaded feature, ``[ids, D]``: ``useremb``, ``itememb`` (zeros at holes), or RecBole's own."""

@@ -41,7 +41,8 @@ def embeddings_used(training: Any, hashes: Mapping[str, str]) -> dict[str, Any]:
 
     Returns:
         ``file`` and ``sha256`` by side; ``encoder``, ``writer``, ``dimension``, ``normalized``, ``profiles_sha256`` and
-        ``train_sha256``, None where the metadata beside the files does not say.
+        ``train_sha256``, None where the metadata beside the files does not say; ``reduced``, what the model read them
+        reduced to (``dimension``, ``energy``, ``sha256`` of the basis), None where it read them as they are.
 
     Raises:
         DataError: the metadata cannot be read.
@@ -52,6 +53,7 @@ def embeddings_used(training: Any, hashes: Mapping[str, str]) -> dict[str, Any]:
         "file": files,
         "sha256": {side: hashes.get(f"{side} embeddings") for side in SIDES},
         **{name: metadata.get(name) for name in _OF_METADATA},
+        "reduced": training.basis.record() if training.basis is not None else None,
     }
 
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from recbole_rlmrec.data.atomic_file import MISSING_TOKENS, id_fault
+from recbole_rlmrec.data.atomic_file import MISSING_TOKENS, id_fault, suspects
 from recbole_rlmrec.errors import DataError, RLMRecError, SettingError
 from recbole_rlmrec.reading.regular import open_regular
 from recbole_rlmrec.recbole_settings.columns import SOURCES
@@ -93,7 +93,7 @@ class Table:
             columns: their names.
             ids: those of them that hold users, items or others; each field has to be an id.
             numeric: further columns, which are not returned; each field has to be a number or missing.
-            id_fault: says why a token cannot be an id, or None if it can.
+            id_fault: says why a token cannot be an id, or None if it can; that of ``atomic_file``, or ``text_fault``.
 
         Returns:
             The columns in the file's order, with a row for each line that is not blank.
@@ -352,7 +352,8 @@ class Table:
     def _check_ids(self, rows: pd.DataFrame, names: Sequence[str], id_fault: Callable[[str], str | None]) -> None:
         """Refuse ids that are missing or that cannot be one; only the distinct ones are looked at."""
         for name in names:
-            faults = {token: fault for token in rows[name].unique() if (fault := id_fault(token))}
+            distinct = rows[name].unique().tolist()
+            faults = {token: fault for token in suspects(distinct) if (fault := id_fault(token))}
             if faults:
                 wrong = np.flatnonzero(rows[name].isin(faults).to_numpy())
                 token = rows[name].iloc[wrong[0]]

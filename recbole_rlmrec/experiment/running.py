@@ -17,7 +17,7 @@ from recbole_rlmrec.errors import DataError
 from recbole_rlmrec.experiment.cell import Cell
 from recbole_rlmrec.experiment.folder import check_result, read_result
 from recbole_rlmrec.model.registry import base_name_of
-from recbole_rlmrec.training.machine import n_cores
+from recbole_rlmrec.resources import n_cores
 from recbole_rlmrec.training.screen import duration
 from recbole_rlmrec.wording import count
 

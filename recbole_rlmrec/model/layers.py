@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,9 +13,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from recbole_rlmrec.ops.projection import project_rows
-from recbole_rlmrec.settings import Choice, Settings, setting
+from recbole_rlmrec.settings import COUNT, AutoOr, Choice, Settings, setting
 
 if TYPE_CHECKING:
+    from recbole_rlmrec.data.semantic_basis import SemanticBasis
     from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding
 
 SemanticStorage = Literal["memory", "memory_map"]
@@ -35,6 +36,83 @@ class StorageSettings(Settings):
     )
 
 
+@dataclass(frozen=True)
+class DimensionSettings(Settings):
+    """How many numbers of a semantic embedding a model reads."""
+
+    semantic_dimension: int | Literal["auto"] | None = setting(
+        None,
+        AutoOr(COUNT, optional=True),
+        "semantic embeddings are reduced to so many dimensions, or to as many as keep 99 % of their squared lengths "
+        "(auto), for faster steps and less memory",
+        "256",
+    )
+
+
+def basis_of(config: Any, dataset: Any) -> SemanticBasis | None:
+    """Return the basis that a run's semantic embeddings are reduced to, as its settings ask for; None for none.
+
+    Args:
+        config: the run's configuration.
+        dataset: the training data.
+    """
+    dimension = DimensionSettings.from_config(config).semantic_dimension
+    return None if dimension is None else dataset.semantic_basis(dimension)
+
+
+class Reduction(nn.Module):
+    """Rows of D values as their N coordinates in an orthonormal basis.
+
+    A layer of the coordinates stands for one of whole rows whose weights lie in the span of the basis; where all rows
+    lie there, for any. The basis is part of a checkpoint, since weights of coordinates mean nothing without it, and
+    another machine may compute one that is turned.
+
+    Args:
+        basis: the basis.
+        refill: is called when the basis becomes another one, as by loading a checkpoint: what was reduced by the former
+            one has to be reduced again.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, basis: SemanticBasis, refill: Callable[[], None]) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.from_numpy(basis.vectors.copy()))
+        self._used, self._refill = self.vectors.clone(), refill
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the coordinates, ``[n, N]``, of ``rows``, ``[n, D]``."""
+        return rows @ self.vectors
+
+    def reading(self, layer: nn.Linear) -> nn.Linear:
+        """Return a layer that does with coordinates what ``layer``, of D inputs, does with the rows themselves."""
+        return _layer_of(layer.weight @ self.vectors, layer.bias)
+
+    def reading_rows(self, layer: nn.Linear) -> nn.Linear:
+        """Return the layer of whole rows that a layer of N inputs stands for."""
+        return _layer_of(layer.weight @ self.vectors.T, layer.bias)
+
+    def returning(self, layer: nn.Linear) -> nn.Linear:
+        """Return a layer that has the coordinates of what ``layer``, of D outputs, returns."""
+        return _layer_of(self.vectors.T @ layer.weight, self.vectors.T @ layer.bias)
+
+    def refresh(self) -> None:
+        """Have everything reduced again if the basis is another one than before."""
+        if not torch.equal(self._used, self.vectors.cpu()):
+            self._used = self.vectors.cpu().clone()
+            self._refill()
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.refresh()
+
+
+def _layer_of(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = torch.nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device)
+    layer.weight, layer.bias = (nn.Parameter(values.detach().clone()) for values in (weight, bias))
+    return layer
+
+
 class SemanticTable(nn.Module):
     """Semantic embeddings by node, in memory or read row by row from disk; constants, and no part of a checkpoint.
 
@@ -43,7 +121,9 @@ class SemanticTable(nn.Module):
         in_memory: hold the table as a buffer that moves with the model; else leave the vectors where the joined
             embeddings have them, which may be a memory map far larger than memory, and read the rows asked for.
         dtype: of the rows; under autocast its dtype saves a conversion at each step.
-        unit_length: scale the rows to length 1.
+        unit_length: scale the rows to length 1, before they are reduced: their products with rows in the basis then
+            are cosines of the whole rows.
+        basis: what the rows are reduced to; whole rows, if not given.
     """
 
     vectors: Tensor | None
@@ -56,36 +136,45 @@ class SemanticTable(nn.Module):
         in_memory: bool = True,
         dtype: torch.dtype = torch.float32,
         unit_length: bool = False,
+        basis: SemanticBasis | None = None,
     ) -> None:
         super().__init__()
-        self.dimension = sides[0].embedding.dimension
+        #: Values of a whole row, D, and of the rows that the table returns.
+        self.whole_dimension = sides[0].embedding.dimension
+        self.dimension = self.whole_dimension if basis is None else basis.dimension
+        self.reduction = None if basis is None else Reduction(basis, self._fill)
         self._dtype, self._unit_length = dtype, unit_length
         self._first_ids = np.cumsum([0, *(len(side.rows) for side in sides)])
         covered = torch.from_numpy(np.concatenate([side.covered for side in sides]))
         #: Whether an id other than a side's [PAD] is a hole: uncovered, without an embedding.
         self.has_holes = int(covered.sum()) < len(covered) - len(sides)
         self.register_buffer("covered", covered, persistent=False)
-        vectors = None
-        self._sides: Sequence[JoinedEmbedding] = ()
-        if in_memory:
-            vectors = torch.zeros(len(covered), self.dimension, dtype=dtype)
-            for side, first in zip(sides, self._first_ids):
-                for ids, block in side.blocks():
-                    vectors[torch.from_numpy(ids + first)] = self._finished(torch.from_numpy(block).float())
-        else:
-            self._sides = sides
+        vectors = torch.zeros(len(covered), self.dimension, dtype=dtype) if in_memory else None
         self.register_buffer("vectors", vectors, persistent=False)
+        self._sides = sides
+        self._fill()
+        if in_memory and basis is None:
+            self._sides = ()
+
+    def _fill(self) -> None:
+        """Put the rows into the table in memory."""
+        if self.vectors is None:
+            return
+        for side, first in zip(self._sides, self._first_ids):
+            for ids, block in side.blocks():
+                rows = torch.from_numpy(block).float().to(self.vectors.device)
+                self.vectors[torch.from_numpy(ids + first).to(self.vectors.device)] = self._finished(rows)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the rows of ``ids`` (``[n]``), ``[n, D]``; at holes zeros."""
         if self.vectors is not None:
             return self._given(self.vectors.index_select(0, ids))
         wanted = ids.cpu().numpy()
-        rows = np.zeros((len(wanted), self.dimension), dtype=np.float32)
+        rows = np.zeros((len(wanted), self.whole_dimension), dtype=np.float32)
         for side, first in zip(self._sides, self._first_ids):
             of_side = np.flatnonzero((wanted >= first) & (wanted < first + len(side.rows)))
             rows[of_side] = side.take(wanted[of_side] - first)
-        return self._given(self._finished(torch.from_numpy(rows)).to(ids.device))
+        return self._given(self._finished(torch.from_numpy(rows).to(ids.device)))
 
     def block(self, start: int, stop: int) -> Tensor:
         """Return the rows ``start`` to ``stop``, without a copy where they are in memory."""
@@ -99,7 +188,8 @@ class SemanticTable(nn.Module):
         return rows if torch.is_autocast_enabled(rows.device.type) else rows.float()
 
     def _finished(self, rows: Tensor) -> Tensor:
-        return (F.normalize(rows, dim=1) if self._unit_length else rows).to(self._dtype)
+        rows = F.normalize(rows, dim=1) if self._unit_length else rows
+        return (rows if self.reduction is None else self.reduction(rows)).to(self._dtype)
 
 
 class Projector(nn.Sequential):
@@ -113,6 +203,9 @@ class Projector(nn.Sequential):
         in_features: a.
         out_features: b.
         seed: seed of the initial weights.
+
+    Attributes:
+        widths: a and b, or what a reduction makes of them; the hidden layer keeps its width.
     """
 
     def __init__(self, in_features: int, out_features: int, seed: int) -> None:
@@ -131,6 +224,13 @@ class Projector(nn.Sequential):
         first, activation, last = layers
         weights = (first.weight, first.bias, last.weight, last.bias)
         return project_rows(table, rows, *weights, slope=activation.negative_slope)
+
+    def replace(self, *, first: nn.Linear | None = None, last: nn.Linear | None = None) -> None:
+        """Put other layers in the place of the first or the last one."""
+        if first is not None:
+            self[0], self.widths = first, (first.in_features, self.widths[1])
+        if last is not None:
+            self[2], self.widths = last, (self.widths[0], last.out_features)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return the rows before the last layer, ``[n, (a + b) // 2]``, of ``x``, ``[n, a]``."""

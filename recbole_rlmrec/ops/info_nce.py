@@ -152,11 +152,12 @@ def reconstruction_loss(
     first: int = 0,
     total: int | None = None,
 ) -> Tensor:
-    r"""InfoNCE of the rows ``r_i = W h_i + b`` against fixed targets, without ever computing the rows.
+    r"""InfoNCE of the rows ``r_i = W h_i + b`` against fixed targets, in products of the narrower width.
 
     The targets get no gradient, which frees the order of the products: ``<r_i, t_j> = <h_i, W^T t_j> + <b, t_j>``
-    takes products of the width of ``h`` instead of the wider one of ``t`` for the ``A x N`` part of forward and
-    backward, and the norm comes from the Gram matrix, ``|r|^2 = h^T (W^T W) h + 2 h^T W^T b + |b|^2``.
+    takes products of the width of ``h`` for the ``A x N`` part of forward and backward, and the norm comes from the
+    Gram matrix, ``|r|^2 = h^T (W^T W) h + 2 h^T W^T b + |b|^2``. Where ``t`` is narrower than ``h``, as after a
+    reduction, the rows are computed.
 
     Equal to ``info_nce(hidden @ weight.T + bias, target[first:][:A], target, temperature)`` for targets of length 1.
 
@@ -164,7 +165,8 @@ def reconstruction_loss(
         hidden: ``[A, h]``.
         weight: ``[D, h]``, W.
         bias: ``[D]``, b.
-        target: ``[N, D]``, rows of length 1; fixed: no gradient flows to it.
+        target: ``[N, D]``, rows of length 1, or shorter where they are coordinates of such rows in a basis; fixed: no
+            gradient flows to it.
         temperature: divisor of the cosines, > 0.
         first: row of ``target`` that belongs to the first anchor; the others follow.
         total: number to divide by instead of A: the anchors at hand are then a share of all.
@@ -172,6 +174,11 @@ def reconstruction_loss(
     Returns:
         Scalar.
     """
+    if len(weight) < weight.shape[1]:
+        rebuilt = F.normalize(full_precision(F.linear(hidden, weight, bias)), dim=1) / temperature
+        each = rebuilt.new_full((len(rebuilt),), 1 / (total or len(hidden)))
+        own = target[first : first + len(rebuilt)]
+        return log_sum_exp(rebuilt, target, each, bound=1 / temperature) - (each * (rebuilt * own).sum(dim=1)).sum()
     dtype = product_dtype(weight)
     loss: Tensor = _Reconstruction.apply(hidden, weight, bias, target, temperature, first, total or len(hidden), dtype)
     return loss

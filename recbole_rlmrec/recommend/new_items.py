@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recbole_rlmrec.data.atomic_file import id_fault
-from recbole_rlmrec.data.embedding_files import metadata_path, read_tokens, read_vectors
+from recbole_rlmrec.data.embedding_files import metadata_path, read_tokens, read_vectors, table_prefix
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.encoder.learned_file import read_arrays
 from recbole_rlmrec.encoder.text_space import TextSpace
@@ -189,7 +189,7 @@ def as_new(space: TextSpace, config: Any, dataset: Any, ids: np.ndarray) -> tupl
     if not len(kept):
         raise DataError(f"Nothing is known of the items of '{dataset.dataset_name}': there is no text of any.")
     texts = [profiles[tokens[each]] for each in kept]
-    path = metadata_path(config.data_folders, dataset.dataset_name)
+    path = metadata_path(config.data_folders, table_prefix(config))
     return kept, space.vectors(texts) if path is None else _kept_vectors(space, texts, path)
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import repeat
 from math import isfinite
+from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, Any
 
@@ -175,6 +177,7 @@ def prepare(
     require_text: bool = False,
     max_malformed: float = MAX_MALFORMED,
     show_progress: bool = False,
+    jobs: int = 1,
 ) -> PrepareSummary:
     """Turn a raw dump into ``OUTPUT/DATASET/``: corpus, ``DATASET.inter`` with a split, and ``DATASET.item``.
 
@@ -196,6 +199,8 @@ def prepare(
         require_text: whether items without text are left out, before the k-core.
         max_malformed: share of a file's lines that may be malformed.
         show_progress: whether to show the bytes read, where standard error is a terminal.
+        jobs: processes that parse large files beside this one, to the same result; with more than 1 a script must call
+            this below ``if __name__ == "__main__":``, since each process imports it.
 
     Raises:
         SettingError: a setting cannot be used.
@@ -207,12 +212,19 @@ def prepare(
     rating = _checked_rating(kind, min_rating)
     choice = Choice(k_core, seed, user_fraction, rating, shares, require_text=require_text)
     check_choice(dataset, choice, max_malformed)
+    if jobs < 1:
+        raise SettingError(f"--jobs is {jobs}, expected at least 1.")
     remedy = "Correct these lines, or allow more with --max-malformed."
     review_file, item_file = (
         kind.open(path, max_malformed, remedy, show_progress=show_progress)
         for path in kind.find_files(raw, reviews, items)
     )
-    return write_dataset(kind, f"a raw dump of {kind.name}", review_file, item_file, dataset, output, choice)
+    with ExitStack() as stack:
+        if jobs > 1:
+            pool = ProcessPoolExecutor(jobs, get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            review_file.pool = item_file.pool = pool
+        return write_dataset(kind, f"a raw dump of {kind.name}", review_file, item_file, dataset, output, choice)
 
 
 def write_dataset(

@@ -25,8 +25,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from recbole_rlmrec.errors import RLMRecError, SettingError, TrainingError
+from recbole_rlmrec.resources import n_cores
 from recbole_rlmrec.settings import Range
-from recbole_rlmrec.training.machine import n_cores
 
 _logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The machine: its cores, and its faults, where what went wrong says nothing of the settings that were tried."""
+"""The faults of the machine, where what went wrong says nothing of the settings that were tried."""
 
 from __future__ import annotations
 
@@ -48,11 +48,6 @@ _TOO_LARGE = ("CUDA out of memory", "CUDA error: out of memory", "HIP out of mem
 LESS_MEMORY = (
     "Where memory is short, end other processes, or set a smaller eval_batch_size, train_batch_size or embedding_size."
 )
-
-
-def n_cores() -> int:
-    """Return how many cores this process may use, which a container or ``taskset`` may have bounded."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_fault(error: BaseException) -> str | None:

@@ -24,9 +24,11 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
+from recbole_rlmrec.data.semantic_basis import principal_directions
 from recbole_rlmrec.errors import CheckpointError, SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.arrays import tokens_of
+from recbole_rlmrec.model.layers import Reduction
 from recbole_rlmrec.sides import SIDES, Side
 from recbole_rlmrec.training.checkpoint import load_checkpoint, unpacked_ids
 from recbole_rlmrec.wording import ON_SCREEN, examples, listed
@@ -206,7 +208,15 @@ def _joined(
 
 
 def _take_over_others(model: Any, stored: Mapping[str, Tensor], tables: Sequence[_Table]) -> list[str]:
-    """Take over the parameters that are no tables, where name and shape fit; return the names of all that are not."""
+    """Take over the parameters that are no tables, where name and shape fit; return the names of all that are not.
+
+    What reduces semantic embeddings goes with the parameters that read them.
+    """
+    for name, module in model.named_modules():
+        vectors = stored.get(f"{name}.vectors") if isinstance(module, Reduction) else None
+        if vectors is not None and vectors.shape == module.vectors.shape:
+            module.vectors.copy_(vectors)
+            module.refresh()
     begun = {table.name for table in tables if table.has_source.any()}
     left = []
     for name, parameter in model.named_parameters():
@@ -236,7 +246,7 @@ def _from_text(model: Any, training: Any, tables: Sequence[_Table]) -> str:
             "Leave it out, or take a model that has them, such as LightGCN."
         )
     joined = {side: training.semantic_embedding(side) for side in SIDES}
-    components = _components(list(joined.values()))
+    components = principal_directions(list(joined.values()))[1].astype(np.float32)
     for table in wide:
         source = joined[table.side]
         leading = components[:, : table.weight.shape[1]]
@@ -248,18 +258,6 @@ def _from_text(model: Any, training: Any, tables: Sequence[_Table]) -> str:
         table.put(ids, rows, "from their texts")
     _fill_by_neighbours(training, wide)
     return _described(wide)
-
-
-def _components(sides: Sequence[Any]) -> np.ndarray:
-    """Return the principal components of the vectors of all sides, the largest first, float32 ``[D, D]``.
-
-    The mean is not taken off: it adds the same to all scores of a user, and vectors of length 1 have their origin.
-    """
-    products: Any = 0.0
-    for side in sides:
-        for _, block in side.blocks():
-            products = products + block.T.astype(np.float64) @ block
-    return np.linalg.eigh(products)[1][:, ::-1].astype(np.float32)
 
 
 # ---------------------------------------------------------------------- rows without a source

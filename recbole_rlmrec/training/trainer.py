@@ -28,6 +28,7 @@ from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.loader import FullSortLoader
 from recbole_rlmrec.errors import CheckpointError, SettingError, TrainingError
 from recbole_rlmrec.model.backbone.contract import flags_of
+from recbole_rlmrec.model.layers import Reduction
 from recbole_rlmrec.model.registry import missing_package
 from recbole_rlmrec.ops.distributed import agreed, sum_gradients, this_shard
 from recbole_rlmrec.recbole_names import recbole_name
@@ -570,6 +571,9 @@ def _copy_from_first_process(model: Any) -> None:
         return
     for tensor in model.state_dict().values():
         dist.broadcast(tensor, src=0)
+    for module in model.modules():
+        if isinstance(module, Reduction):
+            module.refresh()
     others = [{key: _moved(pack(value), "cpu") for key, value in model.other_parameter().items()}]
     dist.broadcast_object_list(others, src=0)
     model.load_other_parameter({key: unpack(_moved(value, model.device)) for key, value in others[0].items()})

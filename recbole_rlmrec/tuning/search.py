@@ -20,9 +20,10 @@ from recbole_rlmrec.data.dataset import fingerprint
 from recbole_rlmrec.data.preparation import create_dataset, data_preparation
 from recbole_rlmrec.errors import SettingError, TrainingError
 from recbole_rlmrec.extras import require_package
+from recbole_rlmrec.resources import n_cores
 from recbole_rlmrec.settings import Choice, Range, inert
 from recbole_rlmrec.training.launch import end_if_imported
-from recbole_rlmrec.training.machine import machine_faults_named, n_cores
+from recbole_rlmrec.training.machine import machine_faults_named
 from recbole_rlmrec.tuning.journal import Journal, Trial
 from recbole_rlmrec.tuning.proposal import ALGORITHMS, Algorithm, Proposals, trial_doc
 from recbole_rlmrec.tuning.pruning import is_behind

@@ -12,7 +12,11 @@ from __future__ import annotations
 import argparse
 
 from recbole_rlmrec.arguments import add_dataset_folder, path, three_shares
+from recbole_rlmrec.resources import n_cores
 from recbole_rlmrec.wording import printable
+
+#: More processes than this wait for the one that reads the file.
+_MOST_JOBS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="share of a file's lines that may be malformed (%(default)s)",
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(_MOST_JOBS, n_cores()),
+        metavar="N",
+        help=f"processes that parse large files beside this one (one a core, {_MOST_JOBS} at most)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     from recbole_rlmrec.sources.raw_dump import SOURCES
 
     names = ["source", "raw", "dataset", "reviews", "items", "k_core", "seed", "user_fraction", "min_rating"]
-    names += ["shares", "require_text", "max_malformed"]
+    names += ["shares", "require_text", "max_malformed", "jobs"]
     given = {name: getattr(arguments, name) for name in names}
     with failures_named("source", SOURCES.find(arguments.source)):
         print(printable(str(prepare(output=arguments.data_path, **given, show_progress=True))))

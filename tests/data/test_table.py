@@ -14,7 +14,7 @@ import recbole.data.dataset as recbole_datasets
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.data import table as table_module
-from recbole_rlmrec.data.atomic_file import object_array
+from recbole_rlmrec.data.atomic_file import LONGEST_ID, id_fault, object_array, suspects, text_fault
 from recbole_rlmrec.data.dataset import RLMRecDataset
 from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
@@ -464,3 +464,38 @@ def test_tables_are_regular_files(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"{name}' cannot be read: it is {kind}, expected a regular file"):
             Table(tmp_path / name)
     assert read_headers(tmp_path, "shop", None, "\t", None) == dict.fromkeys(("inter", "user", "item"))
+
+
+FAULTY = ["", " ", "\u2003", "[PAD]", "nan", "NULL", "a\tb", "\x85", "\ud800", "x" * (LONGEST_ID + 1)]
+
+
+@pytest.mark.parametrize("token", [*FAULTY, "é", "12", "x" * LONGEST_ID, " a"])
+def test_of_many_ids_none_with_a_fault_is_missed(token: str) -> None:
+    tokens = [*map(str, range(7)), token, "last"]
+    found = suspects(tokens, at_once=3)
+    assert {each for each in tokens if id_fault(each) or text_fault(each)} <= set(found)
+    assert found == ([] if token not in FAULTY else tokens[6:])
+
+
+@pytest.mark.parametrize("with_users", [False, True])
+def test_tokens_are_numbered_as_recbole_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_users: bool) -> None:
+    """Also of a column that two files have, with a missing field, and beside sequences."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    rows = [("u2", "i1", "x"), ("u1", "i2", ""), ("u2", "i3", "y"), ("é", "i1", "x")]
+    text = "".join("\t".join(row) + "\n" for row in (("user_id:token", "item_id:token", "kind:token"), *rows))
+    (folder / "tiny.inter").write_text(text, encoding="utf-8")
+    if with_users:
+        (folder / "tiny.user").write_text("user_id:token\tlikes:token_seq\nu9\ta b\nu1\tb c\né\td\n", encoding="utf-8")
+    given = {"data_path": str(tmp_path), "load_col": None, "show_progress": False}
+    config = RLMRecConfig("LightGCN", "tiny", config_dict=given)
+    found = []
+    for is_ours in (True, False):
+        if not is_ours:
+            monkeypatch.delattr(RLMRecDataset, "_remap")
+        dataset = create_dataset(config)
+        frames = [dataset.inter_feat, *([dataset.user_feat] if with_users else [])]
+        columns = [column.tolist() for frame in frames for _, column in frame.items() if column.dtype != object]
+        tokens = {field: (each.dtype, each.tolist()) for field, each in dataset.field2id_token.items()}
+        found.append((columns, tokens, dataset.field2token_id))
+    assert found[0] == found[1] and "é" in found[0][1]["user_id"][1]

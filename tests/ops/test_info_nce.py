@@ -332,11 +332,11 @@ def reconstruction_inputs(n: int = 40, n_targets: int = 50, h: int = 5, d: int =
 # A row's positive may stand in any of the tiles and of the blocks of columns.
 @pytest.mark.parametrize(("block_scores", "tile_scores"), BLOCKS_AND_TILES)
 @pytest.mark.parametrize("first", [0, 7, 140])
-@pytest.mark.parametrize("temperature", [0.5, 0.01])
+@pytest.mark.parametrize(("temperature", "d"), [(0.5, 9), (0.01, 9), (0.5, 3)])  # targets wider or narrower than h
 def test_reconstruction_is_info_nce_of_the_rebuilt_rows(
-    monkeypatch: pytest.MonkeyPatch, temperature: float, first: int, block_scores: int, tile_scores: int
+    monkeypatch: pytest.MonkeyPatch, temperature: float, d: int, first: int, block_scores: int, tile_scores: int
 ) -> None:
-    hidden, weight, bias, target = reconstruction_inputs(n=160, n_targets=300)
+    hidden, weight, bias, target = reconstruction_inputs(n=160, n_targets=300, d=d)
     theirs = info_nce(hidden @ weight.T + bias, target[first : first + 160], target, temperature)
     set_blocks(monkeypatch, block_scores, tile_scores)
     ours = reconstruction_loss(hidden, weight, bias, target, temperature, first)
@@ -360,8 +360,9 @@ def test_reconstruction_of_nothing_is_finite() -> None:
     assert loss.item() == pytest.approx(math.log(50), rel=1e-9) and torch.isfinite(weight.grad).all()
 
 
-def test_shares_of_the_reconstruction_add_up() -> None:
-    hidden, weight, bias, target = reconstruction_inputs()
+@pytest.mark.parametrize("d", [9, 3])
+def test_shares_of_the_reconstruction_add_up(d: int) -> None:
+    hidden, weight, bias, target = reconstruction_inputs(d=d)
     whole = reconstruction_loss(hidden, weight, bias, target, 0.5)
     parts = [
         reconstruction_loss(hidden[rows], weight, bias, target, 0.5, first=rows.start, total=40)
@@ -390,11 +391,11 @@ def test_bfloat16_products_have_one_shape_for_many_lengths(monkeypatch: pytest.M
     assert {(*x, *y) for x, y in shapes if x[1] == 32} == {(128, 32, 32, 192)}  # of the scores
 
 
-@pytest.mark.parametrize("block_scores", [2**20, 2**12])
-def test_reconstruction_in_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, block_scores: int) -> None:
+@pytest.mark.parametrize(("block_scores", "d"), [(2**20, 160), (2**12, 160), (2**20, 40)])
+def test_reconstruction_in_bfloat16_is_near(monkeypatch: pytest.MonkeyPatch, block_scores: int, d: int) -> None:
     monkeypatch.setitem(blockwise._BLOCK_SCORES, "cpu", block_scores)
     generator = torch.Generator().manual_seed(0)
-    sizes = ((200, 96), (160, 96), (160,), (200, 160))
+    sizes = ((200, 96), (d, 96), (d,), (200, d))
     hidden, weight, bias, target = (torch.randn(size, generator=generator) for size in sizes)
     target = torch.nn.functional.normalize(target, dim=1)
     weight.requires_grad_()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from recbole_rlmrec.data.preparation import create_dataset
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources import prepare as module
 from recbole_rlmrec.sources.prepare import k_core_rows, prepare
+from recbole_rlmrec.text import json_lines
 from recbole_rlmrec.text.files import read_items
 from recbole_rlmrec.text.load import load_corpus
 from recbole_rlmrec.verbs import prepare as verb
@@ -266,7 +268,7 @@ def test_too_little_to_split(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- the same bytes
 
 
-def test_same_seed_same_bytes(tmp_path: Path) -> None:
+def test_same_seed_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = block(12, 11)
     plain = write_dump(tmp_path / "plain", rows)
     zipped = write_dump(tmp_path / "zipped", rows, zipped=True)
@@ -279,6 +281,10 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     prepare("amazon", zipped, "shop", tmp_path / "out3")
     first, *others = (bytes_of(tmp_path / f"out{number}/shop") for number in (1, 2, 3))
     assert others == [first, first]
+    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda jobs, context: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(json_lines, "require_regular", lambda path: 2**30)  # large enough to be shared
+    prepare("amazon", zipped, "shop", tmp_path / "out5", jobs=2)
+    assert bytes_of(tmp_path / "out5/shop") == first
     prepare("amazon", plain, "shop", tmp_path / "out4", seed=7)
     other = bytes_of(tmp_path / "out4/shop")
     assert {name for name in first if first[name] != other[name]} == {"shop.inter"}
@@ -451,6 +457,7 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         ({"user_fraction": 0.0}, "--user-fraction is 0.0, expected more than 0"),
         ({"user_fraction": 1.1}, "at most 1"),
         ({"max_malformed": float("nan")}, "--max-malformed is nan"),
+        ({"jobs": 0}, "--jobs is 0, expected at least 1"),
         ({"shares": (3, 1)}, "--ratios is 3:1, expected three numbers"),
         ({"shares": (3, 1, 0)}, "--ratios is 3:1:0"),
         ({"source": "netflix"}, "no source 'netflix'"),

@@ -7,7 +7,9 @@ import json
 import math
 import os
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 from recbole_rlmrec.errors import DataError, SettingError
 from recbole_rlmrec.sources.raw_dump import SOURCES, plain_text
+from recbole_rlmrec.text import json_lines
 from recbole_rlmrec.text.corpus import Item, Review
 from recbole_rlmrec.text.json_lines import JsonLines, Limits, MalformedLineError, parse_json, parse_json_or_literal
 
@@ -322,6 +325,74 @@ def test_blocks_do_not_matter(tmp_path: Path, size: int) -> None:
     assert list(file.chosen([3, 50], dict)) == [(3, {"n": 2}), (50, {"n": 49})]
     with pytest.raises(DataError, match="changed while it was read: line 51"):
         list(file.chosen([3, 51], dict))
+
+
+def odd_lines(path: Path) -> None:
+    lines = [b'{"n": %d}' % number for number in range(60)]
+    odd = [b"", b"  \r", b"no", b'{"n": "\xff"}', b"{'n': 7}", b'{"n": NaN}', b"[" * 80 + b"]" * 80, b"[1]", b"y" * 200]
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines[:3] + odd + lines[3:]))
+
+
+def found_in(file: JsonLines, make: Any) -> Any:
+    return list(file.records(make)), file.n_lines, file.n_malformed, file.examples, list(file.chosen([1, 9, 40], make))
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_parts_that_others_read_are_put_together_in_order(tmp_path: Path, processes: bool) -> None:
+    odd_lines(path := tmp_path / "x.json")
+    common: Any = {"parse": parse_json_or_literal, "max_malformed": 0.5}
+    expected = found_in(JsonLines(path, **common), dict)
+    assert expected[2] == 5 and len(expected[0]) == 62
+    executor = ProcessPoolExecutor(1, get_context("spawn")) if processes else ThreadPoolExecutor(3)
+    with executor as pool:
+        file = JsonLines(path, pool=pool, limits=Limits(block=50, shared=0), **common)
+        assert found_in(file, dict) == expected
+        with pytest.raises(DataError, match="changed while it was read: line 70"):
+            list(file.chosen([3, 70], dict))
+        with pytest.raises(DataError, match="changed while it was read: line 4"):
+            list(file.chosen([4], dict))  # which is blank
+
+
+class Dying(Executor):
+    """Its processes are killed."""
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        future: Future[Any] = Future()
+        future.set_exception(BrokenExecutor("A process was terminated abruptly"))
+        return future
+
+
+def test_a_process_that_ends_is_one_error(tmp_path: Path) -> None:
+    odd_lines(path := tmp_path / "x.json")
+    with pytest.raises(DataError, match=r"x.json': a process that .* ended \(A process .*\)\..* with --jobs=1\.$"):
+        list(JsonLines(path, pool=Dying(), limits=Limits(shared=0)).records(dict))
+
+
+def test_small_files_and_what_cannot_be_sent_stay_in_this_process(tmp_path: Path) -> None:
+    odd_lines(path := tmp_path / "x.json")
+    common: Any = {"pool": Dying(), "parse": parse_json_or_literal, "max_malformed": 0.5}
+    assert list(JsonLines(path, **common).records(dict))
+    assert list(JsonLines(path, limits=Limits(shared=0), **common).records(lambda record: record["n"]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"-0", b"-0.0", b"1e999", b"[1e400]", b'"\\ud800"', b'{"a": 1, "a": 2}', b"18446744073709551616"),
+        *(b"-9223372036854775809", b"NaN", b"[NaN, Infinity]", b'"a\x7f"', b'"\t"', b"\xef\xbb\xbf1", b" 1 ", b""),
+        *(b'"\xff"', b"0.1234567890123456789", b"5e-324", b"9" * 5000, b"01", b"1.", b'"\\u0000"', b"{'a': 1}"),
+    ],
+)
+def test_json_has_one_value_with_and_without_orjson(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("orjson")
+    found = []
+    for _ in range(2):
+        try:
+            found.append(repr(parse_json(line)))
+        except MalformedLineError as error:
+            found.append(str(error))
+        monkeypatch.setattr(json_lines, "orjson", None)
+    assert found[0] == found[1]
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -117,6 +117,21 @@ def test_new_rows_are_the_projections_of_their_texts(grown: tuple[World, World],
     assert "1 from their texts" in caplog.text and "not taken over" not in caplog.text
 
 
+def test_what_reduces_texts_goes_with_what_reads_them(grown: tuple[World, World], tmp_path: Path) -> None:
+    old, new = grown
+    path = tmp_path / "old.pth"
+    name, basis = "LightGCN_RLMRecCon", "semantic.reduction.vectors"
+    stored = checkpoint_of(old, name, path, semantic_dimension=4)
+    model, train_data = new.model(name, semantic_dimension=4)
+    assert not torch.allclose(model.state_dict()[basis], stored[basis])
+    start_from(str(path), model, train_data._dataset)
+    assert torch.equal(model.state_dict()[basis], stored[basis])
+    row = int(train_data._dataset.token2id("user_id", "new user"))
+    torch.testing.assert_close(model.semantic(torch.tensor([row])), torch.ones(1, 12) @ stored[basis])
+    table = torch.from_numpy(by_token(model, train_data._dataset, "user")["new user"])
+    assert torch.cosine_similarity(table, model.text_projector(torch.ones(1, 12))[0], dim=0) > 1 - 1e-5
+
+
 def test_tables_as_texts_have_the_geometry_of_the_texts(world: World) -> None:
     model, train_data = world.model("LightGCN", embedding_size=16)  # wider than the texts' 12
     drawn = model.user_embedding.weight.detach().clone()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recbole_rlmrec.errors import ContractError
 from recbole_rlmrec.model.backbone.contract import Backbone, Representation, SettingsClasses
-from recbole_rlmrec.model.layers import Projector, SemanticTable
+from recbole_rlmrec.model.layers import DimensionSettings, Projector, SemanticTable, basis_of
 from recbole_rlmrec.ops.distributed import Share, summand
 from recbole_rlmrec.settings import SHARE, Settings, bound_of, number_of, setting
 from recbole_rlmrec.sides import SIDES
@@ -60,7 +60,7 @@ class Alignment(Backbone):
     #: Whether the alignment masks ego embeddings, which not every backbone has for every node.
     masks: ClassVar[bool] = False
 
-    settings_classes: ClassVar[SettingsClasses] = (BoundSettings,)
+    settings_classes: ClassVar[SettingsClasses] = (BoundSettings, DimensionSettings)
 
     alignment_settings: Any
 
@@ -129,6 +129,8 @@ class Alignment(Backbone):
     ) -> SemanticTable:
         """Return the semantic embeddings of users and items, in the rows of the stacked table.
 
+        They are reduced as ``semantic_dimension`` asks for; ``dimension`` of the table says how long its rows are.
+
         Args:
             config: the run's configuration.
             dataset: the training data.
@@ -138,4 +140,5 @@ class Alignment(Backbone):
         sides = [dataset.semantic_embedding(side) for side in SIDES]
         # A projector's products would cast the rows to bfloat16 at each step under autocast.
         dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
-        return SemanticTable(sides, in_memory=storage == "memory", dtype=dtype, unit_length=unit_length)
+        basis = basis_of(config, dataset)
+        return SemanticTable(sides, in_memory=storage == "memory", dtype=dtype, unit_length=unit_length, basis=basis)

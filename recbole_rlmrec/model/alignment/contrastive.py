@@ -5,6 +5,7 @@ The formulas follow the official code where it differs from the paper (HKUDS/RLM
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -84,12 +85,20 @@ class ContrastiveAlignment(Alignment):
                 "each step. Set alignment_negatives to batch, or semantic_storage to memory."
             )
         self.semantic = self.semantic_table(config, dataset, settings.semantic_storage)
-        self.projector = Projector(self.semantic.dimension, self.output_dim, require(config, "seed"))
+        self.projector = Projector(self.semantic.whole_dimension, self.output_dim, require(config, "seed"))
+        if self.semantic.reduction is not None:
+            first: Any = self.projector[0]
+            self.projector.replace(first=self.semantic.reduction.reading(first))
 
     @property
     def text_projector(self) -> Projector | None:
-        """The projector, of users' and of items' embeddings; None at weight 0."""
-        return self.projector if self.is_aligned else None
+        """The projector, of users' and of items' whole embeddings; None at weight 0."""
+        if not self.is_aligned or self.semantic.reduction is None:
+            return self.projector if self.is_aligned else None
+        of_whole = copy.deepcopy(self.projector)
+        first: Any = of_whole[0]
+        of_whole.replace(first=self.semantic.reduction.reading_rows(first))
+        return of_whole
 
     def formula(self, representation: Representation, interaction: Any, drawn: Any) -> Share:
         """Return the InfoNCE of the batch's users, plus that of each group of its items, an average each."""

@@ -77,7 +77,10 @@ class GenerativeAlignment(Alignment):
                 f"mask_ratio={settings.mask_ratio} masks none of the {len(covered)} nodes that have a semantic "
                 f"embedding; it must be at least {least:g}."
             )
-        self.projector = Projector(self.output_dim, self.semantic.dimension, seed)
+        self.projector = Projector(self.output_dim, self.semantic.whole_dimension, seed)
+        if self.semantic.reduction is not None:
+            last: Any = self.projector[2]
+            self.projector.replace(last=self.semantic.reduction.returning(last))
         if not self.sees_neighbours:
             _logger.warning(
                 f"{type(self).__name__}: its backbone represents a node by the node's own embedding, so a masked "

@@ -6,6 +6,7 @@ The original is LehengTHU/AlphaRec; what follows it is said beside each setting.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +17,11 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from recbole_rlmrec.data.semantic_embedding import JoinedEmbedding
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.backbone.base import GraphBackbone, L2Scope, Terms
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
+from recbole_rlmrec.model.layers import DimensionSettings, Reduction, basis_of
 from recbole_rlmrec.ops.distributed import Shard, Share, join_rows, this_shard
 from recbole_rlmrec.ops.info_nce import sampled_info_nce
 from recbole_rlmrec.ops.loss import squared_l2
@@ -64,7 +67,7 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
 
     reads_semantic_embeddings = True
     scores_semantic_embeddings = True
-    settings_classes: ClassVar[SettingsClasses] = (AlphaRecSettings,)
+    settings_classes: ClassVar[SettingsClasses] = (AlphaRecSettings, DimensionSettings)
 
     language: Tensor
 
@@ -72,20 +75,32 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         super().__init__(config, dataset)
         self.alpharec_settings = AlphaRecSettings.from_config(config)
         self._check(config)
-        users, items = (ids.numpy() for ids in self._interactions)
         profiles = dataset.semantic_embedding("item")
         profiles.require_covered()
-        width = profiles.embedding.dimension
-        language = np.zeros((self.n_users + self.n_items, width), dtype=np.float32)
-        for ids, vectors in profiles.blocks():
-            language[self.n_users + ids] = vectors
-        _put_means(users, items, language[: self.n_users], language[self.n_users :], profiles.covered)
+        basis, width = basis_of(config, dataset), profiles.embedding.dimension
+        self.reduction = None if basis is None else Reduction(basis, partial(self._refill, profiles))
         # Under autocast the perceptron would cast the rows at each step.
         dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
-        self.register_buffer("language", torch.from_numpy(language).to(dtype), persistent=False)
+        self.register_buffer("language", torch.from_numpy(self._language(profiles)).to(dtype), persistent=False)
+        users, items = (ids.numpy() for ids in self._interactions)
         self.unused_items = UnusedItems.from_pairs(users, items, self.n_users, self.n_items).to(self.device)
-        self.first_layer = nn.Linear(width, max(1, width // 2))
+        first = nn.Linear(width, max(1, width // 2))
+        self.first_layer = first if self.reduction is None else self.reduction.reading(first)
         self.last_layer = nn.Linear(max(1, width // 2), self.alpharec_settings.embedding_size)
+
+    def _language(self, profiles: JoinedEmbedding) -> np.ndarray:
+        """Return the language representations of users and items, ``[U + I, D]``, of as many values as are read."""
+        users, items = (ids.numpy() for ids in self._interactions)
+        basis = None if self.reduction is None else self.reduction.vectors.cpu().numpy()
+        width = profiles.embedding.dimension if basis is None else basis.shape[1]
+        language = np.zeros((self.n_users + self.n_items, width), dtype=np.float32)
+        for ids, vectors in profiles.blocks():
+            language[self.n_users + ids] = vectors if basis is None else vectors @ basis
+        _put_means(users, items, language[: self.n_users], language[self.n_users :], profiles.covered)
+        return language
+
+    def _refill(self, profiles: JoinedEmbedding) -> None:
+        self.language.copy_(torch.from_numpy(self._language(profiles)))
 
     def _check(self, config: Any) -> None:
         """Refuse settings that mean nothing here, where they say something else than the default."""

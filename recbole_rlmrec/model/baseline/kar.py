@@ -24,7 +24,7 @@ from recbole_rlmrec.model.backbone.base import GraphBackbone
 from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.backbone.lightgcn import LightGCN
 from recbole_rlmrec.model.backbone.sgl import SGL
-from recbole_rlmrec.model.layers import SemanticTable, StorageSettings, linear
+from recbole_rlmrec.model.layers import DimensionSettings, SemanticTable, StorageSettings, basis_of, linear
 from recbole_rlmrec.ops.distributed import Shard, join_rows, this_shard
 from recbole_rlmrec.ops.mixture import perceptron_mixture
 from recbole_rlmrec.settings import FEW, require, setting
@@ -90,6 +90,12 @@ class KnowledgeAdaptor(nn.Module):
         self.gates = nn.ParameterList(nn.Parameter(gate) for gate in gates)
         self.join = linear(2 * out_features, out_features, generator)
 
+    def read_coordinates(self, basis: Tensor) -> None:
+        """Read coordinates in a basis, ``[D, N]``, from now on: with weights that do the same with rows in its span."""
+        for experts in (self.shared, *self.own):
+            experts.first_weight = nn.Parameter(experts.first_weight.detach() @ basis)
+        self.gates = nn.ParameterList(nn.Parameter(gate.detach() @ basis) for gate in self.gates)
+
     def forward(self, rows: Tensor, covered: Tensor, n_users: int) -> Tensor:
         """Return the augmented vectors of some nodes, users first.
 
@@ -122,7 +128,7 @@ class KnowledgeAugmentation(GraphBackbone):
     reads_semantic_embeddings = True
     scores_semantic_embeddings = True
     inherits_tuned_settings = True
-    settings_classes: ClassVar[SettingsClasses] = (AugmentationSettings,)
+    settings_classes: ClassVar[SettingsClasses] = (AugmentationSettings, DimensionSettings)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -134,10 +140,13 @@ class KnowledgeAugmentation(GraphBackbone):
             )
         sides = [dataset.semantic_embedding(side) for side in ("user", "item")]
         # Under autocast the products would cast the rows at each step.
-        self.semantic = SemanticTable(sides, dtype=torch.bfloat16 if config["enable_amp"] else torch.float32)
+        dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
+        self.semantic = SemanticTable(sides, dtype=dtype, basis=basis_of(config, dataset))
         width = self.ego_dim
         experts = (settings.kar_shared_experts, settings.kar_side_experts)
-        self.adaptor = KnowledgeAdaptor(self.semantic.dimension, width, *experts, require(config, "seed"))
+        self.adaptor = KnowledgeAdaptor(self.semantic.whole_dimension, width, *experts, require(config, "seed"))
+        if self.semantic.reduction is not None:
+            self.adaptor.read_coordinates(self.semantic.reduction.vectors)
 
     def augmented_vectors(self) -> Tensor:
         """Return what the experts make of each node's semantic embedding, ``[U + I, d]``; zero at holes."""
