@@ -30,6 +30,7 @@ from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
+from recbole_rlmrec.model.baseline.linear_items import L3AE, AdditiveEASE, CollectiveEASE, TextEASE
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
 from recbole_rlmrec.parts import register_entry_points
 from recbole_rlmrec.run_settings import RUN_CLASSES
@@ -56,7 +57,10 @@ ALIGNMENTS: dict[str, type[Alignment]] = {
 }
 
 #: Further models, which are not aligned.
-BASELINES: dict[str, type] = {model.__name__: model for model in (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec)}
+BASELINES: dict[str, type] = {
+    model.__name__: model
+    for model in (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec, TextEASE, AdditiveEASE, CollectiveEASE, L3AE)
+}
 
 
 def _declare_along(model: type) -> None:

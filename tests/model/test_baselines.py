@@ -14,13 +14,14 @@ from torch import Tensor
 
 from recbole_rlmrec.config import RLMRecConfig
 from recbole_rlmrec.errors import SettingError
+from recbole_rlmrec.model.backbone.contract import flags_of
 from recbole_rlmrec.model.baseline import semantic_only
 from recbole_rlmrec.model.registry import BASELINES
 from recbole_rlmrec.quick_start import load_model, run
 
 USER_HOLES, ITEM_HOLES = ("u3", "u8", "u21"), ("i0", "i5", "i11", "i12")
 USER_OF_HOLES = "u40"  # its only training items have no embedding
-TRAINED = [name for name in BASELINES if name != "SemanticOnly"]
+TRAINED = [name for name, model in BASELINES.items() if not flags_of(model).nothing_to_train]
 
 
 @pytest.fixture
