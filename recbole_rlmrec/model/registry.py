@@ -32,6 +32,7 @@ from recbole_rlmrec.model.baseline.alpharec import AlphaRec
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.linear_items import L3AE, AdditiveEASE, CollectiveEASE, TextEASE
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
+from recbole_rlmrec.model.baseline.text_gcn import TextGCN, TextGCNMLP
 from recbole_rlmrec.parts import register_entry_points
 from recbole_rlmrec.run_settings import RUN_CLASSES
 from recbole_rlmrec.settings import ALIGNMENT_WEIGHTS, declare
@@ -56,11 +57,11 @@ ALIGNMENTS: dict[str, type[Alignment]] = {
     alignment.ending: alignment for alignment in (ContrastiveAlignment, GenerativeAlignment)
 }
 
+_OF_TEXTS: tuple[type, ...] = (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec, TextGCN, TextGCNMLP)
+_IN_CLOSED_FORM: tuple[type, ...] = (TextEASE, AdditiveEASE, CollectiveEASE, L3AE)
+
 #: Further models, which are not aligned.
-BASELINES: dict[str, type] = {
-    model.__name__: model
-    for model in (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec, TextEASE, AdditiveEASE, CollectiveEASE, L3AE)
-}
+BASELINES: dict[str, type] = {model.__name__: model for model in (*_OF_TEXTS, *_IN_CLOSED_FORM)}
 
 
 def _declare_along(model: type) -> None:
