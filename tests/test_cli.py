@@ -414,8 +414,9 @@ def test_settings_of_no_name(fails: Callable[..., str]) -> None:
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
-    assert rows["LightGCN"][:3] == ["LightGCN_RLMRecCon", "LightGCN_RLMRecGen", "Linear"]
-    assert rows["MultiVAE"][:2] == ["MultiVAE_RLMRecCon", "-"] and rows["SemanticOnly"][:3] == ["-", "-", "The"]
+    assert rows["LightGCN"][:4] == ["LightGCN_RLMRecCon", "LightGCN_RLMRecGen", "LightGCN_ProMax", "Linear"]
+    assert rows["MultiVAE"][:3] == ["MultiVAE_RLMRecCon", "-", "MultiVAE_ProMax"]
+    assert rows["SemanticOnly"][:4] == ["-", "-", "-", "The"]
     assert "LightGCN_RLMRecCon" not in rows
 
 

@@ -350,6 +350,18 @@ VARIANT_DEFAULTS: dict[str, dict[str, Any]] = {
         "mask_ratio": 0.1,
         "semantic_storage": "memory",
     },
+    "_ProMax": {
+        "sdr_weight": "auto",
+        "alignment_share": 0.1,
+        "sdr_temperature": 0.2,
+        "s2dr_ratio": 0.2,
+        "s2dr_temperature": 0.2,
+        "whitening": "joint",
+        "whitened_size": 32,
+        "text_neighbours": 3,
+        "text_neighbours_below": 13,
+        "patience_steps": 2500,
+    },
 }
 #: What `defaults: published` brings back: RecBole's numbers, and those of the original papers.
 PUBLISHED_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -360,6 +372,7 @@ PUBLISHED_DEFAULTS: dict[str, dict[str, Any]] = {
     "AutoCF": {"ssl_weight": 1.0},
     "_RLMRecCon": {"alignment_weight": 0.01, "alignment_negatives": "all"},
     "_RLMRecGen": {"reconstruction_weight": 0.1},
+    "_ProMax": {"sdr_weight": 0.5, "whitening": "separate"},
 }
 CLASSES = [backbone + variant for backbone in BACKBONES for variant in ("", *ALIGNMENTS)]
 
@@ -586,7 +599,9 @@ def published() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 PUBLISHED = published()
-PAPER_CLASSES = [backbone + variant for backbone in COLUMNS for variant in VARIANT_DEFAULTS if backbone.isalpha()]
+PAPER_CLASSES = [
+    backbone + variant for backbone in COLUMNS for variant in ("", "_RLMRecCon", "_RLMRecGen") if backbone.isalpha()
+]
 
 #: One class for each dataset: a backbone alone, with Con and with Gen.
 TUNED = (("amazon-book", "SimGCL"), ("yelp", "SGL_RLMRecCon"), ("steam", "AutoCF_RLMRecGen"))

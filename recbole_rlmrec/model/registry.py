@@ -19,6 +19,7 @@ from recbole_rlmrec.model import backbone as backbones
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
 from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
+from recbole_rlmrec.model.alignment.promax import ProMaxAlignment
 from recbole_rlmrec.model.backbone.autocf import AutoCF
 from recbole_rlmrec.model.backbone.base import GraphBackbone
 from recbole_rlmrec.model.backbone.contract import Backbone, ModelFlags, settings_along, settings_classes_of
@@ -54,7 +55,7 @@ BACKBONES: dict[str, type[Backbone]] = {model.__name__: model for model in _foun
 
 #: Alignments by the ending of a model's name.
 ALIGNMENTS: dict[str, type[Alignment]] = {
-    alignment.ending: alignment for alignment in (ContrastiveAlignment, GenerativeAlignment)
+    alignment.ending: alignment for alignment in (ContrastiveAlignment, GenerativeAlignment, ProMaxAlignment)
 }
 
 _OF_TEXTS: tuple[type, ...] = (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec, TextGCN, TextGCNMLP)
