@@ -30,6 +30,8 @@ from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
+from recbole_rlmrec.model.baseline.dmrec import DMRec
+from recbole_rlmrec.model.baseline.freedom import FREEDOM
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
 from recbole_rlmrec.model.baseline.linear_items import L3AE, AdditiveEASE, CollectiveEASE, TextEASE
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
@@ -58,7 +60,7 @@ ALIGNMENTS: dict[str, type[Alignment]] = {
     alignment.ending: alignment for alignment in (ContrastiveAlignment, GenerativeAlignment, ProMaxAlignment)
 }
 
-_OF_TEXTS: tuple[type, ...] = (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec, TextGCN, TextGCNMLP)
+_OF_TEXTS: tuple[type, ...] = (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec, TextGCN, TextGCNMLP, FREEDOM, DMRec)
 _IN_CLOSED_FORM: tuple[type, ...] = (TextEASE, AdditiveEASE, CollectiveEASE, L3AE)
 
 #: Further models, which are not aligned.

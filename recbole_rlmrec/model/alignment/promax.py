@@ -13,16 +13,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import scipy.sparse
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.base import GraphBackbone, distinct
 from recbole_rlmrec.model.backbone.contract import Representation, SettingsClasses
 from recbole_rlmrec.ops.balance import shared
-from recbole_rlmrec.ops.blockwise import slices
 from recbole_rlmrec.ops.graph import Adjacency, normalized_adjacency
 from recbole_rlmrec.ops.info_nce import info_nce
+from recbole_rlmrec.ops.neighbours import nearest
 from recbole_rlmrec.ops.soft_targets import soft_target_loss, softmax_entropy, whitening
 from recbole_rlmrec.settings import (
     AUTO_WEIGHT,
@@ -42,8 +41,6 @@ Whitening = Literal["joint", "separate"]
 
 #: What the authors keep the weight of a user's target from falling below.
 _LEAST_CONFIDENCE = 0.1
-#: Values of users and items that are compared at a time.
-_COMPARED = 2**22
 
 
 @dataclass(frozen=True)
@@ -150,10 +147,15 @@ class ProMaxAlignment(Alignment):
         history = scipy.sparse.csr_matrix((np.ones(len(users)), (users, taken)), shape=(self.n_users, self.n_items))
         has_few = np.diff(history.indptr) < settings.text_neighbours_below
         joined = np.flatnonzero(has_few & self.semantic.covered[: self.n_users].numpy())
-        found = nearest_unused(user_texts, item_texts, items.numpy(), history, joined, settings.text_neighbours)
+        places, rows = nearest(
+            user_texts[torch.from_numpy(joined)],
+            item_texts,
+            settings.text_neighbours,
+            taken=history[joined][:, items.numpy()],
+        )
         return normalized_adjacency(
-            np.concatenate([users, found[0]]),
-            np.concatenate([taken, found[1]]),
+            np.concatenate([users, joined[places]]),
+            np.concatenate([taken, items.numpy()[rows]]),
             self.n_users,
             self.n_items,
             count_duplicates=self.count_duplicates,
@@ -262,38 +264,3 @@ def _product(side: Any, mean: np.ndarray) -> np.ndarray:
     for _, block in side.blocks():
         total += (block - mean).T @ (block - mean)
     return total
-
-
-def nearest_unused(
-    user_texts: Tensor,
-    item_texts: Tensor,
-    items: np.ndarray,
-    history: scipy.sparse.csr_matrix,
-    users: np.ndarray,
-    n: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs of some users and the n items that are nearest by cosine of their texts, without those they have.
-
-    Args:
-        user_texts: ``[U, k]``.
-        item_texts: ``[m, k]``.
-        items: ids of the rows, ascending, int64 ``[m]``.
-        history: the items of each user, ``[U, I]``.
-        users: ids, int64.
-        n: items for each user; fewer where it has all others.
-
-    Returns:
-        Ids of users and of items, ``[pairs]`` each.
-    """
-    left, right = F.normalize(user_texts, dim=1), F.normalize(item_texts, dim=1)
-    taken = history[:, items]
-    pairs: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, dtype=np.int64),) * 2]
-    n = min(n, len(items))
-    for block in slices(len(users) if n else 0, _COMPARED // max(len(items), 1)):
-        some = users[block]
-        cosines = left[torch.from_numpy(some)] @ right.T
-        cosines[taken[some].nonzero()] = -math.inf
-        values, columns = cosines.topk(n)
-        row, place = (values > -math.inf).nonzero(as_tuple=True)
-        pairs.append((some[row.numpy()], items[columns[row, place].numpy()]))
-    return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
