@@ -392,7 +392,7 @@ def test_import_release_takes_no_settings(release: Path, capsys: pytest.CaptureF
     ("name", "expected"),
     [
         ("LightGCN_RLMRecCon", "alignment_temperature = 0.2: a number above 0\n    Con: temperature"),
-        ("n_layers", "n_layers = 2 (SGL 3, XSimGCL 3): a whole number in [1, 100]\n    propagation layers"),
+        ("n_layers", "n_layers = 2 (SGL 3, XSimGCL 3, TextGCN 3): a whole number in [1, 100]\n    propagation layers"),
         ("learning-rate", "learning_rate = 0.001"),
         ("topk", "topk = [5, 10, 20]: a setting of RecBole's"),
         ("NeuMF", "mlp_hidden_size = [128, 64]: a setting of RecBole's"),
