@@ -849,7 +849,10 @@ def test_numpy_numbers_are_numbers(configure: Configure) -> None:
 def test_unknown_model_of_another_case(refused: Callable[..., str]) -> None:
     message = refused("lightgcn")
     assert message.startswith("There is no model 'lightgcn'. Did you mean LightGCN? RLMRec's models are LightGCN, SGL,")
-    assert "RecBole's own run as well, many of them also as <Model>_RLMRecCon and <Model>_RLMRecGen." in message
+    assert (
+        "RecBole's own run as well, many of them also as <Model>_RLMRecCon, <Model>_RLMRecGen, <Model>_ProMax."
+        in message
+    )
     assert message.endswith("has to be registered: by recbole_rlmrec.register, or by an entry point.")
 
 

@@ -390,7 +390,7 @@ def _unknown_model_message(name: str) -> str:
     advice = f" Did you mean {known[near[0]]}?" if near else ""
     return (
         f"There is no model '{name}'.{advice} RLMRec's models are {', '.join(ours)}; RecBole's own run as well, "
-        f"many of them also as {' and '.join(f'<Model>{ending}' for ending in ALIGNMENTS)}. A class from another "
+        f"many of them also as {', '.join(f'<Model>{ending}' for ending in ALIGNMENTS)}. A class from another "
         "package has to be registered: by recbole_rlmrec.register, or by an entry point."
         + "".join(f" {failure}" for failure in _FAILURES)
     )
