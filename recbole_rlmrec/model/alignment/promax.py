@@ -65,7 +65,7 @@ class ProMaxSettings(Settings):
     whitening: Whitening = setting(
         "joint",
         Choice.of(Whitening),
-        "ProMax: the texts of users and of items have common axes, or each side its own (the authors')",
+        "ProMax: users' and items' texts are compared by common axes, or whitened apart (the authors')",
         published="separate",
     )
     whitened_size: int = setting(32, COUNT, "ProMax: leading components of the texts that are compared")
@@ -130,12 +130,14 @@ class ProMaxAlignment(Alignment):
         self.register_buffer("confidence", confidence, persistent=False)
         if isinstance(self, GraphBackbone) and settings.s2dr_ratio > 0:
             graph = self._graph_with_texts(user_texts, item_texts[items], items)
-            with torch.no_grad():  # AutoCF's representation has more columns than propagated layers, where it has all
+            # AutoCF's representation has its decoder's columns beside concatenated layers: nothing to contrast with.
+            with torch.no_grad():
                 width = self.propagate(self.ego_embeddings(), graph).shape[1]
-            self.text_graph = graph if width == self.output_dim else None
+            # The model's parameters are moved later; until then they and the graph are on the CPU.
+            self.text_graph = graph.to(self.device) if width == self.output_dim else None
 
     def _graph_with_texts(self, user_texts: Tensor, item_texts: Tensor, items: Tensor) -> Adjacency:
-        """Return the training graph with edges from users of few items to the nearest texts.
+        """Return the training graph with edges from users of few items to the nearest texts, on the CPU.
 
         Args:
             user_texts: ``[U, k]``.
@@ -160,7 +162,7 @@ class ProMaxAlignment(Alignment):
             self.n_items,
             count_duplicates=self.count_duplicates,
             self_loops=self.self_loops,
-        ).to(self.device)
+        )
 
     def step(self, interaction: Any, mask: Callable[[Tensor], Tensor] | None = None, share: float | None = None) -> Any:
         """Return the backbone's step, and keep what the second graph propagates, balanced as the representation is."""
@@ -223,8 +225,8 @@ class WhitenedTexts(nn.Module):
     Args:
         sides: the joined embeddings of users and of items.
         width: components.
-        jointly: by one covariance of both sides; else each side by its own, whose axes have nothing to do with the
-            other's.
+        jointly: by one covariance of both sides; else each side by that of its texts, whose axes have nothing to do
+            with the other's.
     """
 
     vectors: Tensor

@@ -72,7 +72,7 @@ class FREEDOM(GraphBackbone, EmbeddingTables):
         self._pruned: Adjacency | None = None
 
     def train(self, mode: bool = True) -> Any:
-        """Switch between training and evaluation; RecBole does so at each epoch, which has edges of its own."""
+        """Switch between training and evaluation; RecBole does so at each epoch, for which edges are drawn again."""
         self._pruned = None
         return super().train(mode)
 
