@@ -91,7 +91,8 @@ def recbole_models_table() -> str:
     from recbole_rlmrec.model import registry
     from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 
-    rows = ["| model | Con | Gen | note |", "|---|---|---|---|"]
+    titles = (ending.removeprefix("_RLMRec").removeprefix("_") for ending in registry.ALIGNMENTS)
+    rows = [f"| model | {' | '.join(titles)} | note |", f"|{'---|' * (len(registry.ALIGNMENTS) + 2)}"]
     # Those that can have most alignments come first.
     for name, support in sorted(RECBOLE_MODELS.items(), key=lambda each: -len(registry.endings_of(each[0]))):
         possible = registry.endings_of(name)

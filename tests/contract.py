@@ -171,14 +171,14 @@ class ModelContract:
         added = [parameter for name, parameter in named.items() if name not in model.backbone_parameters]
         # A mask token stands in for ego embeddings, so it has a part in every term.
         of_its_own = [each for each in added if not (model.masks and each is model.node_mask.token)]
-        reached = torch.autograd.grad(term, added, retain_graph=True, allow_unused=True)
+        reached = torch.autograd.grad(term, added, retain_graph=True, allow_unused=True) if added else ()
         assert all(gradient is not None and bool((gradient != 0).any()) for gradient in reached)
         backbone = [named[name] for name in model.backbone_parameters]
         by_backbone = torch.autograd.grad(term, backbone, retain_graph=True, allow_unused=True)
         reaches = any(gradient is not None and bool((gradient != 0).any()) for gradient in by_backbone)
         assert reaches or (model.masks and not model.sees_neighbours)
         rest = torch.stack([other.reshape(()) for other in others]).sum()
-        if has_l2_of_the_batch(model):
+        if has_l2_of_the_batch(model) and of_its_own:
             unused = torch.autograd.grad(rest, of_its_own, allow_unused=True)
             assert all(gradient is None or not bool((gradient != 0).any()) for gradient in unused)
 

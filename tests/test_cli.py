@@ -392,7 +392,7 @@ def test_import_release_takes_no_settings(release: Path, capsys: pytest.CaptureF
     ("name", "expected"),
     [
         ("LightGCN_RLMRecCon", "alignment_temperature = 0.2: a number above 0\n    Con: temperature"),
-        ("n_layers", "n_layers = 2 (SGL 3, XSimGCL 3): a whole number in [1, 100]\n    propagation layers"),
+        ("n_layers", "n_layers = 2 (SGL 3, XSimGCL 3, TextGCN 3): a whole number in [1, 100]\n    propagation layers"),
         ("learning-rate", "learning_rate = 0.001"),
         ("topk", "topk = [5, 10, 20]: a setting of RecBole's"),
         ("NeuMF", "mlp_hidden_size = [128, 64]: a setting of RecBole's"),
@@ -414,8 +414,9 @@ def test_settings_of_no_name(fails: Callable[..., str]) -> None:
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
-    assert rows["LightGCN"][:3] == ["LightGCN_RLMRecCon", "LightGCN_RLMRecGen", "Linear"]
-    assert rows["MultiVAE"][:2] == ["MultiVAE_RLMRecCon", "-"] and rows["SemanticOnly"][:3] == ["-", "-", "The"]
+    assert rows["LightGCN"][:4] == ["LightGCN_RLMRecCon", "LightGCN_RLMRecGen", "LightGCN_ProMax", "Linear"]
+    assert rows["MultiVAE"][:3] == ["MultiVAE_RLMRecCon", "-", "MultiVAE_ProMax"]
+    assert rows["SemanticOnly"][:4] == ["-", "-", "-", "The"]
     assert "LightGCN_RLMRecCon" not in rows
 
 

@@ -85,8 +85,12 @@ class Reduction(nn.Module):
         return rows @ self.vectors
 
     def reading(self, layer: nn.Linear) -> nn.Linear:
-        """Return a layer that does with coordinates what ``layer``, of D inputs, does with the rows themselves."""
-        return _layer_of(layer.weight @ self.vectors, layer.bias)
+        """Return a layer that does with coordinates what ``layer`` does with the rows themselves.
+
+        Its inputs are D, or several rows of D side by side.
+        """
+        parts = layer.weight.unflatten(1, (-1, len(self.vectors)))
+        return _layer_of((parts @ self.vectors).flatten(1), layer.bias)
 
     def reading_rows(self, layer: nn.Linear) -> nn.Linear:
         """Return the layer of whole rows that a layer of N inputs stands for."""

@@ -19,6 +19,7 @@ from recbole_rlmrec.model import backbone as backbones
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
 from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
+from recbole_rlmrec.model.alignment.promax import ProMaxAlignment
 from recbole_rlmrec.model.backbone.autocf import AutoCF
 from recbole_rlmrec.model.backbone.base import GraphBackbone
 from recbole_rlmrec.model.backbone.contract import Backbone, ModelFlags, settings_along, settings_classes_of
@@ -29,8 +30,12 @@ from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
 from recbole_rlmrec.model.backbone.sgl import SGL
 from recbole_rlmrec.model.backbone.simgcl import SimGCL
 from recbole_rlmrec.model.baseline.alpharec import AlphaRec
+from recbole_rlmrec.model.baseline.dmrec import DMRec
+from recbole_rlmrec.model.baseline.freedom import FREEDOM
 from recbole_rlmrec.model.baseline.kar import SGL_KAR, LightGCN_KAR
+from recbole_rlmrec.model.baseline.linear_items import L3AE, AdditiveEASE, CollectiveEASE, TextEASE
 from recbole_rlmrec.model.baseline.semantic_only import SemanticOnly
+from recbole_rlmrec.model.baseline.text_gcn import TextGCN, TextGCNMLP
 from recbole_rlmrec.model.language.settings import GALRecSettings
 from recbole_rlmrec.parts import register_entry_points
 from recbole_rlmrec.run_settings import RUN_CLASSES
@@ -53,11 +58,14 @@ BACKBONES: dict[str, type[Backbone]] = {model.__name__: model for model in _foun
 
 #: Alignments by the ending of a model's name.
 ALIGNMENTS: dict[str, type[Alignment]] = {
-    alignment.ending: alignment for alignment in (ContrastiveAlignment, GenerativeAlignment)
+    alignment.ending: alignment for alignment in (ContrastiveAlignment, GenerativeAlignment, ProMaxAlignment)
 }
 
+_OF_TEXTS: tuple[type, ...] = (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec, TextGCN, TextGCNMLP, FREEDOM, DMRec)
+_IN_CLOSED_FORM: tuple[type, ...] = (TextEASE, AdditiveEASE, CollectiveEASE, L3AE)
+
 #: Further models, which are not aligned.
-BASELINES: dict[str, type] = {model.__name__: model for model in (SemanticOnly, LightGCN_KAR, SGL_KAR, AlphaRec)}
+BASELINES: dict[str, type] = {model.__name__: model for model in (*_OF_TEXTS, *_IN_CLOSED_FORM)}
 
 #: Models that hold a language model, and the modules that have them, which are imported when one is asked for.
 LANGUAGE_MODELS: dict[str, str] = {"GALRec": "recbole_rlmrec.model.language.galrec"}
@@ -391,7 +399,7 @@ def _unknown_model_message(name: str) -> str:
     advice = f" Did you mean {known[near[0]]}?" if near else ""
     return (
         f"There is no model '{name}'.{advice} RLMRec's models are {', '.join(ours)}; RecBole's own run as well, "
-        f"many of them also as {' and '.join(f'<Model>{ending}' for ending in ALIGNMENTS)}. A class from another "
+        f"many of them also as {', '.join(f'<Model>{ending}' for ending in ALIGNMENTS)}. A class from another "
         "package has to be registered: by recbole_rlmrec.register, or by an entry point."
         + "".join(f" {failure}" for failure in _FAILURES)
     )

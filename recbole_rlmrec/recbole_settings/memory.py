@@ -52,8 +52,8 @@ def check_embedding_size(settings: Mapping[str, Any], n_nodes: int, device: torc
     needed, free = n_nodes * width * _FLOAT_BYTES * _COPIES_IN_TRAINING, free_memory(device)
     if needed > free:
         raise SettingError(
-            f"{given('embedding_size', width, origin)}: {n_nodes:,} users and items take {_gib(needed)} in training "
-            f"(weights, gradients and two averages of the optimiser), and {_gib(free)} are free on {device.type}. Take "
+            f"{given('embedding_size', width, origin)}: {n_nodes:,} users and items take {gib(needed)} in training "
+            f"(weights, gradients and two averages of the optimiser), and {gib(free)} are free on {device.type}. Take "
             f"at most {max(width * free // needed, 1):,}, or a machine with more memory."
         )
 
@@ -87,8 +87,8 @@ class _Guard(TorchFunctionMode):
                 sides = [name for name, value in self._external.items() if type(value) is int and value in shape]
                 named = [given(name, self._external[name], self._origins.get(name, "")) for name in sides]
                 raise SettingError(
-                    f"The model wants a tensor of the shape {list(shape)}, which takes {_gib(needed)}; "
-                    f"{_gib(self._free)} are free. Lower {', '.join(named) or 'the setting that it comes from'}."
+                    f"The model wants a tensor of the shape {list(shape)}, which takes {gib(needed)}; "
+                    f"{gib(self._free)} are free. Lower {', '.join(named) or 'the setting that it comes from'}."
                 )
         return func(*args, **(kwargs or {}))
 
@@ -101,5 +101,6 @@ def _shape(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(size)
 
 
-def _gib(number: int) -> str:
+def gib(number: int) -> str:
+    """Return a number of bytes as messages show it."""
     return f"{number / 2**30:,.1f} GiB"

@@ -246,9 +246,13 @@ def _from_text(model: Any, training: Any, tables: Sequence[_Table]) -> str:
             "Leave it out, or take a model that has them, such as LightGCN."
         )
     joined = {side: training.semantic_embedding(side) for side in SIDES}
+    if not any(source.covered.any() for source in joined.values()):
+        joined["item"].require_covered()
     components = principal_directions(list(joined.values()))[1].astype(np.float32)
     for table in wide:
         source = joined[table.side]
+        if not source.covered.any():
+            continue  # the other side's texts are propagated to it
         leading = components[:, : table.weight.shape[1]]
         ids = np.flatnonzero(source.covered)
         rows = table.weight[torch.from_numpy(ids).to(table.weight.device)].cpu()
@@ -293,7 +297,7 @@ def _fill_by_neighbours(training: Any, tables: Sequence[_Table]) -> None:
         ids = table.missing()
         if other is None or other.side != of_other or other.weight.shape != (len(other.weight), table.weight.shape[1]):
             continue
-        if len(ids) and other.has_source.any() and table.has_source.any():
+        if len(ids) and other.has_source.any():
             rows, has_any = _means(training, table, other)
             means.append((table, ids[has_any[ids]], rows))
     for table, ids, rows in means:  # after all are computed, so that the order of the tables does not matter
@@ -315,8 +319,9 @@ def _means(training: Any, table: _Table, other: _Table) -> tuple[Tensor, np.ndar
 
 
 def _as_long_as(rows: Tensor, table: _Table) -> Tensor:
-    """Return rows, ``[n, d]``, with the length that those of a table with a source have on average."""
-    lengths = table.weight[torch.from_numpy(table.has_source).to(table.weight.device)].norm(dim=1)
+    """Return rows, ``[n, d]``, with the average length of a table's rows with a source, or of all where none has."""
+    counted = table.has_source if table.has_source.any() else np.ones_like(table.has_source)
+    lengths = table.weight[torch.from_numpy(counted).to(table.weight.device)].norm(dim=1)
     return nn.functional.normalize(rows, dim=1) * lengths.mean().to(rows.device)
 
 

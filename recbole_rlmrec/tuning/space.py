@@ -357,10 +357,10 @@ def find_space(where: str, model_class: type) -> Space:
     Raises:
         SettingError: there is no such file, a line does not parse, the space is empty, or the model trains nothing.
     """
-    if flags_of(model_class).nothing_to_train:
-        raise SettingError(f"{model_class.__name__} trains nothing: there is no setting to search.")
     path = resource_folder("properties") / "tune" if where == "auto" else Path(where)
     own_file = path / f"{model_class.__name__}.hyper"
+    if path.is_dir() and flags_of(model_class).nothing_to_train and not own_file.is_file():
+        raise SettingError(f"{model_class.__name__} trains nothing: there is no setting to search.")
     if path.is_dir() and getattr(model_class, "type", None) == ModelType.TRADITIONAL and not own_file.is_file():
         raise SettingError(
             f"{model_class.__name__} is computed, not trained by steps, and '{path}' holds no {own_file.name}. Write "

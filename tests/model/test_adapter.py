@@ -27,8 +27,6 @@ from torch import Tensor, nn
 
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model import registry
-from recbole_rlmrec.model.alignment.contrastive import ContrastiveAlignment
-from recbole_rlmrec.model.alignment.generative import GenerativeAlignment
 from recbole_rlmrec.model.backbone.adapter import ComputedBackbone, UserBatches, _ComputedRows
 from recbole_rlmrec.model.backbone.base import _counted, distinct
 from recbole_rlmrec.model.backbone.recbole_models import RECBOLE_MODELS
@@ -50,7 +48,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 BACKBONES = [name for name in RECBOLE_MODELS if endings_of(name)]
 ALIGNED = [name + ending for name in RECBOLE_MODELS for ending in endings_of(name)]
-CON = [name for name in ALIGNED if name.endswith("Con")]
+PROJECTED = [name for name in ALIGNED if not name.endswith("_ProMax")]
 GEN = [name for name in ALIGNED if name.endswith("Gen")]
 REFUSED = [
     name + ending
@@ -150,7 +148,7 @@ def test_models_with_representations_have_both_alignments(backbone: str) -> None
 def test_class_is_found_by_name_everywhere(name: str) -> None:
     model = get_model(name)
     backbone, _, _ = name.partition("_")
-    assert issubclass(model, ContrastiveAlignment if name in CON else GenerativeAlignment)
+    assert issubclass(model, ALIGNMENTS[f"_{name.partition('_')[2]}"])
     assert issubclass(model, getattr(theirs, backbone))
     assert (model.__name__, model.__qualname__) == (name, name)
     assert get_model(name) is model
@@ -339,7 +337,7 @@ np.save(sys.argv[2], model.predict(pairs).detach().numpy())
 @pytest.mark.parametrize("name", ALIGNED)
 def test_weight_0_is_recboles_model_bit_for_bit(tiny: World, name: str) -> None:
     backbone = name.partition("_")[0]
-    weight = "alignment_weight" if name in CON else "reconstruction_weight"
+    weight = get_model(name).weight_setting
     results = []
     for model_name, settings in ((backbone, {}), (name, {weight: 0.0})):
         model, batch = fresh(tiny, model_name, **settings)
@@ -369,7 +367,7 @@ def test_initial_weights_and_random_numbers_are_recboles(tiny: World, name: str)
     assert states == own_states
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
     assert set(found) - set(expected) == {key for key in found if key.startswith(("projector.", "node_mask."))}
-    assert set(found) != set(expected)
+    assert (set(found) != set(expected)) == (name in PROJECTED)
 
 
 def test_special_losses_keep_their_names_at_weight_0(tiny: World) -> None:
@@ -381,8 +379,8 @@ def test_special_losses_keep_their_names_at_weight_0(tiny: World) -> None:
 
 
 @pytest.mark.parametrize("name", ALIGNED)
-def test_own_loss_of_con_is_recboles(tiny: World, name: str) -> None:
-    """Con adds a term, and draws no random number; Gen's own loss is that of the masked tables."""
+def test_own_loss_without_a_mask_is_recboles(tiny: World, name: str) -> None:
+    """Con and ProMax add a term, and draw no random number; Gen's own loss is that of the masked tables."""
     plain, batch = fresh(tiny, name.partition("_")[0])
     model, _ = fresh(tiny, name)
     enlarged(plain), enlarged(model)
@@ -394,7 +392,7 @@ def test_own_loss_of_con_is_recboles(tiny: World, name: str) -> None:
     terms = terms_of(model, batch)
     own = [terms[key] for key in model.own_loss_names]
     assert len(terms) == len(own) + 1
-    if name in CON:
+    if name not in GEN:
         assert [value.item() for value in own] == [loss.item() for loss in losses]
         assert random_states() == after
     else:
@@ -403,15 +401,14 @@ def test_own_loss_of_con_is_recboles(tiny: World, name: str) -> None:
 
 @pytest.mark.parametrize("name", ALIGNED)
 def test_gradients_reach_projector_and_tables(tiny: World, name: str) -> None:
-    weight = "alignment_weight" if name in CON else "reconstruction_weight"
-    model, batch = fresh(tiny, name, **{weight: 0.1})
+    model, batch = fresh(tiny, name, **{get_model(name).weight_setting: 0.1})
     terms = terms_of(enlarged(model), batch)
     assert all(term.shape == () and torch.isfinite(term) for term in terms.values())
-    last = "alignment" if name in CON else "reconstruction"
+    last = model.term_name
     terms[last].backward(retain_graph=True)
     by_alignment = gradients(model)
     projector = [key for key in dict(model.named_parameters()) if key.startswith("projector.")]
-    assert len(projector) == 4
+    assert len(projector) == (4 if name in PROJECTED else 0)
     for key in projector:
         assert torch.isfinite(by_alignment[key]).all() and by_alignment[key].abs().sum() > 0
     reached = {key for key, gradient in by_alignment.items() if gradient.abs().sum() > 0} - set(projector)

@@ -13,7 +13,7 @@ import torch
 from trainings import train
 from worlds import World
 
-from recbole_rlmrec.errors import CheckpointError, SettingError
+from recbole_rlmrec.errors import CheckpointError, DataError, SettingError
 from recbole_rlmrec.model.registry import get_model
 from recbole_rlmrec.training.checkpoint import load_checkpoint, packed_ids, unpacked_ids
 from recbole_rlmrec.training.starting import start_from
@@ -154,6 +154,35 @@ def test_leading_components_are_kept_where_a_table_is_narrow(world: World) -> No
     rows = by_token(model, train_data._dataset, "item")
     found, wanted = rows["i3"], leading @ world.semantic[1]["i3"]
     np.testing.assert_allclose(np.abs(found / found[0]), np.abs(wanted / wanted[0]), rtol=1e-3)
+
+
+def without_texts(world: World, *sides: int) -> None:
+    for side in sides:
+        world.semantic[side].update({token: np.zeros(12) for token in world.semantic[side]})
+    world.write()
+
+
+@pytest.mark.parametrize(
+    ("side", "field", "of_other"), [("user", "user_id", "item_id"), ("item", "item_id", "user_id")]
+)
+def test_a_side_without_texts_begins_as_means_of_the_other(world: World, side: str, field: str, of_other: str) -> None:
+    """LLMInit's users, whose items alone have texts."""
+    without_texts(world, 0 if side == "user" else 1)
+    model, train_data = world.model("LightGCN")
+    own, other = (getattr(model, f"{word.split('_')[0]}_embedding").weight for word in (field, of_other))
+    length = own.detach().norm(dim=1).mean()
+    training = train_data._dataset
+    start_from("text", model, training)
+    neighbours = training.inter_feat[of_other][training.inter_feat[field] == 3]
+    mean = other.detach()[neighbours].mean(dim=0)
+    torch.testing.assert_close(own.detach()[3], mean / mean.norm() * length)
+
+
+def test_texts_of_nobody_are_refused(world: World) -> None:
+    without_texts(world, 0, 1)
+    model, train_data = world.model("LightGCN")
+    with pytest.raises(DataError, match=r"s row in .* is zero"):
+        start_from("text", model, train_data._dataset)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from recbole_rlmrec.tuning.space import find_space, read_space
 PROVIDED = resource_folder("properties") / "tune"
 
 #: Classes that others extend: their files are parts of spaces.
-BASES = {"ContrastiveAlignment", "GenerativeAlignment", "GeneralRecommender"}
+BASES = {"ContrastiveAlignment", "GenerativeAlignment", "ProMaxAlignment", "GeneralRecommender"}
 
 TRAINED = [name for name in names() if not flags_of(get_model(name)).nothing_to_train]
 
@@ -294,7 +294,11 @@ def test_aligned_models_search_their_base_s_space_and_the_alignment_s(name: str)
     backbone, _, alignment = name.partition("_")
     space = find_space("auto", get_model(name)).texts
     base = find_space("auto", get_model(backbone)).texts
-    own = {"RLMRecCon": "ContrastiveAlignment", "RLMRecGen": "GenerativeAlignment"}.get(alignment)
+    own = {
+        "RLMRecCon": "ContrastiveAlignment",
+        "RLMRecGen": "GenerativeAlignment",
+        "ProMax": "ProMaxAlignment",
+    }.get(alignment)
     assert space == {**base, **(read_space(PROVIDED / f"{own}.hyper").texts if own else {})}
 
 

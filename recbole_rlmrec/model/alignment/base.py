@@ -27,7 +27,7 @@ class BoundSettings(Settings):
     alignment_share: float = setting(
         0.1,
         SHARE,
-        "Con, Gen: with an auto weight, how hard the term may pull at most, in gradients of the backbone's own terms",
+        "Con, Gen, ProMax: with an auto weight, how hard the term may pull at most, in gradients of the other terms",
     )
 
 

@@ -35,7 +35,7 @@ class ModelFlags:
     #: models each process trains on its part of the batch, and their losses are taken for means over the rows.
     shares_losses: bool = False
 
-    #: Whether the model has no parameters: the trainer takes no step, and a search has nothing to search.
+    #: Whether the model has no parameters: the trainer takes no step, and a search has what the class's own file says.
     nothing_to_train: bool = False
 
     #: Whether semantic embeddings take part in the scores, and not in training only.

@@ -76,44 +76,50 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         self.alpharec_settings = AlphaRecSettings.from_config(config)
         self._check(config)
         profiles = dataset.semantic_embedding("item")
-        profiles.require_covered()
-        basis, width = basis_of(config, dataset), profiles.embedding.dimension
+        basis = basis_of(config, dataset)
         self.reduction = None if basis is None else Reduction(basis, partial(self._refill, profiles))
         # Under autocast the perceptron would cast the rows at each step.
         dtype = torch.bfloat16 if config["enable_amp"] else torch.float32
-        self.register_buffer("language", torch.from_numpy(self._language(profiles)).to(dtype), persistent=False)
+        self.register_buffer("language", self._language(profiles).to(dtype), persistent=False)
         users, items = (ids.numpy() for ids in self._interactions)
         self.unused_items = UnusedItems.from_pairs(users, items, self.n_users, self.n_items).to(self.device)
-        first = nn.Linear(width, max(1, width // 2))
-        self.first_layer = first if self.reduction is None else self.reduction.reading(first)
-        self.last_layer = nn.Linear(max(1, width // 2), self.alpharec_settings.embedding_size)
+        self.first_layer, self.last_layer = self._layers()
 
-    def _language(self, profiles: JoinedEmbedding) -> np.ndarray:
-        """Return the language representations of users and items, ``[U + I, D]``, of as many values as are read."""
-        users, items = (ids.numpy() for ids in self._interactions)
-        basis = None if self.reduction is None else self.reduction.vectors.cpu().numpy()
-        width = profiles.embedding.dimension if basis is None else basis.shape[1]
-        language = np.zeros((self.n_users + self.n_items, width), dtype=np.float32)
-        for ids, vectors in profiles.blocks():
-            language[self.n_users + ids] = vectors if basis is None else vectors @ basis
-        _put_means(users, items, language[: self.n_users], language[self.n_users :], profiles.covered)
+    def language_inputs(self, language: Tensor) -> Tensor:
+        """Return the inputs, ``[U + I, D']``, of what :func:`language_of_nodes` returns, ``[U + I, D]``."""
         return language
 
+    def _layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """Return the layers of a perceptron; of reduced inputs the hidden width stays that of whole ones."""
+        width = self.language.shape[1]
+        if self.reduction is not None:
+            n_values, n_read = self.reduction.vectors.shape
+            width = width // n_read * n_values
+        hidden = max(1, width // 2)
+        first, last = nn.Linear(width, hidden), nn.Linear(hidden, self.alpharec_settings.embedding_size)
+        return first if self.reduction is None else self.reduction.reading(first), last
+
+    def _language(self, profiles: JoinedEmbedding) -> Tensor:
+        """Return the perceptron's inputs of users and items, ``[U + I, D']``."""
+        users, items = (ids.numpy() for ids in self._interactions)
+        basis = None if self.reduction is None else self.reduction.vectors.cpu().numpy()
+        return self.language_inputs(language_of_nodes(profiles, users, items, self.n_users, basis))
+
     def _refill(self, profiles: JoinedEmbedding) -> None:
-        self.language.copy_(torch.from_numpy(self._language(profiles)))
+        self.language.copy_(self._language(profiles))
 
     def _check(self, config: Any) -> None:
         """Refuse settings that mean nothing here, where they say something else than the default."""
         if self.graph_settings.l2_scope != "all":
             raise SettingError(
-                "l2_scope=batch: AlphaRec has no embeddings of the batch's ids. Leave l2_scope at 'all', which is the "
-                "sum over its perceptron's weights."
+                f"l2_scope=batch: {type(self).__name__} has no embeddings of the batch's ids. Leave l2_scope at 'all', "
+                "which is the sum over its perceptron's weights."
             )
         sampling = config["train_neg_sample_args"]
         if sampling["distribution"] != "uniform" or sampling["sample_num"] != 1 or sampling.get("dynamic"):
             raise SettingError(
-                f"train_neg_sample_args={dict(sampling)}: AlphaRec draws its negatives itself, uniformly. Leave the "
-                "setting out, and give their number as negatives_per_positive."
+                f"train_neg_sample_args={dict(sampling)}: {type(self).__name__} draws its negatives itself, uniformly. "
+                "Leave the setting out, and give their number as negatives_per_positive."
             )
 
     @property
@@ -125,12 +131,14 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
         """Return what the perceptron makes of each node's language representation, ``[U + I, d]``."""
         # Evaluation is no common step of the processes: each has users of its own, or none.
         shard = this_shard() if self.training else Shard()
-        rows = self.language[shard.rows(len(self.language))]
-        rows = rows if torch.is_autocast_enabled(rows.device.type) else rows.float()
-        layers = (self.first_layer, self.last_layer)
-        first, first_bias, last, last_bias = (part.unsqueeze(0) for layer in layers for part in layer.parameters())
-        ego = perceptron_mixture(rows, None, first, first_bias, last, last_bias, _NEGATIVE_SLOPE)
+        share = shard.rows(len(self.language))
+        rows = self.language[share]
+        ego = self.mapped(rows if torch.is_autocast_enabled(rows.device.type) else rows.float(), share.start)
         return join_rows(ego, len(self.language)) if self.training else ego
+
+    def mapped(self, rows: Tensor, start: int) -> Tensor:
+        """Return what the perceptron makes of the inputs of the nodes from ``start`` on, ``[n, D']``, ``[n, d]``."""
+        return perceptron(rows, self.first_layer, self.last_layer)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return the representations of users ``[U, d]`` and items ``[I, d]``, of length 1: scores are cosines."""
@@ -150,6 +158,41 @@ class AlphaRec(GraphBackbone, GeneralRecommender):
             weight = self.graph_settings.reg_weight / this_shard().world_size
             terms["reg"] = Share(weight * squared_l2([parameter for _, parameter in self.named_parameters()]))
         return terms
+
+
+def perceptron(rows: Tensor, first: nn.Linear, last: nn.Linear) -> Tensor:
+    """Return two layers with a leaky ReLU between them of ``rows``, ``[n, D]``, which are constant: ``[n, d]``."""
+    weights = (part.unsqueeze(0) for layer in (first, last) for part in layer.parameters())
+    first_weight, first_bias, last_weight, last_bias = weights
+    return perceptron_mixture(rows, None, first_weight, first_bias, last_weight, last_bias, _NEGATIVE_SLOPE)
+
+
+def language_of_nodes(
+    profiles: JoinedEmbedding, users: np.ndarray, items: np.ndarray, n_users: int, basis: np.ndarray | None = None
+) -> Tensor:
+    """Return the items' semantic embeddings, below the means over each user's training items.
+
+    Args:
+        profiles: semantic embeddings of the items.
+        users: ``[E]`` user of each interaction.
+        items: ``[E]`` its item; repeated interactions count once.
+        n_users: U.
+        basis: orthonormal columns, ``[D, N]``, whose coordinates take the place of the D values; None for none.
+
+    Returns:
+        ``[U + I, D]``, or ``[U + I, N]``, users first; zeros for items without a semantic embedding, and users without
+        such items.
+
+    Raises:
+        DataError: the semantic embeddings cover no item.
+    """
+    profiles.require_covered()
+    width = profiles.embedding.dimension if basis is None else basis.shape[1]
+    language = np.zeros((n_users + len(profiles.rows), width), dtype=np.float32)
+    for ids, vectors in profiles.blocks():
+        language[n_users + ids] = vectors if basis is None else vectors @ basis
+    _put_means(users, items, language[:n_users], language[n_users:], profiles.covered)
+    return torch.from_numpy(language)
 
 
 def _put_means(users: np.ndarray, items: np.ndarray, means: np.ndarray, table: np.ndarray, covered: np.ndarray) -> None:
