@@ -115,7 +115,54 @@ class BoundedContrastSettings(ViewContrastSettings):
         return bound_of(self.ssl_weight, self.ssl_share)
 
 
-class GraphBackbone(Backbone):
+class KeptRepresentation(Backbone):
+    """A backbone whose score is the product of two representations, which an evaluation computes once.
+
+    The subclass supplies ``forward``, which returns the representations of users and items.
+    """
+
+    # What PyTorch's and RecBole's base classes bring; declared here because RecBole is not typed.
+    device: torch.device
+    training: bool
+    forward: Callable[[], tuple[Tensor, Tensor]]
+
+    cached_representation: tuple[Tensor, Tensor] | None = None
+
+    def named_losses(self, terms: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Remember the terms' names for the log, forget the representation and return the terms' values."""
+        self.cached_representation = None
+        return super().named_losses(terms)
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Return the scores of the given user-item pairs, ``[B]``."""
+        users, items = self.representation()
+        return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(dim=1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Return the scores of the given users for all items, flattened to ``[B * I]``."""
+        users, items = self.representation()
+        return (users[interaction[self.USER_ID]] @ items.T).view(-1)
+
+    def representation(self) -> tuple[Tensor, Tensor]:
+        """Return ``forward()``; in evaluation mode it is computed once and kept until the weights may change."""
+        if self.training:
+            return self.forward()
+        if self.cached_representation is None:
+            self.cached_representation = self.forward()
+        return self.cached_representation
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch between training and evaluation, and forget the representation of the old weights."""
+        self.cached_representation = None
+        return super().train(mode)  # type: ignore[misc]
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights as ``torch.nn.Module`` does, and forget the representation of the old ones."""
+        self.cached_representation = None
+        return super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
+
+
+class GraphBackbone(KeptRepresentation):
     """A graph recommender in three parts: ego embeddings, their encoding, and the loss terms of the encoding.
 
     A mixin placed before a RecBole model class that owns ``user_embedding`` and ``item_embedding``. The subclass
@@ -131,9 +178,7 @@ class GraphBackbone(Backbone):
 
     settings_classes: ClassVar[SettingsClasses] = (GraphSettings,)
 
-    # What RecBole's model base class brings; declared here because RecBole is not typed.
-    device: torch.device
-    training: bool
+    # What RecBole's model base class brings.
     user_embedding: nn.Embedding
     item_embedding: nn.Embedding
 
@@ -151,7 +196,6 @@ class GraphBackbone(Backbone):
         self._interactions = (dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field])
         super().__init__(config, dataset)
         self.graph_settings = GraphSettings.from_config(config)
-        self.cached_representation: tuple[Tensor, Tensor] | None = None
         # The cache is recomputed from the weights; it has no place in a checkpoint.
         self.other_parameter_name: list[str] = []
 
@@ -398,39 +442,6 @@ class GraphBackbone(Backbone):
         """
         user, positive, negative = self.batch(interaction)
         return user, [positive, negative]
-
-    def named_losses(self, terms: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Remember the terms' names for the log, forget the representation and return the terms' values."""
-        self.cached_representation = None
-        return super().named_losses(terms)
-
-    def predict(self, interaction: Any) -> Tensor:
-        """Return the scores of the given user-item pairs, ``[B]``."""
-        users, items = self.representation()
-        return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(dim=1)
-
-    def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Return the scores of the given users for all items, flattened to ``[B * I]``."""
-        users, items = self.representation()
-        return (users[interaction[self.USER_ID]] @ items.T).view(-1)
-
-    def representation(self) -> tuple[Tensor, Tensor]:
-        """Return ``forward()``; in evaluation mode it is computed once and kept until the weights may change."""
-        if self.training:
-            return self.forward()
-        if self.cached_representation is None:
-            self.cached_representation = self.forward()
-        return self.cached_representation
-
-    def train(self, mode: bool = True) -> Any:
-        """Switch between training and evaluation, and forget the representation of the old weights."""
-        self.cached_representation = None
-        return super().train(mode)  # type: ignore[misc]
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load weights as ``torch.nn.Module`` does, and forget the representation of the old ones."""
-        self.cached_representation = None
-        return super().load_state_dict(*args, **kwargs)  # type: ignore[misc]
 
 
 def distinct(ids: Tensor, n_ids: int | None = None) -> tuple[Tensor, Tensor]:

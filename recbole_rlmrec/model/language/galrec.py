@@ -21,7 +21,8 @@ from torch.nn.functional import normalize
 
 from recbole_rlmrec.data.semantic_embedding import SemanticEmbedding
 from recbole_rlmrec.errors import DataError, SettingError
-from recbole_rlmrec.model.backbone.contract import Backbone, SettingsClasses
+from recbole_rlmrec.model.backbone.base import KeptRepresentation
+from recbole_rlmrec.model.backbone.contract import SettingsClasses
 from recbole_rlmrec.model.language.hops import Neighbours, mean_of_neighbours
 from recbole_rlmrec.model.language.keys import KeyEncoder, KeyQueue
 from recbole_rlmrec.model.language.settings import FROZEN, GALRecSettings
@@ -33,7 +34,7 @@ from recbole_rlmrec.sides import SIDES
 _AT_ONCE = {True: 65_536, False: 256}  # with a frozen language model, and with one that is trained
 
 
-class GALRec(Backbone, GeneralRecommender):
+class GALRec(KeptRepresentation, GeneralRecommender):
     """Users and items represented by a language model, which learns from the interaction graph by contrast.
 
     With ``language_model: frozen`` a perceptron of what is given of a node: its semantic embedding, the means over
@@ -60,9 +61,6 @@ class GALRec(Backbone, GeneralRecommender):
     scores_semantic_embeddings = True
     settings_classes: ClassVar[SettingsClasses] = (GALRecSettings,)
 
-    device: torch.device
-    training: bool
-
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.galrec_settings = settings = GALRecSettings.from_config(config)
@@ -85,7 +83,6 @@ class GALRec(Backbone, GeneralRecommender):
         self.items_of = Neighbours(users, items, self.n_users)
         n_nodes = self.n_users + self.n_items
         self.queues = nn.ModuleDict({side: KeyQueue(settings.queue_size, width, n_nodes) for side in SIDES})
-        self.cached_representation: tuple[Tensor, Tensor] | None = None
 
     @property
     def ego_dim(self) -> int:
@@ -96,7 +93,6 @@ class GALRec(Backbone, GeneralRecommender):
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return L0 and those of L1 to L3 that have a weight; the encoder of keys and the queues move on."""
-        self.cached_representation = None
         settings = self.galrec_settings
         user, item = interaction[self.USER_ID], interaction[self.ITEM_ID]
         other_user, has_user = self.users_of.draw(item, user)
@@ -172,19 +168,6 @@ class GALRec(Backbone, GeneralRecommender):
         users, items = torch.split(stacked, [self.n_users, self.n_items])
         return users, items
 
-    def representation(self) -> tuple[Tensor, Tensor]:
-        """Return ``forward()``; in evaluation mode it is computed once and kept until the weights may change."""
-        if self.training:
-            return self.forward()
-        if self.cached_representation is None:
-            self.cached_representation = self.forward()
-        return self.cached_representation
-
-    def train(self, mode: bool = True) -> Any:
-        """Switch between training and evaluation, and forget the representation of the old weights."""
-        self.cached_representation = None
-        return super().train(mode)
-
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the state without a language model's weights that are not trained: those are in its own files."""
         found = super().state_dict(*args, **kwargs)
@@ -193,8 +176,7 @@ class GALRec(Backbone, GeneralRecommender):
         return found
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load what :meth:`state_dict` returned, and forget the representation of the old weights."""
-        self.cached_representation = None
+        """Load what :meth:`state_dict` returned."""
         here = super().state_dict()
         untrained = {name: here[name] for name in self._untrained()}
         return super().load_state_dict({**untrained, **state_dict}, *args, **kwargs)
@@ -203,16 +185,6 @@ class GALRec(Backbone, GeneralRecommender):
         if self.is_frozen:
             return []
         return [name for name, parameter in self.named_parameters() if not parameter.requires_grad]
-
-    def predict(self, interaction: Any) -> Tensor:
-        """Return the scores of the given user-item pairs, ``[B]``."""
-        users, items = self.representation()
-        return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(dim=1)
-
-    def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Return the scores of the given users for all items, flattened to ``[B * I]``."""
-        users, items = self.representation()
-        return (users[interaction[self.USER_ID]] @ items.T).view(-1)
 
 
 class FeatureEncoder(nn.Module):
