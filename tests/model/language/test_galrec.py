@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from conftest import World, batch_of, built
+from contract import ModelContract
 from torch import Tensor
 from torch.nn.functional import normalize
 from trainings import train
@@ -23,6 +24,13 @@ from recbole_rlmrec.model.language.keys import KeyEncoder, KeyQueue
 from recbole_rlmrec.quick_start import load_model
 
 SMALL = {"embedding_size": 8, "hidden_size": 16, "queue_size": 12}
+
+
+class TestContract(ModelContract):
+    """Two processes, checkpoints and mixed precision, as for every model."""
+
+    names = ("GALRec",)
+    settings: ClassVar[dict[str, Any]] = {"hidden_size": 16, "queue_size": 12}
 
 
 def test_the_room_is_imported_when_asked_for() -> None:
