@@ -364,6 +364,7 @@ VARIANT_DEFAULTS: dict[str, dict[str, Any]] = {
         "text_neighbours": 3,
         "text_neighbours_below": 13,
         "patience_steps": 2500,
+        "semantic_dimension": None,
     },
 }
 #: What `defaults: published` brings back: RecBole's numbers, and those of the original papers.

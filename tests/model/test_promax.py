@@ -12,6 +12,7 @@ from test_baselines import check_gradients, double_leaves
 from torch import Tensor
 
 from recbole_rlmrec.config import RLMRecConfig
+from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.promax import WhitenedTexts
 from recbole_rlmrec.sides import SIDES
 
@@ -188,3 +189,8 @@ def test_a_side_without_texts_has_no_soft_targets(world: World) -> None:
 def test_patience_is_as_its_logs_need() -> None:
     steps = [RLMRecConfig(name, "no-such-dataset")["patience_steps"] for name in ("LightGCN", "LightGCN_ProMax")]
     assert steps == [1000, 2500]
+
+
+def test_a_second_reduction_is_refused(world: World) -> None:
+    with pytest.raises(SettingError, match=r"semantic_dimension=8: ProMax reduces .* whitened_size=32 numbers"):
+        built(world, "LightGCN_ProMax", semantic_dimension=8)

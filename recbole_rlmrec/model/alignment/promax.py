@@ -15,6 +15,7 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
+from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.model.alignment.base import Alignment
 from recbole_rlmrec.model.backbone.base import GraphBackbone, distinct
 from recbole_rlmrec.model.backbone.contract import Representation, SettingsClasses
@@ -119,6 +120,11 @@ class ProMaxAlignment(Alignment):
     def build_alignment(self, config: Any, dataset: Any) -> None:
         """Whiten the texts, weigh the users, and make the second graph."""
         settings = self.alignment_settings
+        if config["semantic_dimension"] is not None:
+            raise SettingError(
+                f"semantic_dimension={config['semantic_dimension']}: ProMax reduces the semantic embeddings itself, to "
+                f"whitened_size={settings.whitened_size} numbers. Leave semantic_dimension out."
+            )
         sides = [dataset.semantic_embedding(side) for side in SIDES]
         self.semantic = WhitenedTexts(sides, settings.whitened_size, jointly=settings.whitening == "joint")
         user_texts, item_texts = self.semantic.vectors.split([self.n_users, self.n_items])
