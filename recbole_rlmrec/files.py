@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -75,6 +76,35 @@ def temporary_path(path: str | Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         _being_written.discard(temporary.name)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``; give it that name on success, remove it on any error.
+
+    A folder that has the name already is replaced, and removed with all that is in it.
+
+    Args:
+        path: the folder to write; missing parent folders are made.
+
+    Raises:
+        OSError: nothing can be written beside it.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{_machine()}-{os.getpid()}-{next(_numbers)}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.is_dir():
+            replaced = temporary.with_suffix(".old")
+            target.rename(replaced)
+            temporary.rename(target)
+            shutil.rmtree(replaced)
+        else:
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_writable(path: str | Path) -> None:
