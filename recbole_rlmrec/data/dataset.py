@@ -26,6 +26,7 @@ from recbole_rlmrec.data.frozen import (
     SplitRecipe,
     check_asked,
     described,
+    encode_again,
     frozen_path,
     other_split,
     other_wish,
@@ -580,11 +581,10 @@ class RLMRecDataset(Dataset):
         """Return how to make again what was made from another split."""
         if key == "encoder_train_sha256":
             tune = self.config.command("tune-encoder", "--encoder-model=MODEL", "--output=FOLDER")
-            options = [each for each in metadata.get("options") or () if not each.startswith("--encoder-model=")]
-            encode = {"options": [*options, "--encoder-model=FOLDER"] if options else []}
+            encode = encode_again(self.config, metadata, "FOLDER")
             return (
                 f"Tune it again on this split, with `{tune}` (MODEL is what it was tuned from), and encode with "
-                f"FOLDER, with {write_again(self.config, encode)}"
+                f"FOLDER, with {encode}"
             )
         if "writer" in metadata:  # this package's writers know which profiles are to be written again
             return f"Write what is stale again, and freeze the split, with {write_again(self.config, metadata)}"

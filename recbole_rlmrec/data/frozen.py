@@ -207,6 +207,18 @@ def write_again(config: Any, metadata: Mapping[str, Any], without: Sequence[str]
     return f"`{command}`{'' if options else _CHOICES_AGAIN}"
 
 
+def encode_again(config: Any, metadata: Mapping[str, Any], model: str) -> str:
+    """Return, for a message, the command that encodes profiles with another model; see :func:`write_again`.
+
+    Args:
+        config: of the run.
+        metadata: what describes the embeddings.
+        model: a word that stands for the model.
+    """
+    options = [each for each in metadata.get("options") or () if not each.startswith("--encoder-model=")]
+    return write_again(config, {"options": [*options, f"--encoder-model={model}"] if options else []})
+
+
 def other_split(where: object, made: str, recorded: str, training: str) -> str:
     """Say, for a message, that something was made from another training split than the one in use.
 

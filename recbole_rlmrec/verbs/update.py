@@ -168,7 +168,7 @@ def _words_to_build(config: Any) -> list[str] | None:
             are none of the name that is asked for.
     """
     from recbole_rlmrec.data.embedding_files import chosen_prefix, read_metadata
-    from recbole_rlmrec.data.frozen import write_again
+    from recbole_rlmrec.data.frozen import encode_again, write_again
 
     metadata = read_metadata(config.data_folders, chosen_prefix(config))
     if metadata is None or "writer" not in metadata:
@@ -184,7 +184,7 @@ def _words_to_build(config: Any) -> list[str] | None:
         raise DataError(
             f"The embeddings of '{config['dataset']}' are by {metadata['encoder']}, which was tuned on the training "
             "interactions that there are, so it would be of another training split than the updated one. Encode with "
-            f"a model that was not tuned on them, with {write_again(config, metadata)}."
+            f"a model that was not tuned on them, with {encode_again(config, metadata, 'MODEL')}."
         )
     command = config.command("build-semantics", *(metadata.get("options") or ()), "--overwrite")
     return shlex.split(command)[2:]
