@@ -101,6 +101,12 @@ def test_a_folder_takes_its_name_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "third").write_text("half")
         raise KeyboardInterrupt
     assert names(target) == ["second"] and names(target.parent) == ["model"]
+    left = target.with_name(folder.name.replace(f"-{os.getpid()}-", "-999999999-"))
+    left.mkdir()
+    (left / "half").write_text("of a killed process")
+    with atomic_folder(target), atomic_folder(target.with_name("other")):
+        assert not left.exists()
+    assert names(target.parent) == ["model", "other"]
 
 
 def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
