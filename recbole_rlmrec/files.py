@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -77,6 +78,39 @@ def temporary_path(path: str | Path) -> Iterator[Path]:
         _being_written.discard(temporary.name)
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``; give it that name on success, remove it on any error.
+
+    A folder that has the name already is replaced, and removed with all that is in it. What killed processes left is
+    removed as by :func:`temporary_path`.
+
+    Args:
+        path: the folder to write; missing parent folders are made.
+
+    Raises:
+        OSError: nothing can be written beside it.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(target.parent)
+    temporary = target.with_name(f".{target.name}.{_machine()}-{os.getpid()}-{next(_numbers)}.tmp")
+    _being_written.add(temporary.name)
+    try:
+        temporary.mkdir()
+        yield temporary
+        if target.is_dir():
+            replaced = temporary.with_suffix(".old")
+            target.rename(replaced)
+            temporary.rename(target)
+            shutil.rmtree(replaced)
+        else:
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _being_written.discard(temporary.name)
+
+
 def require_writable(path: str | Path) -> None:
     """Check that a file could be written, and leave nothing behind.
 
@@ -115,15 +149,22 @@ def _machine() -> str:
 def _remove_stale(folder: Path) -> None:
     with contextlib.suppress(OSError):
         with os.scandir(folder) as entries:
-            stale = [entry.path for entry in entries if _is_stale(entry)]
-        for path in stale:
-            os.unlink(path)
+            stale = [entry for entry in entries if _is_stale(entry)]
+        for entry in stale:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
 
 
 def _is_stale(entry: os.DirEntry[str]) -> bool:
-    """Return whether a file is one of :func:`temporary_path` whose process has ended."""
+    """Return whether it is of :func:`temporary_path` or :func:`atomic_folder`, and their process has ended."""
     found = _TEMPORARY.fullmatch(entry.name)
-    if found is None or entry.name in _being_written or not entry.is_file(follow_symlinks=False):
+    if (
+        found is None
+        or entry.name in _being_written
+        or not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
+    ):
         return False
     if found["machine"] != _machine():
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _SECONDS_TO_FOREIGN_STALE

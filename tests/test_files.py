@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from recbole_rlmrec import files
-from recbole_rlmrec.files import atomic_path, open_no_link, require_writable, temporary_path
+from recbole_rlmrec.files import atomic_folder, atomic_path, open_no_link, require_writable, temporary_path
 
 HELD = """
 import sys, time
@@ -88,6 +88,25 @@ def test_nothing_of_anybody_else_is_removed(tmp_path: Path) -> None:
     os.utime(tmp_path / other, (week, week))
     write(tmp_path / "a.pth")
     assert names(tmp_path) == sorted([*(name for name in kept if name != other), "a.pth"])
+
+
+def test_a_folder_takes_its_name_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "model"
+    for content in ("first", "second"):
+        with atomic_folder(target) as folder:
+            assert names(folder) == [] and folder.parent == target.parent
+            (folder / content).write_text(content)
+        assert names(target) == [content] and names(target.parent) == ["model"]
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as folder:
+        (folder / "third").write_text("half")
+        raise KeyboardInterrupt
+    assert names(target) == ["second"] and names(target.parent) == ["model"]
+    left = target.with_name(folder.name.replace(f"-{os.getpid()}-", "-999999999-"))
+    left.mkdir()
+    (left / "half").write_text("of a killed process")
+    with atomic_folder(target), atomic_folder(target.with_name("other")):
+        assert not left.exists()
+    assert names(target.parent) == ["model", "other"]
 
 
 def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:

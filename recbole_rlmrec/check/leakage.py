@@ -211,12 +211,16 @@ def _other_splits(
             if found:
                 sentences.append(f"{count(found, f'{side} profile')} written from another training split, {remark}")
     for path, recorded in metadata.items():
-        made_from = recorded.get("train_sha256")
-        if made_from is not None and made_from != corpus.train_sha256:
-            suspected.append(
-                f"{path} says that the embeddings were made from another training split ({made_from[:12]}... instead "
-                f"of {corpus.train_sha256[:12]}...)"
-            )
+        for key, made in (
+            ("train_sha256", "the embeddings were made from"),
+            ("encoder_train_sha256", "the embeddings' encoder was tuned on"),
+        ):
+            split = recorded.get(key)
+            if split is not None and split != corpus.train_sha256:
+                suspected.append(
+                    f"{path} says that {made} another training split ({split[:12]}... instead of "
+                    f"{corpus.train_sha256[:12]}...)"
+                )
     return tuple(suspected), tuple(cleared)
 
 

@@ -22,7 +22,16 @@ from recbole_rlmrec import compat
 from recbole_rlmrec.data.ablation import noise_pairs, without_profiles
 from recbole_rlmrec.data.embedding_files import chosen_prefix, metadata_path, read_metadata, table_prefix
 from recbole_rlmrec.data.file_set import require_whole
-from recbole_rlmrec.data.frozen import SplitRecipe, check_asked, described, frozen_path, other_wish, write_again
+from recbole_rlmrec.data.frozen import (
+    SplitRecipe,
+    check_asked,
+    described,
+    encode_again,
+    frozen_path,
+    other_split,
+    other_wish,
+    write_again,
+)
 from recbole_rlmrec.data.recbole_reader import RecBoleReader
 from recbole_rlmrec.data.semantic_basis import SemanticBasis, semantic_basis
 from recbole_rlmrec.data.semantic_embedding import (
@@ -49,6 +58,12 @@ from recbole_rlmrec.wording import N_EXAMPLES, count, examples
 
 #: The feature fields of the semantic embeddings, by side; RecBole's suffixes of such files.
 SEMANTIC_FIELDS: dict[str, Side] = {"useremb": "user", "itememb": "item"}
+
+#: Keys of what describes embeddings that hold the hash of a training split -> what was made from it, for messages.
+_MADE_FROM_SPLIT = {
+    "train_sha256": "the profiles were written from",
+    "encoder_train_sha256": "the encoder of the embeddings was tuned on",
+}
 
 #: Internal column of the interactions that says where each belongs; dropped when the dataset is split.
 _SPLIT_COLUMN = "rlmrec_split"
@@ -583,24 +598,34 @@ class RLMRecDataset(Dataset):
         return without_profiles(joined, ablated)
 
     def _check_leakage(self, metadata: Mapping[str, Any], path: Path) -> None:
-        profiles_split = metadata.get("train_sha256")
-        if profiles_split is None or not self._is_training_split:
+        """Compare the training splits that profiles and encoder are recorded to be made from with this one."""
+        if not self._is_training_split:
             return
-        training_split = self._profiled_sha256 or _training_sha256(self)
-        if training_split == profiles_split:
-            return
-        message = (
-            f"{path}: the profiles were written from another training split ({profiles_split[:12]}...) than this "
-            f"run's ({training_split[:12]}...); they may hold validation or test interactions."
-        )
-        if self.config["leakage"] == "warn":
+        for key, made in _MADE_FROM_SPLIT.items():
+            recorded = metadata.get(key)
+            if recorded is None:
+                continue
+            training_split = self._profiled_sha256 or _training_sha256(self)
+            if recorded == training_split:
+                continue
+            message = other_split(path, made, recorded, training_split)
+            if self.config["leakage"] != "warn":
+                remedy = self._remedy_of_leakage(key, metadata)
+                raise DataError(f"{message} {remedy}. `--leakage=warn` trains all the same.")
             self.logger.warning(message)
-            return
+
+    def _remedy_of_leakage(self, key: str, metadata: Mapping[str, Any]) -> str:
+        """Return how to make again what was made from another split."""
+        if key == "encoder_train_sha256":
+            tune = self.config.command("tune-encoder", "--encoder-model=MODEL", "--output=FOLDER")
+            encode = encode_again(self.config, metadata, "FOLDER")
+            return (
+                f"Tune it again on this split, with `{tune}` (MODEL is what it was tuned from), and encode with "
+                f"FOLDER, with {encode}"
+            )
         if "writer" in metadata:  # this package's writers know which profiles are to be written again
-            remedy = f"Write what is stale again, and freeze the split, with {write_again(self.config, metadata)}"
-        else:
-            remedy = "Make them again from this split's training interactions"
-        raise DataError(f"{message} {remedy}. `--leakage=warn` trains all the same.")
+            return f"Write what is stale again, and freeze the split, with {write_again(self.config, metadata)}"
+        return "Make them again from this split's training interactions"
 
 
 @contextmanager

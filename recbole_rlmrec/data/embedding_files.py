@@ -45,6 +45,7 @@ class _Metadata:
     writer: str | None = None
     profiles_sha256: str | None = None
     train_sha256: str | None = None
+    encoder_train_sha256: str | None = None
     options: list[str] | None = None
     encoder_settings: dict[str, Any] | None = None
 
@@ -94,8 +95,8 @@ def read_metadata(directories: Sequence[Path], dataset: str) -> dict[str, Any] |
     """Read the first ``<dataset>.semantic.json`` in the directories: how the embeddings were made.
 
     Returns:
-        The metadata (any of encoder, dimension, normalized, writer, profiles_sha256, train_sha256, options,
-        encoder_settings), or None if there is no such file.
+        The metadata (any of encoder, dimension, normalized, writer, profiles_sha256, train_sha256,
+        encoder_train_sha256, options, encoder_settings), or None if there is no such file.
 
     Raises:
         DataError: the file is no JSON object, or a key has another type than it should.

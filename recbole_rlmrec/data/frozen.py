@@ -207,6 +207,33 @@ def write_again(config: Any, metadata: Mapping[str, Any], without: Sequence[str]
     return f"`{command}`{'' if options else _CHOICES_AGAIN}"
 
 
+def encode_again(config: Any, metadata: Mapping[str, Any], model: str) -> str:
+    """Return, for a message, the command that encodes profiles with another model; see :func:`write_again`.
+
+    Args:
+        config: of the run.
+        metadata: what describes the embeddings.
+        model: a word that stands for the model.
+    """
+    options = [each for each in metadata.get("options") or () if not each.startswith("--encoder-model=")]
+    return write_again(config, {"options": [*options, f"--encoder-model={model}"] if options else []})
+
+
+def other_split(where: object, made: str, recorded: str, training: str) -> str:
+    """Say, for a message, that something was made from another training split than the one in use.
+
+    Args:
+        where: the file that records it.
+        made: what was made and how, such as "the profiles were written from".
+        recorded: hash of the split that it was made from.
+        training: hash of the split in use.
+    """
+    return (
+        f"{where}: {made} another training split ({recorded[:12]}...) than this run's ({training[:12]}...); they may "
+        "hold validation or test interactions."
+    )
+
+
 def described(path: Path, recipe: SplitRecipe | None) -> str:
     """Return a split file's name, with how it was made where it says so."""
     return path.name if recipe is None else f"{path.name} ({recipe})"

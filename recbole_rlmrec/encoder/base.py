@@ -69,6 +69,8 @@ class Encoder(ABC):
         block_size: texts that are best given to ``encode`` at a time. What was encoded is on disk after each block.
         learns_from_texts: whether a text's vector depends on all texts, which ``fit`` has to see first. Only then is
             ``fit`` called, and only otherwise are vectors of unchanged texts taken over from an earlier run.
+        train_sha256: hash of the training split whose interactions the encoder was tuned on; empty where it was tuned
+            on none. It is recorded with the vectors: a training on another split is then refused.
         asks_server: whether texts go to a server, which may be paid for: none is then encoded before it is needed.
     """
 
@@ -78,6 +80,7 @@ class Encoder(ABC):
     block_size: int = 1024
     learns_from_texts: bool = False
     asks_server: bool = False
+    train_sha256: str = ""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings

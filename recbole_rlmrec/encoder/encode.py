@@ -57,6 +57,7 @@ def encode_texts(
         "encoder": encoder.name,
         "normalized": normalize,
         "profiles_sha256": texts_sha256,
+        **({"encoder_train_sha256": encoder.train_sha256} if encoder.train_sha256 else {}),
         **(origin or {}),
     }
     dtype = np.dtype(np.float16 if float16 else np.float32)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbole_rlmrec.encoder.base import Encoder, EncoderSettings, require_unset
+from recbole_rlmrec.encoder.tuned_file import tuned_on
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.files import json_line
 
@@ -33,7 +34,11 @@ class SentenceTransformerEncoder(Encoder):
     """A sentence-transformers model.
 
     Texts longer than the model's ``max_seq_length`` are cut by the model; ``notes`` counts them. The name of a local
-    folder says little, so a hash of its files is recorded with it.
+    folder says little, so a hash of its files is recorded with it. One that :mod:`recbole_rlmrec.encoder.tuning` wrote
+    knows the training split that it was tuned on.
+
+    Raises:
+        DataError: the record of what a model was tuned on cannot be read.
     """
 
     known_as = "sentence-transformers"
@@ -49,6 +54,7 @@ class SentenceTransformerEncoder(Encoder):
         self.settings = settings
         self.folder, self._model_name = _located(settings.model)
         self.name = f"sentence-transformers:{self._model_name}"
+        self.train_sha256 = tuned_on(self.folder) if self.folder is not None else ""
         if settings.prompt:
             self.name += f", prompt {settings.prompt!r}"
         self.block_size = _BATCHES_PER_BLOCK * settings.batch_size

@@ -48,12 +48,12 @@ def encode_profiles(
         ServiceError: as :func:`encode_texts`.
     """
     folder = Path(folder)
-    profiles = _read_sides(folder, dataset) if profiles is None else profiles
+    profiles = read_sides(folder, dataset) if profiles is None else profiles
     origin = {
         "writer": ", ".join(sorted({profile.writer for side in SIDES for profile in profiles[side].values()})),
         "profiles_sha256": profiles_sha256(profiles["user"].values(), profiles["item"].values()),
     }
-    train_sha256 = _training_split(folder, profiles)
+    train_sha256 = training_split(folder, profiles)
     if train_sha256:
         origin["train_sha256"] = train_sha256
     texts = {side: {token: profile.profile for token, profile in profiles[side].items()} for side in SIDES}
@@ -85,7 +85,7 @@ def profiles_sha256(users: Iterable[Profile], items: Iterable[Profile]) -> str:
     return digest.hexdigest()
 
 
-def _read_sides(folder: Path, dataset: str) -> dict[Side, dict[str, Profile]]:
+def read_sides(folder: Path, dataset: str) -> dict[Side, dict[str, Profile]]:
     """Read the profiles of both sides; raise unless both are there."""
     paths = {side: profiles_path(folder, dataset, side) for side in SIDES}
     missing = [path.name for path in paths.values() if not path.is_file()]
@@ -97,7 +97,7 @@ def _read_sides(folder: Path, dataset: str) -> dict[Side, dict[str, Profile]]:
     return {side: read_profiles(path) for side, path in paths.items()}
 
 
-def _training_split(folder: Path, profiles: Mapping[Side, Mapping[str, Profile]]) -> str:
+def training_split(folder: Path, profiles: Mapping[Side, Mapping[str, Profile]]) -> str:
     """Return the hash of the training split that all profiles were written from."""
     counts: dict[str, dict[Side, int]] = {}
     for side in SIDES:

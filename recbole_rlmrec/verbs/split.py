@@ -255,7 +255,8 @@ def _stale(config: Any, train_sha256: str) -> str:
         described = metadata_path(config.data_folders, prefix)
         if described is not None:
             recorded: Mapping[str, Any] = read_metadata(config.data_folders, prefix) or {}
-            made_from[described] = {str(recorded.get("train_sha256") or "")}
+            keys = ("train_sha256", "encoder_train_sha256")
+            made_from[described] = {str(recorded.get(key) or "") for key in keys}
     return ", ".join(f"'{path}'" for path, splits in made_from.items() if splits - {"", train_sha256})
 
 

@@ -164,10 +164,11 @@ def _words_to_build(config: Any) -> list[str] | None:
     """Return the arguments of ``build-semantics`` that make the dataset's embeddings again; None where it made none.
 
     Raises:
-        DataError: it made them, in a way that is not recorded; or there are none of the name that is asked for.
+        DataError: it made them, in a way that is not recorded or by an encoder that was tuned on the dataset; or there
+            are none of the name that is asked for.
     """
     from recbole_rlmrec.data.embedding_files import chosen_prefix, read_metadata
-    from recbole_rlmrec.data.frozen import write_again
+    from recbole_rlmrec.data.frozen import encode_again, write_again
 
     metadata = read_metadata(config.data_folders, chosen_prefix(config))
     if metadata is None or "writer" not in metadata:
@@ -178,6 +179,12 @@ def _words_to_build(config: Any) -> list[str] | None:
             f"The embeddings of '{config['dataset']}' are by {metadata.get('encoder')} from profiles by "
             f"{metadata['writer']}, and how they were made is not recorded, so they cannot be brought up to date. Make "
             f"them once on the command line, with {write_again(config, metadata)}."
+        )
+    if metadata.get("encoder_train_sha256"):
+        raise DataError(
+            f"The embeddings of '{config['dataset']}' are by {metadata['encoder']}, which was tuned on the training "
+            "interactions that there are, so it would be of another training split than the updated one. Encode with "
+            f"a model that was not tuned on them, with {encode_again(config, metadata, 'MODEL')}."
         )
     command = config.command("build-semantics", *(metadata.get("options") or ()), "--overwrite")
     return shlex.split(command)[2:]

@@ -252,6 +252,15 @@ def test_embeddings_of_another_split_are_suspected(tmp_path: Path) -> None:
     assert "(0123456789ab... instead of now...)" in str(report)
 
 
+@pytest.mark.parametrize("split", ["0123456789abcdef", "now"])
+def test_an_encoder_tuned_on_another_split_is_suspected(tmp_path: Path, split: str) -> None:
+    embed(tmp_path, "item", {"a": [1, 0.1], "b": [0, 1]}, train_sha256="now", encoder_train_sha256=split)
+    report = check_corpus(CORPUS, [tmp_path], SETTINGS)
+    assert report.has_leak is (split != "now")
+    said = "says that the embeddings' encoder was tuned on another training split (0123456789ab... instead of now...)"
+    assert (said in str(report)) is report.has_leak
+
+
 @pytest.mark.parametrize("broken", ["half", "strangers", "metadata", "dimensions"])
 def test_embeddings_that_cannot_be_used_are_reported_and_the_rest_is_checked(tmp_path: Path, broken: str) -> None:
     embed(tmp_path, "user", {"u": [1, 0], "v": [0, 1]})

@@ -750,6 +750,38 @@ def test_profiles_of_another_split_are_an_error(
     assert warnings_in(caplog) == [found]
 
 
+@pytest.mark.parametrize(
+    ("options", "encode"),
+    [
+        ({"options": ["--encoder=sentence-transformers", "--encoder-model=old"]}, "FOLDER --overwrite`. "),
+        (
+            {},
+            "--overwrite`; give it the text columns, the writer and the encoder that it had before, if you chose any. ",
+        ),
+    ],
+)
+def test_an_encoder_tuned_on_another_split_is_an_error(
+    world: World, caplog: pytest.LogCaptureFixture, options: dict[str, Any], encode: str
+) -> None:
+    """Whether the profiles have a hash or not."""
+    path = world.folder / "tiny.semantic.json"
+    path.write_text(json.dumps({"encoder_train_sha256": "0123456789abcdef" * 4, **options}))
+    found = (
+        f"{path}: the encoder of the embeddings was tuned on another training split (0123456789ab...) than this run's "
+        f"({training_sha256(world)[:12]}...); they may hold validation or test interactions."
+    )
+    with pytest.raises(DataError) as error:
+        world.model("LightGCN_RLMRecCon")
+    message = str(error.value)
+    assert message.startswith(f"{found} Tune it again on this split, with `recbole-rlmrec tune-encoder --dataset=tiny ")
+    assert message.endswith(f"{encode}`--leakage=warn` trains all the same.") and "--encoder-model=old" not in message
+    world.model("LightGCN_RLMRecCon", leakage="warn")
+    assert warnings_in(caplog) == [found]
+    path.write_text(json.dumps({"encoder_train_sha256": training_sha256(world)}))
+    world.model("LightGCN_RLMRecCon")
+    assert warnings_in(caplog) == [found]
+
+
 @pytest.mark.parametrize("with_hash", [True, False])
 def test_profiles_of_this_split_are_none(world: World, caplog: pytest.LogCaptureFixture, with_hash: bool) -> None:
     content = {"train_sha256": training_sha256(world)} if with_hash else {"encoder": "some"}

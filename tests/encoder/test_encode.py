@@ -89,6 +89,19 @@ def encoded(folder: Path, encoder: Encoder, **options: Any) -> EncodeSummary:
     return encode_profiles(folder, NAME, encoder, progress=False, **options)
 
 
+def test_what_an_encoder_was_tuned_on_is_recorded(tmp_path: Path) -> None:
+    class Tuned(Alone):
+        train_sha256 = "t" * 64
+
+    folder = folder_of(tmp_path)
+    described = []
+    for encoder in (Alone(), Tuned()):
+        encoded(folder, encoder, overwrite=True)
+        described.append(json.loads((folder / f"{NAME}.semantic.json").read_text()))
+    assert described[1] == {**described[0], "encoder_train_sha256": "t" * 64} != described[0]
+    assert described[1]["train_sha256"] == "s" * 64  # of the profiles
+
+
 def output_bytes(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from recbole_rlmrec.errors import SettingError
 from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.model.language.texts import texts_of
+from recbole_rlmrec.ops.adapters import check_rank, with_adapters
 from recbole_rlmrec.wording import ON_SCREEN
 
 _logger = logging.getLogger(__name__)
@@ -122,11 +123,7 @@ def _checked_width(name: str, rank: int) -> int:
             "a Hugging Face model, or its name where it can be downloaded."
         ) from error
     width = int(config.hidden_size)
-    if rank > width:
-        raise SettingError(
-            f"lora_rank={rank} is larger than the width of {name}, {width}: adapters of such a rank hold more weights "
-            "than what they change. Give a smaller one, such as 8."
-        )
+    check_rank(rank, width, f"lora_rank={rank}", name)
     needed = 4 * n_weights * (1 if rank else _COPIES)
     free = psutil.virtual_memory().available
     said_needed = f"{name} has {n_weights / 1e6:,.1f} million weights: {needed / 2**30:.2f} GiB in float32"
@@ -150,9 +147,4 @@ def _loaded(name: str, rank: int) -> tuple[Any, Any]:
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if rank:
-        from peft import LoraConfig, get_peft_model
-
-        adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
-        model = get_peft_model(model, adapters)
-    return model, tokenizer
+    return with_adapters(model, rank) if rank else model, tokenizer
