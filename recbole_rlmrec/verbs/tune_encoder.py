@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train adapters of this rank, merged into the model at the end (none)",
     )
     parser.add_argument("--max-steps", type=int, metavar="N", help="batches at most, for a trial (all)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that this command wrote")
+    parser.add_argument("--overwrite", action="store_true", help="replace what this command wrote there")
 
 
 def run(arguments: argparse.Namespace) -> int:

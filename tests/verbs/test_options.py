@@ -184,7 +184,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
         ("trian", " Did you mean 'train'?"),
         ("build_semantic", " Did you mean 'build-semantics'?"),
         ("--model=BPR", "The verb comes first: recbole-rlmrec train "),
-        ("qqqq", "train, update."),
+        ("qqqq", "train, tune-encoder, update."),
         ("train --model=BPR --dataset=x --nprocs=2", "'nprocs' (from the command line). Did you mean '--nproc'?"),
         ("train --model=BPR --dataset=x --lr 1", "'lr' (from the command line). Did you mean 'learning_rate'?"),
         ("train --model=BPR --dataset=x --wrker 1", "'wrker' (from the command line). Did you mean 'worker'?"),
