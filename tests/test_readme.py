@@ -149,6 +149,20 @@ def test_bases_and_steam_are_the_recorded_ones() -> None:
         assert f"| {ndcg} " in row
 
 
+def test_steam_with_five_seeds_is_the_recorded_one() -> None:
+    """On the page, in the folder's page, and in what the comparison wrote."""
+    compared = json.loads((ROOT / "results/steam/comparison.json").read_text(encoding="utf-8"))["rows"]
+    rows = recorded("steam")
+    assert list(rows) == [row["model"] for row in compared]
+    for row in compared:
+        recall, gain, ndcg, _ = rows[row["model"]]
+        assert f"| {row['model']} | {' | '.join(rows[row['model']])} |" in RESULTS
+        found = [f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}" for values in row["values"].values()]
+        assert [recall, ndcg] == found
+        tests = row["tests"].get("recall@20")
+        assert gain == (f"{tests['gain']:+.1%}*" if tests else "")
+
+
 def test_searched_steam_is_the_recorded_one() -> None:
     """A row for each backbone, once of the best trials and once over the seeds."""
     text = (ROOT / "results/steam-tuned/README.md").read_text(encoding="utf-8")
