@@ -102,7 +102,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         if target.is_dir():
             replaced = temporary.with_suffix(".old")
             target.rename(replaced)
-            temporary.rename(target)
+            try:
+                temporary.rename(target)
+            except OSError:
+                replaced.rename(target)
+                raise
             shutil.rmtree(replaced)
         else:
             temporary.rename(target)

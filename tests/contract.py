@@ -32,9 +32,7 @@ HOLES = ({"u3", "u8", "u21"}, {"i0", "i5", "i11"})
 
 def holed_world(root: Path) -> World:
     world = World(root)
-    for side, holes in zip(world.semantic, HOLES):
-        for token in holes:
-            del side[token]
+    world.forget_texts(*HOLES)
     world.write()
     return world
 

@@ -138,3 +138,21 @@ def test_files_of_our_own_are_not_opened_through_links(
     with open(tmp_path / "part", mode, opener=open_no_link) as file:
         file.write("new")
     assert (tmp_path / "part").read_text() == ("new" if mode == "w" else "oldnew")
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, rename = tmp_path / "model", Path.rename
+    target.mkdir()
+    (target / "old").touch()
+
+    def fail_with_the_new_one(path: Path, to: Path) -> Path:
+        if path.suffix == ".tmp":
+            raise OSError("no")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", fail_with_the_new_one)
+    with pytest.raises(OSError, match="no"), atomic_folder(target) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]

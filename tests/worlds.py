@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ class World:
 
     def write(self) -> None:
         self.folder = write_dataset(self.root, self.name, self.train, self.valid, self.test, self.semantic)
+
+    def forget_texts(self, users: Iterable[str] = (), items: Iterable[str] = ()) -> None:
+        """Take the embeddings of some users and items away; `write` makes the files so."""
+        for table, tokens in zip(self.semantic, (users, items)):
+            for token in tokens:
+                del table[token]
 
     def write_table(self, name: str, dimension: int) -> None:
         """Write embeddings with a name beside those that have none: their first columns."""

@@ -17,8 +17,8 @@ from typing import Any
 from recbole_rlmrec.experiment.charts import COLOURS, beside, chart, html_table
 from recbole_rlmrec.experiment.compare import STAMP
 from recbole_rlmrec.experiment.folder import read_comparison
-from recbole_rlmrec.experiment.looks import looks_of
-from recbole_rlmrec.experiment.report_looks import case_studies, lists_side_by_side, maps
+from recbole_rlmrec.experiment.illustrations import illustrations_of
+from recbole_rlmrec.experiment.report_illustrations import case_studies, lists_side_by_side, maps
 from recbole_rlmrec.experiment.report_text import made_of
 from recbole_rlmrec.extras import require_package
 from recbole_rlmrec.files import atomic_path
@@ -51,7 +51,7 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
     folder = Path(folder)
     path = Path(path or folder / "report.html")
     found = read_comparison(folder)
-    looks = looks_of(folder)
+    illustrations = illustrations_of(folder)
     sections = [
         ("Results", _table_html(folder) + beside(_bars(found))),
         ("Efficiency", _further_table(found, "Efficiency")),
@@ -59,9 +59,9 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
         ("Who gains", beside(_gains(found))),
         ("Lists", _further_table(found, "Lists")),
         ("Ablations", "".join(_ablations(folder))),
-        ("Maps of the items", "".join(maps(looks))),
-        ("Case study: users whom alignment brings together", "".join(case_studies(looks))),
-        ("Lists side by side", "".join(lists_side_by_side(looks))),
+        ("Maps of the items", "".join(maps(illustrations))),
+        ("Case study: users whom alignment brings together", "".join(case_studies(illustrations))),
+        ("Lists side by side", "".join(lists_side_by_side(illustrations))),
         ("How it was made", _how(found)),
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)

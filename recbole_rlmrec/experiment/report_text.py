@@ -9,8 +9,9 @@ from typing import Any
 
 from recbole_rlmrec.experiment import case_study, side_by_side, space_map
 from recbole_rlmrec.experiment.folder import read_comparison
-from recbole_rlmrec.experiment.looks import looks_of
-from recbole_rlmrec.experiment.report_looks import (
+from recbole_rlmrec.experiment.illustrations import illustrations_of
+from recbole_rlmrec.experiment.report_illustrations import (
+    Illustration,
     agreement_of,
     heading_of,
     items_of,
@@ -22,8 +23,6 @@ from recbole_rlmrec.experiment.table import markdown
 from recbole_rlmrec.files import atomic_path
 from recbole_rlmrec.profile.prompt import one_line
 from recbole_rlmrec.wording import count
-
-Look = Mapping[str, Any]
 
 
 def made_of(found: Mapping[str, Any]) -> dict[str, str]:
@@ -55,7 +54,7 @@ def write_text_report(folder: str | Path) -> Path:
         DataError: the folder holds no comparison, or a damaged file.
     """
     folder = Path(folder)
-    found, looks = read_comparison(folder), looks_of(folder)
+    found, illustrations = read_comparison(folder), illustrations_of(folder)
     parts = [(folder / "table.md").read_text(encoding="utf-8").rstrip()]
     if (folder / "ablations.md").is_file():
         # A heading of its own becomes one of this file's.
@@ -65,11 +64,14 @@ def write_text_report(folder: str | Path) -> Path:
         ("Case study: users whom alignment brings together", case_study.RULE, "case_study", _pairs),
         ("Lists side by side", f"{side_by_side.RULE} Hits are bold.", "side_by_side", _lists),
     ):
-        if looks:
+        if illustrations:
             parts += [f"## {heading}", said]
-        for look in looks:
-            missing = look[name].get("missing")
-            parts += [f"### {heading_of(look)}", *(write(look) if missing is None else [f"Not there: {missing}"])]
+        for illustration in illustrations:
+            missing = illustration[name].get("missing")
+            parts += [
+                f"### {heading_of(illustration)}",
+                *(write(illustration) if missing is None else [f"Not there: {missing}"]),
+            ]
     parts += ["## How it was made", *(f"- {name}: {_plain(value)}" for name, value in made_of(found).items())]
     path = folder / "report.md"
     with atomic_path(path) as temporary:
@@ -86,18 +88,18 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>#])", r"\\\1", one_line(text))
 
 
-def _map(look: Look) -> Iterator[str]:
-    yield agreement_of(look)
+def _map(illustration: Illustration) -> Iterator[str]:
+    yield agreement_of(illustration)
 
 
-def _pairs(look: Look) -> Iterator[str]:
-    for pair in look["case_study"]["pairs"]:
+def _pairs(illustration: Illustration) -> Iterator[str]:
+    for pair in illustration["case_study"]["pairs"]:
         yield f"#### {_plain(pair_title(pair))}"
-        yield markdown(pair_table(look, pair))
+        yield markdown(pair_table(illustration, pair))
         for user, profile, titles, n_items in zip(pair["users"], pair["profiles"], pair["items"], pair["n_items"]):
             said = f" {_plain(profile)}" if profile else ""
             yield f"User {_plain(user)}:{said} {_had(titles, n_items)}"
-    if not look["case_study"]["pairs"]:
+    if not illustration["case_study"]["pairs"]:
         yield "No pair gains a rank."
 
 
@@ -105,8 +107,8 @@ def _had(titles: Sequence[str], n_items: int) -> str:
     return f"{count(n_items, 'training item')}: {_plain(items_of(titles, n_items))}."
 
 
-def _lists(look: Look) -> Iterator[str]:
-    part = look["side_by_side"]
+def _lists(illustration: Illustration) -> Iterator[str]:
+    part = illustration["side_by_side"]
     for user in part["users"]:
         yield f"#### {_plain(user_title(user, part['k']))}"
         yield _had(user["items"], user["n_items"])
@@ -115,4 +117,4 @@ def _lists(look: Look) -> Iterator[str]:
             for name in ("base", "aligned")
         ]
         rows = [[str(rank), *pair] for rank, pair in enumerate(zip(*columns), start=1)]
-        yield markdown([["rank", look["base"], look["model"]], *rows])
+        yield markdown([["rank", illustration["base"], illustration["model"]], *rows])

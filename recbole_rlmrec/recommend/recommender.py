@@ -446,7 +446,7 @@ class Recommender:
                 return
             _ = self._free_text, self._map_of_new_texts.factor
             self._text_space.vectors([self.dataset.dataset_name])  # which loads the model
-        except (DataError, SettingError) as error:  # who asks for it is told
+        except (DataError, SettingError) as error:  # whoever gives a text gets the error
             _logger.debug(f"No text can be represented: {error}")
 
     @cached_property

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import World
+from tiny_models import write_bert
 
 from recbole_rlmrec.cli import main
 from recbole_rlmrec.encoder import tuning
@@ -80,20 +80,8 @@ def test_a_record_that_does_not_say_the_split_is_refused(tmp_path: Path, content
 
 
 def transformer_of(folder: Path) -> str:
-    """Write a BERT of a few words into a folder, without a pooling."""
-    transformers = pytest.importorskip("transformers")
-    for package in ("sentence_transformers", "datasets", "accelerate", "peft"):
-        pytest.importorskip(package)
-    folder.mkdir()
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    return str(folder)
+    """Write a BERT without a pooling."""
+    return write_bert(folder, WORDS, "sentence_transformers", "datasets", "accelerate", "peft")
 
 
 @pytest.fixture

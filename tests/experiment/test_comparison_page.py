@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser
-from test_looks import write_texts
+from test_illustrations import write_texts
 from torch.utils.tensorboard import SummaryWriter
 from worlds import World
 
@@ -72,10 +72,10 @@ def test_what_it_shows_is_what_the_files_say(folder: Path) -> None:
     assert all(cell in page for cell in (folder / "table.csv").read_text().splitlines()[1].split(","))
 
 
-def test_maps_and_lists_are_those_of_the_looks(folder: Path) -> None:
+def test_maps_and_lists_are_those_of_the_illustrations(folder: Path) -> None:
     page = write_report(folder).read_text()
-    look, charts = json.loads((folder / "looks/LightGCN_RLMRecCon.json").read_text()), charts_of(page)
-    part = look["map"]
+    illustration, charts = json.loads((folder / "illustrations/LightGCN_RLMRecCon.json").read_text()), charts_of(page)
+    part = illustration["map"]
     for name, title in (("text", "By their texts"), ("base", "By LightGCN"), ("aligned", "By LightGCN_RLMRecCon")):
         points = charts[f"{title}; t-SNE, second (no unit)"]["data"]
         shown = {(trace["name"], *place) for trace in points for place in zip(trace["x"], trace["y"])}
@@ -85,10 +85,10 @@ def test_maps_and_lists_are_those_of_the_looks(folder: Path) -> None:
     tables = json.loads((folder / "comparison.json").read_text())["tables"]
     for heading in ("Efficiency", "Lists"):
         assert f"<h2>{heading}</h2>" in page and all(f">{cell}<" in page for cell in tables[heading]["lines"][1])
-    for user in look["side_by_side"]["users"]:
+    for user in illustration["side_by_side"]["users"]:
         hits = [item["title"] for name in ("base", "aligned") for item in user["lists"][name] if item["hit"]]
         assert hits and all(f"<li class='hit'>{escape(title)} ✓</li>" in page for title in hits)
-    for pair in look["case_study"]["pairs"]:
+    for pair in illustration["case_study"]["pairs"]:
         assert f"<td>{pair['similarity']['aligned']:.3f}</td><td>{pair['rank']['aligned']:,}</td>" in page
 
 

@@ -21,9 +21,7 @@ TEMPERATURE = 0.3
 
 @pytest.fixture
 def holed(world: World) -> World:
-    for table, holes in zip(world.semantic, (USER_HOLES, ITEM_HOLES)):
-        for token in holes:
-            del table[token]
+    world.forget_texts(USER_HOLES, ITEM_HOLES)
     world.write()
     return world
 

@@ -28,9 +28,7 @@ TRAINED = [name for name, model in BASELINES.items() if not flags_of(model).noth
 
 @pytest.fixture
 def holed(world: World) -> World:
-    for table, holes in zip(world.semantic, (USER_HOLES, ITEM_HOLES)):
-        for token in holes:
-            del table[token]
+    world.forget_texts(USER_HOLES, ITEM_HOLES)
     world.semantic[0][USER_OF_HOLES] = np.arange(12.0)
     world.train = np.concatenate([world.train, [(USER_OF_HOLES, "i0"), (USER_OF_HOLES, "i5")]])
     world.train = np.concatenate([world.train, world.train[:3]])  # repeated interactions

@@ -20,8 +20,7 @@ SIZES: dict[str, Any] = {"mlp_hidden_size": [9], "latent_dimension": 6, "dropout
 
 @pytest.fixture
 def holed(world: World) -> World:
-    for table, token in zip(world.semantic, ("u3", "i5")):
-        del table[token]
+    world.forget_texts(["u3"], ["i5"])
     world.train = np.concatenate([world.train, world.train[:3]])  # repeated interactions
     world.write()
     return world

@@ -19,8 +19,7 @@ HOLES = ("i0", "i5")
 
 @pytest.fixture
 def holed(world: World) -> World:
-    for token in HOLES:
-        del world.semantic[1][token]
+    world.forget_texts(items=HOLES)
     world.train = np.concatenate([world.train, world.train[:3]])  # repeated interactions
     world.write()
     return world

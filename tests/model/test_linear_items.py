@@ -19,8 +19,7 @@ NAMES = ("TextEASE", "AdditiveEASE", "CollectiveEASE", "L3AE")
 
 @pytest.fixture
 def holed(world: World) -> World:
-    for token in ("i0", "i5"):
-        del world.semantic[1][token]
+    world.forget_texts(items=("i0", "i5"))
     world.train = np.concatenate([world.train, world.train[:3]])  # repeated interactions
     world.write()
     return world

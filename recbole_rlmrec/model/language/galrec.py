@@ -10,7 +10,7 @@ beside each setting, and no number here is theirs.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ from recbole_rlmrec.ops.distributed import summand
 from recbole_rlmrec.ops.info_nce import info_nce
 from recbole_rlmrec.sides import SIDES
 
-#: Nodes that are represented at a time in an evaluation.
-_AT_ONCE = {True: 65_536, False: 256}  # with a frozen language model, and with one that is trained
+if TYPE_CHECKING:
+    from recbole_rlmrec.model.language.text_encoder import TextEncoder
 
 
 class GALRec(KeptRepresentation, GeneralRecommender):
@@ -64,18 +64,16 @@ class GALRec(KeptRepresentation, GeneralRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.galrec_settings = settings = GALRecSettings.from_config(config)
-        if settings.neighbour_texts > 2:
-            raise SettingError(f"neighbour_texts={settings.neighbour_texts}: expected 0, 1 or 2 hops.")
         users, items = (dataset.inter_feat[name].numpy() for name in (dataset.uid_field, dataset.iid_field))
         self.is_frozen = settings.language_model == FROZEN
         external = _external(settings.external_embeddings, dataset)
         width = settings.embedding_size
-        self.encoder: nn.Module
+        self.encoder: FeatureEncoder | TextEncoder
         if self.is_frozen:
             features = _features(dataset, users, items, external, settings.neighbour_texts)
             self.encoder = FeatureEncoder(features, settings.hidden_size, width)
         else:
-            from recbole_rlmrec.model.language.text_encoder import TextEncoder
+            from recbole_rlmrec.model.language.text_encoder import TextEncoder  # which imports more
 
             self.encoder = TextEncoder(settings, dataset, external)
         self.key_encoder = KeyEncoder(self.encoder, settings.key_momentum)
@@ -163,7 +161,7 @@ class GALRec(KeptRepresentation, GeneralRecommender):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return the representations of users ``[U, d]`` and items ``[I, d]``, of length 1."""
-        blocks = torch.arange(self.n_users + self.n_items, device=self.device).split(_AT_ONCE[self.is_frozen])
+        blocks = torch.arange(self.n_users + self.n_items, device=self.device).split(self.encoder.at_once)
         stacked = torch.cat([normalize(self.encoder(ids), dim=1) for ids in blocks])
         users, items = torch.split(stacked, [self.n_users, self.n_items])
         return users, items
@@ -197,6 +195,8 @@ class FeatureEncoder(nn.Module):
     """
 
     features: Tensor
+    #: Nodes that are represented at a time in an evaluation.
+    at_once: ClassVar[int] = 65_536
 
     def __init__(self, features: np.ndarray, hidden_size: int, width: int) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from recbole_rlmrec.settings import (
     WEIGHT,
     Choice,
     OfType,
+    Range,
     Settings,
     known,
     setting,
@@ -42,7 +43,7 @@ class GALRecSettings(Settings):
         "exported",
     )
     neighbour_texts: int = setting(
-        2, COUNT_OR_NONE, "GALRec: texts of neighbours up to so many hops are an input (0, 1 or 2)"
+        2, Range(0, 2, whole=True), "GALRec: texts of neighbours up to so many hops are an input"
     )
     hidden_size: int = setting(256, COUNT, "GALRec, frozen: width of the perceptron's hidden layer")
     contrast_temperature: float = setting(0.15, POSITIVE, "GALRec: temperature of all its terms")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import psutil
@@ -42,6 +42,8 @@ class TextEncoder(nn.Module):
     tokens: Tensor
     n_tokens: Tensor
     external: Tensor | None
+    #: Nodes that are represented at a time in an evaluation.
+    at_once: ClassVar[int] = 256
 
     def __init__(self, settings: Any, dataset: Any, external: np.ndarray | None) -> None:
         super().__init__()

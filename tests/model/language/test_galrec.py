@@ -238,7 +238,7 @@ def test_two_trainings_are_one(world: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"neighbour_texts": 3}, "neighbour_texts=3: expected 0, 1 or 2 hops"),
+        ({"neighbour_texts": 3}, "neighbour_texts=3 .* is out of range"),
         ({"key_momentum": 1.5}, "key_momentum=1.5 .* is out of range"),
         ({"external_embeddings": "nowhere"}, "nowhere"),
         ({"language_model": "no/model"}, r"no profiles|needs the package"),

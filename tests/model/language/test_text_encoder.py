@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import World
+from tiny_models import write_bert
 from trainings import train
 
 from recbole_rlmrec.cli import main
@@ -27,14 +28,14 @@ SMALL: dict[str, Any] = {
     "pooling": "mean",
     "max_text_tokens": 24,
 }
+WORDS = ("space", "alien", "love", "war", "robot", "crime", "song", "city")
 
 
 @pytest.fixture
-def told(world: World) -> World:
+def titled(world: World) -> World:
     """A dataset with titles and profiles by the template."""
-    words = ["space", "alien", "love", "war", "robot", "crime", "song", "city"]
     rng = np.random.default_rng(0)
-    write_items(world.folder / "items.jsonl", [Item(f"i{n}", " ".join(rng.choice(words, 2))) for n in range(30)])
+    write_items(world.folder / "items.jsonl", [Item(f"i{n}", " ".join(rng.choice(WORDS, 2))) for n in range(30)])
     options = ["--dataset=tiny", f"--data_path={world.root}", "--benchmark_filename=[train,valid,test]"]
     assert main(["build-semantics", *options, "--encoder=lsa", "--dimension=6", "--overwrite"]) == 0
     return world
@@ -42,43 +43,17 @@ def told(world: World) -> World:
 
 @pytest.fixture
 def tiny_bert(tmp_path: Path) -> str:
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("peft")
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "space",
-        "alien",
-        "love",
-        "war",
-        "robot",
-        "crime",
-        "song",
-        "city",
-    ]
-    folder = tmp_path / "bert"
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    return str(folder)
+    return write_bert(tmp_path / "bert", WORDS, "peft")
 
 
-def test_texts_are_profiles_and_titles_around(told: World) -> None:
-    _, train_data, _, _ = told.loaders(told.config("GALRec"))
+def test_texts_are_profiles_and_titles_around(titled: World) -> None:
+    _, train_data, _, _ = titled.loaders(titled.config("GALRec"))
     dataset = train_data._dataset
-    titles = {f"i{n}": line["title"] for n, line in enumerate(map(json.loads, (told.folder / "items.jsonl").open()))}
+    titles = {f"i{n}": line["title"] for n, line in enumerate(map(json.loads, (titled.folder / "items.jsonl").open()))}
     plain, one, two = (texts_of(dataset, n_hops) for n_hops in range(3))
     assert plain[0] == plain[dataset.user_num] == "" and len(plain) == dataset.user_num + dataset.item_num
     user = dataset.token2id("user_id", "u3")
-    mine = {item for each, item in told.train if each == "u3"}
+    mine = {item for each, item in titled.train if each == "u3"}
     said = one[user].removeprefix(plain[user]).strip()
     assert said.startswith("Chose: ") and len(said.split("; ")) == min(10, len(mine))
     assert set(said.removeprefix("Chose: ").rstrip(".").split("; ")) <= {titles[item] for item in mine}
@@ -88,14 +63,14 @@ def test_texts_are_profiles_and_titles_around(told: World) -> None:
 
 @pytest.mark.parametrize("with_external", [False, True])
 def test_trained_with_adapters_alone_in_the_checkpoint(
-    told: World, tiny_bert: str, tmp_path: Path, with_external: bool
+    titled: World, tiny_bert: str, tmp_path: Path, with_external: bool
 ) -> None:
     settings: dict[str, Any] = {"language_model": tiny_bert, "checkpoint_dir": str(tmp_path), **SMALL}
     if with_external:
-        base = train(told, "LightGCN", epochs=1, checkpoint_dir=str(tmp_path))
+        base = train(titled, "LightGCN", epochs=1, checkpoint_dir=str(tmp_path))
         assert main(["export", f"--checkpoint={base.checkpoint}", f"--output={tmp_path / 'out'}"]) == 0
         settings["external_embeddings"] = str(tmp_path / "out")
-    result = train(told, "GALRec", epochs=1, **settings)
+    result = train(titled, "GALRec", epochs=1, **settings)
     model = load_model(result.checkpoint)[1]
     state = model.state_dict()
     assert any("lora" in name for name in state) and not any("word_embeddings" in name for name in state)
@@ -123,20 +98,20 @@ def test_trained_with_adapters_alone_in_the_checkpoint(
     ],
 )
 def test_language_models_that_cannot_be(
-    told: World, tiny_bert: str, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+    titled: World, tiny_bert: str, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(SettingError, match=message):
-        train(told, "GALRec", epochs=1, **{"language_model": tiny_bert, **SMALL, **settings})
+        train(titled, "GALRec", epochs=1, **{"language_model": tiny_bert, **SMALL, **settings})
 
 
-def test_a_language_model_that_does_not_fit(told: World, tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_language_model_that_does_not_fit(titled: World, tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from recbole_rlmrec.model.language import text_encoder
 
     full = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=1000))
     monkeypatch.setattr(text_encoder, "psutil", full)
     with pytest.raises(SettingError, match=r"million weights: 0.00 GiB in float32, .* Take a smaller model\."):
-        train(told, "GALRec", epochs=1, language_model=tiny_bert, **SMALL)
+        train(titled, "GALRec", epochs=1, language_model=tiny_bert, **SMALL)
 
 
 def test_pooling_is_what_the_files_say(tiny_bert: str) -> None:

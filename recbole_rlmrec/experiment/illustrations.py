@@ -1,7 +1,7 @@
-"""What alignment changes, to look at: users who come together, maps, lists side by side; kept beside a comparison.
+"""What alignment changes, illustrated: users who come together, maps, lists side by side; kept beside a comparison.
 
-All of it is computed from what a comparison leaves, the lists and checkpoints of its cells, and kept in ``looks/``, a
-file for each aligned model. What has not changed is not computed again.
+All of it is computed from what a comparison leaves, the lists and checkpoints of its cells, and kept in
+``illustrations/``, a file for each aligned model. What has not changed is not computed again.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from recbole_rlmrec.quick_start import load_model
 from recbole_rlmrec.reading.documents import Format, parse_json
 from recbole_rlmrec.reading.regular import file_sha256
 
-_LOOK = Format("look at an aligned model", "Remove it: it is made again.", allow_others=True)
+_ILLUSTRATION = Format("illustration of an aligned model", "Remove it: it is made again.", allow_others=True)
 
-#: Of what a file in ``looks/`` holds: those of another one are made again.
+#: Of what a file in ``illustrations/`` holds: those of another one are made again.
 _VERSION = 1
 
 #: Titles of a user's training items that are shown.
 _N_TITLES = 12
 
 
-def looks_of(folder: str | Path) -> list[dict[str, Any]]:
-    """Return a look at each aligned model of a comparison that has its base beside it.
+def illustrations_of(folder: str | Path) -> list[dict[str, Any]]:
+    """Return an illustration of each aligned model of a comparison that has its base beside it.
 
-    They are written to ``looks/<model>.json`` in the folder, and all case studies to ``case_study.json``.
+    They are written to ``illustrations/<model>.json`` in the folder, and all case studies to ``case_study.json``.
 
     Args:
         folder: of the comparison.
@@ -57,11 +57,18 @@ def looks_of(folder: str | Path) -> list[dict[str, Any]]:
     aligned = [(row["model"], row["base"]) for row in found["rows"] if row["base"]]
     if not aligned:
         return []
-    looker = _Looker(folder, found)
-    looks = [looker.look(model, base) for model, base in sorted(aligned, key=lambda pair: pair[1])]
-    studies = {look["model"]: {"base": look["base"], "seed": look["seed"], **look["case_study"]} for look in looks}
+    illustrator = _Illustrator(folder, found)
+    illustrations = [illustrator.of(model, base) for model, base in sorted(aligned, key=lambda pair: pair[1])]
+    studies = {
+        illustration["model"]: {
+            "base": illustration["base"],
+            "seed": illustration["seed"],
+            **illustration["case_study"],
+        }
+        for illustration in illustrations
+    }
     write_json(folder / "case_study.json", {"rule": case_study.RULE, "models": studies})
-    return looks
+    return illustrations
 
 
 class _Space(NamedTuple):
@@ -73,14 +80,14 @@ class _Space(NamedTuple):
 
 
 class _Subject(NamedTuple):
-    """What is looked at: an aligned model, its base, and the seed of both."""
+    """What is illustrated: an aligned model, its base, and the seed of both."""
 
     model: str
     base: str
     seed: int
 
 
-class _Looker:
+class _Illustrator:
     """Looks at the aligned models of one comparison.
 
     Args:
@@ -100,8 +107,8 @@ class _Looker:
         self._space = lru_cache(maxsize=2)(self._loaded)  # a base stays while its models come and go
         self._places: dict[tuple[str, bytes], np.ndarray] = {}
 
-    def look(self, model: str, base: str) -> dict[str, Any]:
-        """Return the look at one model, from its file as far as nothing has changed."""
+    def of(self, model: str, base: str) -> dict[str, Any]:
+        """Return the illustration of one model, from its file as far as nothing has changed."""
         parts: dict[str, Callable[[_Subject], dict[str, Any]]] = {
             "case_study": self._case_study,
             "map": self._map,
@@ -111,10 +118,10 @@ class _Looker:
         if seed is None:
             missing = {"missing": f"There is no seed with which both were trained and {model} was kept, not {base}."}
             return {"model": model, "base": base, "seed": None, **dict.fromkeys(parts, missing)}
-        subject, path = _Subject(model, base, seed), self._folder / "looks" / f"{model}.json"
+        subject, path = _Subject(model, base, seed), self._folder / "illustrations" / f"{model}.json"
         key = self._key(subject)
         stored = _stored(path)
-        look: dict[str, Any] = {"key": key, "model": model, "base": base, "seed": seed}
+        illustration: dict[str, Any] = {"key": key, "model": model, "base": base, "seed": seed}
         for name, make in parts.items():
             part = stored.get(name) if stored.get("key") == key else None
             if part is None or "missing" in part:
@@ -122,10 +129,10 @@ class _Looker:
                     part = make(subject)
                 except RLMRecError as error:
                     part = {"missing": str(error)}
-            look[name] = part
+            illustration[name] = part
         path.parent.mkdir(exist_ok=True)
-        write_json(path, look)
-        return look
+        write_json(path, illustration)
+        return illustration
 
     # ------------------------------------------------------------------ what there is
 
@@ -137,7 +144,7 @@ class _Looker:
         return all(path.is_file() for path in paths) and read_result(paths[0]).get("kept") != "base"
 
     def _key(self, subject: _Subject) -> str:
-        """Return a hash of all that a look depends on."""
+        """Return a hash of all that an illustration depends on."""
         cells = [
             file_sha256(self._cell(each, subject.seed, ending))
             for each in (subject.model, subject.base)
@@ -257,11 +264,11 @@ class _Looker:
 
 
 def _stored(path: Path) -> dict[str, Any]:
-    """Return what a file of a look holds; nothing where there is none, or a damaged one, which is made again."""
+    """Return what a file holds; nothing where there is none, or a damaged one, which is made again."""
     if not path.is_file():
         return {}
     try:
-        stored = parse_json(_LOOK.content(path))
+        stored = parse_json(_ILLUSTRATION.content(path))
     except (DataError, ValueError):
         return {}
     return stored if isinstance(stored, dict) else {}

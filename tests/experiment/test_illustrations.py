@@ -1,4 +1,4 @@
-"""What alignment changes, to look at: made from what a comparison leaves, kept, and what is said where that is gone."""
+"""What alignment changes, illustrated: from what a comparison leaves, kept; what is said where that is gone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from worlds import World
 
-from recbole_rlmrec.experiment import looks
+from recbole_rlmrec.experiment import illustrations
 from recbole_rlmrec.experiment.compare import compare
+from recbole_rlmrec.experiment.illustrations import illustrations_of
 from recbole_rlmrec.experiment.known_data import warned_before
-from recbole_rlmrec.experiment.looks import looks_of
 from recbole_rlmrec.experiment.report_text import write_text_report
 from recbole_rlmrec.profile.record import Profile, profiles_path, write_profiles
 from recbole_rlmrec.quick_start import load_model
@@ -41,10 +41,12 @@ def folder(world: World, cells_here: list[str], small: dict[str, Any]) -> Path:
     return compare(MODELS, world.name, (1,), world.root / "out", **options).folder
 
 
-def test_looks_are_made_of_what_is_there_and_kept(folder: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    [look] = looks_of(folder)
-    assert (look["model"], look["base"], look["seed"]) == ("LightGCN_RLMRecCon", "LightGCN", 1)
-    study, places, users = (look[name] for name in PARTS)
+def test_illustrations_are_made_of_what_is_there_and_kept(
+    folder: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [illustration] = illustrations_of(folder)
+    assert (illustration["model"], illustration["base"], illustration["seed"]) == ("LightGCN_RLMRecCon", "LightGCN", 1)
+    study, places, users = (illustration[name] for name in PARTS)
     assert (
         json.loads((folder / "case_study.json").read_text())["models"]["LightGCN_RLMRecCon"]["pairs"] == study["pairs"]
     )
@@ -62,15 +64,15 @@ def test_looks_are_made_of_what_is_there_and_kept(folder: Path, world: World, mo
     for user in users["users"]:
         for each in user["lists"]["aligned"]:
             assert each["hit"] == ((user["user"], each["item"]) in held_out)
-    monkeypatch.setattr(looks, "load_model", None)
-    assert looks_of(folder) == [look]
+    monkeypatch.setattr(illustrations, "load_model", None)
+    assert illustrations_of(folder) == [illustration]
     text = write_text_report(folder).read_text()
     assert "Likes" in text and "## Case study" in text and r"\*Title\* 4 \<b\>" in text and "<b>" not in text
 
 
 def test_similarities_and_agreement_are_those_of_the_models(folder: Path) -> None:
-    [look] = looks_of(folder)
-    pair = look["case_study"]["pairs"][0]
+    [illustration] = illustrations_of(folder)
+    pair = illustration["case_study"]["pairs"][0]
     for name, model in (("base", "LightGCN"), ("aligned", "LightGCN_RLMRecCon")):
         result = json.loads((folder / f"cells/{model}-1.json").read_text())
         users = load_model(result["checkpoint"]).representations("user")
@@ -85,13 +87,13 @@ def test_similarities_and_agreement_are_those_of_the_models(folder: Path) -> Non
 def test_where_checkpoints_are_gone_it_is_said(folder: Path) -> None:
     """Lists need none."""
     shutil.rmtree(folder / "saved")
-    [look] = looks_of(folder)
+    [illustration] = illustrations_of(folder)
     for part in ("case_study", "map"):
         assert (
-            look[part].keys() == {"missing"}
-            and "The checkpoint of LightGCN with seed 1 is gone" in look[part]["missing"]
+            illustration[part].keys() == {"missing"}
+            and "The checkpoint of LightGCN with seed 1 is gone" in illustration[part]["missing"]
         )
-    assert look["side_by_side"]["users"]
+    assert illustration["side_by_side"]["users"]
     assert "Not there: The checkpoint of LightGCN" in write_text_report(folder).read_text()
 
 
@@ -108,28 +110,31 @@ def test_other_data_than_those_of_the_comparison(folder: Path, world: World) -> 
     path = world.folder / f"{world.name}.train.inter"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:1], *lines[:0:-1]]))
-    [look] = looks_of(folder)
-    assert "have changed since the comparison was made (" in look["side_by_side"]["missing"]
-    assert all("the files it was trained on" in look[part]["missing"] for part in ("case_study", "map"))
+    [illustration] = illustrations_of(folder)
+    assert "have changed since the comparison was made (" in illustration["side_by_side"]["missing"]
+    assert all("the files it was trained on" in illustration[part]["missing"] for part in ("case_study", "map"))
 
 
 def test_what_has_changed_is_made_again(folder: Path, world: World) -> None:
     """Texts, and a damaged file."""
-    first = looks_of(folder)
-    path = folder / "looks/LightGCN_RLMRecCon.json"
+    first = illustrations_of(folder)
+    path = folder / "illustrations/LightGCN_RLMRecCon.json"
     path.write_text(path.read_text()[:100])
-    assert looks_of(folder) == first
+    assert illustrations_of(folder) == first
     write_items(world.folder / "items.jsonl", [Item("i4", "Other")])
-    [look] = looks_of(folder)
-    assert dict(zip(look["map"]["items"], look["map"]["titles"]))["i4"] == "Other" and look["map"]["genres"] is None
+    [illustration] = illustrations_of(folder)
+    assert (
+        dict(zip(illustration["map"]["items"], illustration["map"]["titles"]))["i4"] == "Other"
+        and illustration["map"]["genres"] is None
+    )
 
 
 def test_a_base_that_was_kept_with_every_seed(folder: Path) -> None:
     path = folder / "cells/LightGCN_RLMRecCon-1.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "kept": "base"}))
-    [look] = looks_of(folder)
-    assert look["seed"] is None
-    assert all("There is no seed with which both were trained" in look[part]["missing"] for part in PARTS)
+    [illustration] = illustrations_of(folder)
+    assert illustration["seed"] is None
+    assert all("There is no seed with which both were trained" in illustration[part]["missing"] for part in PARTS)
 
 
 def test_genres_are_beside_the_lists(folder: Path) -> None:
